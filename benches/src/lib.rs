@@ -1,0 +1,1 @@
+//! An interleaving benchmark harness shared by the benchmarks in this folder.

@@ -1,0 +1,2 @@
+//! Tiered storage for tensors: the command-line program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Zero-copy buffers, tensor views and the contracts that storage tiers share.

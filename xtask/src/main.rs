@@ -1,0 +1,2 @@
+//! Checks, test matrices and benchmarks of the Stepwell workspace.
+fn main() {}
