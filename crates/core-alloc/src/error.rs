@@ -56,7 +56,9 @@ pub enum StorageError {
         reason: String,
     },
     /// A range lies outside the storage.
-    #[error("range of {len_bytes} bytes at offset {offset_bytes} lies outside a storage of {size_bytes} bytes")]
+    #[error(
+        "range of {len_bytes} bytes at offset {offset_bytes} lies outside a storage of {size_bytes} bytes"
+    )]
     OutOfBounds {
         /// Start of the range, in bytes.
         offset_bytes: usize,

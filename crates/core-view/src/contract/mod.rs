@@ -1,0 +1,5 @@
+//! The contracts that all tiers share.
+
+mod error;
+
+pub use error::{ContractError, ErrorKind};
