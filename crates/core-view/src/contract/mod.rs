@@ -1,5 +1,24 @@
-//! The contracts that all tiers share.
+//! The contracts that all tiers share: what a tier must do, and what may be relied on.
+//!
+//! A bulk operation takes its buffers by value and gives them back through a [`Transfer`]; whoever
+//! does the work holds the [`Completer`]. [`MemoryTier`] is memory in slots, [`BlockStore`] is durable
+//! blocks below it. Errors of every tier convert into one [`ContractError`], whose [`ErrorKind`] says
+//! what to do next.
 
+mod block_store;
+mod deadline;
 mod error;
+mod host_tier;
+mod memory_tier;
+mod tier_choice;
+mod transfer;
 
+pub use block_store::{
+    BLOCK_META_BYTES_MAX, Block, BlockCapabilities, BlockEntry, BlockGet, BlockKey, BlockMeta,
+    BlockPut, BlockStore, BlockUsage,
+};
 pub use error::{ContractError, ErrorKind};
+pub use host_tier::HostTier;
+pub use memory_tier::{MemoryTier, SlotCopy, SlotId, SlotRead, SlotWrite};
+pub use tier_choice::TierChoice;
+pub use transfer::{Completer, Drive, Failure, Transfer, Unverified};

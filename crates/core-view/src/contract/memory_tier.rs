@@ -1,0 +1,127 @@
+//! Slots of memory at stable addresses.
+
+use std::fmt;
+
+use core_alloc::StorageType;
+
+use super::{ContractError, ErrorKind, Transfer};
+use crate::BufferMut;
+
+/// The number of a slot within its tier, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotId(pub u32);
+
+impl fmt::Display for SlotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Bytes on their way from host memory into a slot.
+#[derive(Debug)]
+pub struct SlotWrite {
+    /// Where they go.
+    pub slot: SlotId,
+    /// First byte within the slot.
+    pub offset_bytes: usize,
+    /// What is copied, all of it.
+    pub source: BufferMut,
+}
+
+/// Bytes on their way from a slot into host memory.
+#[derive(Debug)]
+pub struct SlotRead {
+    /// Where they come from.
+    pub slot: SlotId,
+    /// First byte within the slot.
+    pub offset_bytes: usize,
+    /// What is filled, all of it.
+    pub target: BufferMut,
+}
+
+/// Bytes on their way between two slots of one tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotCopy {
+    /// Where they come from.
+    pub source: SlotId,
+    /// First byte within the source slot.
+    pub source_offset_bytes: usize,
+    /// Where they go.
+    pub target: SlotId,
+    /// First byte within the target slot.
+    pub target_offset_bytes: usize,
+    /// How many.
+    pub len_bytes: usize,
+}
+
+/// Memory of one kind (system, pinned, a device) in slots of one size, copied in batches.
+///
+/// A slot that one operation writes, or that is leased, is out of reach of every other: a batch that
+/// names it is refused as [`ErrorKind::Busy`] before anything of the batch is copied. So two users of
+/// one slot can't race, whatever they do. Between tiers, a slot of a host tier is leased and given to the
+/// other tier's [`write`](MemoryTier::write) or [`read`](MemoryTier::read), without a copy in between.
+///
+/// A batch that fails on the way leaves the slots it was to write unspecified.
+pub trait MemoryTier: fmt::Debug + Send + Sync {
+    /// The kind of the memory.
+    fn storage_type(&self) -> StorageType;
+
+    /// Number of slots.
+    fn slot_count(&self) -> u32;
+
+    /// Bytes a slot.
+    fn slot_bytes(&self) -> usize;
+
+    /// The address of a slot in its own address space: for kernels and registration, not for the host
+    /// to dereference.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] if there is no such slot.
+    fn slot_addr(&self, slot: SlotId) -> Result<u64, ContractError>;
+
+    /// The slot's own memory, for the caller alone until the buffer and everything split or frozen from
+    /// it is dropped.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] while the slot is in use, [`ErrorKind::Unsupported`] where the host can't
+    /// reach the memory, [`ErrorKind::InvalidInput`] if there is no such slot.
+    fn lease(&self, slot: SlotId) -> Result<BufferMut, ContractError>;
+
+    /// Copies host memory into slots; the sources come back in order.
+    ///
+    /// # Errors
+    /// Through the transfer, with the sources: [`ErrorKind::Busy`], [`ErrorKind::InvalidInput`] for a
+    /// range outside a slot or a slot that the batch writes twice; a device's own failure.
+    fn write(&self, writes: Vec<SlotWrite>) -> Transfer<Vec<BufferMut>>;
+
+    /// Copies slots into host memory; the targets come back in order.
+    ///
+    /// # Errors
+    /// As [`MemoryTier::write`], with the targets.
+    fn read(&self, reads: Vec<SlotRead>) -> Transfer<Vec<BufferMut>>;
+
+    /// Copies between slots of this tier.
+    ///
+    /// # Errors
+    /// As [`MemoryTier::write`]; a slot that the batch both reads and writes is
+    /// [`ErrorKind::InvalidInput`] too.
+    fn copy(&self, copies: Vec<SlotCopy>) -> Transfer<()>;
+}
+
+/// Checks that `len` bytes from `offset` lie inside a slot of `slot_bytes`.
+pub(super) fn check_range(
+    operation: &'static str,
+    slot: SlotId,
+    offset: usize,
+    len: usize,
+    slot_bytes: usize,
+) -> Result<(), ContractError> {
+    if offset.checked_add(len).is_some_and(|end| end <= slot_bytes) {
+        return Ok(());
+    }
+    Err(
+        ContractError::new(ErrorKind::InvalidInput, operation).detail(format!(
+            "{len} bytes at offset {offset} of slot {slot} pass its {slot_bytes} bytes"
+        )),
+    )
+}
