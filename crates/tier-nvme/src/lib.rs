@@ -1,1 +1,7 @@
 //! Direct I/O, I/O engines and a crash-safe checksummed blob store.
+
+mod error;
+mod volume;
+
+pub use error::NvmeError;
+pub use volume::{Alignment, FileMode, FileName, Volume, VolumeFile, VolumeLock, VolumeReport};

@@ -1,0 +1,202 @@
+//! The error of volumes, files and stores.
+
+use std::io;
+
+use core_view::contract::{ContractError, ErrorKind, Failure};
+
+/// What went wrong, to what, and what to do.
+///
+/// Cloning is not possible because it carries the operating system's error; a commit that fails for
+/// several waiters is reported to each as a [`ContractError`], which is shared.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NvmeError {
+    /// The operating system or the device reported an error.
+    #[error("{operation} failed on {path}; check the device and the file system")]
+    Io {
+        /// The operation.
+        operation: &'static str,
+        /// File or directory.
+        path: String,
+        /// The reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The file system or a limit is full.
+    #[error(
+        "no space left for {operation} on {path} ({requested_bytes} bytes needed); \
+         free some space and try again, nothing was lost"
+    )]
+    NoSpace {
+        /// The operation.
+        operation: &'static str,
+        /// File or directory.
+        path: String,
+        /// Bytes asked for.
+        requested_bytes: u64,
+    },
+    /// There is no such file.
+    #[error("{path} does not exist")]
+    FileNotFound {
+        /// The file.
+        path: String,
+    },
+    /// There is such a file already.
+    #[error("{path} exists already")]
+    FileExists {
+        /// The file.
+        path: String,
+    },
+    /// Another process, or another handle in this one, has the directory open.
+    #[error("{path} is in use by another process{}; close it there first", holder_text(*.holder_pid))]
+    Locked {
+        /// The directory.
+        path: String,
+        /// The process that holds the lock, where it is known.
+        holder_pid: Option<u32>,
+    },
+    /// The directory is not a store.
+    #[error("{path} is not a store: {reason}")]
+    NotAStore {
+        /// The directory.
+        path: String,
+        /// How that shows.
+        reason: String,
+    },
+    /// The store was written by a newer version.
+    #[error(
+        "{structure} in {path} has version {found}, this program reads up to {supported}; use a newer one"
+    )]
+    NewerVersion {
+        /// The directory.
+        path: String,
+        /// The structure.
+        structure: &'static str,
+        /// Version on disk.
+        found: u32,
+        /// Newest version understood.
+        supported: u32,
+    },
+    /// The store uses a feature that this version does not know and must not ignore.
+    #[error("{path} needs features {bits:#x} that this program does not know; use a newer one")]
+    UnknownFeatures {
+        /// The directory.
+        path: String,
+        /// The unknown incompatible bits.
+        bits: u64,
+    },
+    /// The store can't be written.
+    #[error("{path} is read-only: {reason}")]
+    ReadOnly {
+        /// The directory.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// Bytes on disk are not the bytes that were written.
+    #[error(
+        "{structure} is corrupt ({location}): {reason}; run verify to see the extent of the damage"
+    )]
+    Corrupt {
+        /// The structure ("superblock", "batch header", "value").
+        structure: &'static str,
+        /// File and offset, or the key.
+        location: String,
+        /// What does not match.
+        reason: String,
+    },
+    /// A key, a value or a setting is out of range.
+    #[error("invalid {field}: {reason}")]
+    Invalid {
+        /// The field at fault.
+        field: &'static str,
+        /// Why its value can't be used.
+        reason: String,
+    },
+    /// An earlier failure left the state on disk unknown.
+    #[error("the store stopped after an earlier failure ({reason}); reopen it")]
+    Poisoned {
+        /// The earlier failure.
+        reason: String,
+    },
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+    /// A transfer failed.
+    #[error(transparent)]
+    Transfer(#[from] ContractError),
+}
+
+fn holder_text(holder_pid: Option<u32>) -> String {
+    holder_pid
+        .map(|pid| format!(" (process {pid})"))
+        .unwrap_or_default()
+}
+
+impl NvmeError {
+    /// An operating system's error about `path`, with a full disk told apart.
+    pub fn from_io(
+        operation: &'static str,
+        path: impl Into<String>,
+        requested_bytes: u64,
+        source: io::Error,
+    ) -> Self {
+        let path = path.into();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace {
+                operation,
+                path,
+                requested_bytes,
+            },
+            io::ErrorKind::NotFound => Self::FileNotFound { path },
+            io::ErrorKind::AlreadyExists => Self::FileExists { path },
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Self::ReadOnly {
+                path,
+                reason: source.to_string(),
+            },
+            _ => Self::Io {
+                operation,
+                path,
+                source,
+            },
+        }
+    }
+
+    /// The kind in the terms that all tiers share.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { .. } => ErrorKind::Io,
+            Self::NoSpace { .. } => ErrorKind::NoSpace,
+            Self::FileNotFound { .. } => ErrorKind::NotFound,
+            Self::Locked { .. } => ErrorKind::Busy,
+            Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::Poisoned { .. } => ErrorKind::Poisoned,
+            Self::NewerVersion { .. } | Self::UnknownFeatures { .. } | Self::ReadOnly { .. } => {
+                ErrorKind::Unsupported
+            }
+            Self::FileExists { .. } | Self::NotAStore { .. } | Self::Invalid { .. } => {
+                ErrorKind::InvalidInput
+            }
+            Self::Closed => ErrorKind::Abandoned,
+            Self::Transfer(error) => error.kind(),
+        }
+    }
+}
+
+impl From<NvmeError> for ContractError {
+    fn from(error: NvmeError) -> Self {
+        match error {
+            NvmeError::Transfer(error) => error,
+            error => {
+                let detail = error.to_string();
+                Self::new(error.kind(), "nvme").detail(detail).source(error)
+            }
+        }
+    }
+}
+
+impl From<Failure> for NvmeError {
+    fn from(failure: Failure) -> Self {
+        Self::Transfer(failure.into())
+    }
+}

@@ -1,0 +1,200 @@
+//! The contract through which all durable input and output goes.
+//!
+//! A volume is one flat directory. The real one is a directory of a file system; the simulated one
+//! loses, tears and reorders what was not synced, by a seed. What the stores promise, they promise on
+//! either.
+
+use std::fmt;
+use std::sync::Arc;
+
+use core_view::BufferMut;
+use core_view::contract::{Failure, Transfer};
+
+use crate::NvmeError;
+
+/// The name of a file within a volume: 1 to 100 of `a-z A-Z 0-9 . _ -`, not beginning with a dot.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileName(String);
+
+impl FileName {
+    /// Most characters of a name.
+    pub const LEN_MAX: usize = 100;
+
+    /// Checks and takes a name.
+    ///
+    /// # Errors
+    /// [`NvmeError::Invalid`] for a name of other characters or length.
+    pub fn new(name: impl Into<String>) -> Result<Self, NvmeError> {
+        let name = name.into();
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if name.is_empty()
+            || name.len() > Self::LEN_MAX
+            || name.starts_with('.')
+            || !name.bytes().all(allowed)
+        {
+            return Err(NvmeError::Invalid {
+                field: "file name",
+                reason: format!(
+                    "{name:?} is not 1 to 100 of a-z A-Z 0-9 . _ -, or begins with a dot"
+                ),
+            });
+        }
+        Ok(Self(name))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What reads and writes of a file must be multiples of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Alignment {
+    /// Addresses in memory, in bytes.
+    pub memory_bytes: usize,
+    /// Offsets and lengths, in bytes.
+    pub offset_bytes: usize,
+}
+
+/// How reads and writes reach the device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileMode {
+    /// Past the page cache.
+    Direct,
+    /// Through the page cache, for this reason.
+    Buffered {
+        /// Why not directly.
+        reason: String,
+    },
+}
+
+/// How a volume does its work, for the user to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeReport {
+    /// Where it is.
+    pub location: String,
+    /// The engine ("io_uring", "thread pool", "simulated").
+    pub engine: &'static str,
+    /// Why a better engine is not used, where one exists.
+    pub engine_reason: Option<String>,
+    /// How reads and writes reach the device.
+    pub mode: FileMode,
+    /// What they must be aligned to.
+    pub alignment: Alignment,
+}
+
+/// Holds a volume for one user until it is dropped.
+pub trait VolumeLock: fmt::Debug + Send + Sync + 'static {}
+
+/// A flat directory of files on which stores keep their data.
+///
+/// What was created, renamed or removed is certain to be so after a power loss only once
+/// [`sync_directory`](Volume::sync_directory) returned; what was written, once the file's
+/// [`sync`](VolumeFile::sync) did.
+pub trait Volume: fmt::Debug + Send + Sync + 'static {
+    /// How the volume does its work.
+    fn report(&self) -> VolumeReport;
+
+    /// Creates a file of `len_bytes`, all zero, with its space reserved.
+    ///
+    /// # Errors
+    /// [`NvmeError::FileExists`]; [`NvmeError::NoSpace`], with nothing left behind;
+    /// [`NvmeError::ReadOnly`]; [`NvmeError::Io`].
+    fn create(&self, name: &FileName, len_bytes: u64) -> Result<Arc<dyn VolumeFile>, NvmeError>;
+
+    /// Opens a file for reading and, if the volume is writable, writing.
+    ///
+    /// # Errors
+    /// [`NvmeError::FileNotFound`], [`NvmeError::Io`].
+    fn open(&self, name: &FileName) -> Result<Arc<dyn VolumeFile>, NvmeError>;
+
+    /// Renames a file, replacing the one of the new name.
+    ///
+    /// # Errors
+    /// [`NvmeError::FileNotFound`], [`NvmeError::ReadOnly`], [`NvmeError::Io`].
+    fn rename(&self, source: &FileName, target: &FileName) -> Result<(), NvmeError>;
+
+    /// Removes a file. Those who have it open may go on reading.
+    ///
+    /// # Errors
+    /// [`NvmeError::FileNotFound`], [`NvmeError::ReadOnly`], [`NvmeError::Io`].
+    fn remove(&self, name: &FileName) -> Result<(), NvmeError>;
+
+    /// The names of all files, sorted; other things in the directory are left out.
+    ///
+    /// # Errors
+    /// [`NvmeError::Io`].
+    fn list(&self) -> Result<Vec<FileName>, NvmeError>;
+
+    /// Takes the volume for this user alone, against other processes and other handles in this one.
+    ///
+    /// # Errors
+    /// [`NvmeError::Locked`] if it is taken; [`NvmeError::ReadOnly`], [`NvmeError::Io`].
+    fn lock(&self) -> Result<Box<dyn VolumeLock>, NvmeError>;
+
+    /// Makes creations, renames and removals durable.
+    ///
+    /// # Errors
+    /// [`NvmeError::Io`]; the caller must treat the state of the directory as unknown then.
+    fn sync_directory(&self) -> Result<(), NvmeError>;
+
+    /// Whether files can be created and written.
+    fn is_writable(&self) -> bool;
+
+    /// Bytes that are still free, where that is known.
+    fn available_bytes(&self) -> Option<u64>;
+}
+
+/// A file of a volume.
+///
+/// Reads and writes take their buffers by value and give them back; the file stays open until the
+/// last of them is done, whatever is dropped. Offsets, lengths and addresses must be multiples of the
+/// [`alignment`](VolumeFile::alignment), else the operation fails as
+/// [`ErrorKind::InvalidInput`](core_view::contract::ErrorKind::InvalidInput).
+pub trait VolumeFile: fmt::Debug + Send + Sync + 'static {
+    /// The file's name.
+    fn name(&self) -> &FileName;
+
+    /// What reads and writes must be aligned to.
+    fn alignment(&self) -> Alignment;
+
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// [`NvmeError::Io`].
+    fn len_bytes(&self) -> Result<u64, NvmeError>;
+
+    /// Fills `target` from `offset_bytes`. A file that ends before is an
+    /// [`ErrorKind::Io`](core_view::contract::ErrorKind::Io) failure.
+    fn read(&self, offset_bytes: u64, target: BufferMut) -> Transfer<BufferMut>;
+
+    /// Writes all of `source` at `offset_bytes`.
+    fn write(&self, offset_bytes: u64, source: BufferMut) -> Transfer<BufferMut>;
+
+    /// Writes the buffers one after the other from `offset_bytes`, and gives them back in order.
+    fn write_vectored(
+        &self,
+        offset_bytes: u64,
+        sources: Vec<BufferMut>,
+    ) -> Transfer<Vec<BufferMut>>;
+
+    /// Makes all writes that are done durable, with the length of the file.
+    ///
+    /// A failure leaves it unknown which of them are; it must not be tried again.
+    fn sync(&self) -> Transfer<()>;
+
+    /// As [`read`](VolumeFile::read), done on the calling thread where the volume can.
+    ///
+    /// # Errors
+    /// As the transfer's.
+    fn read_blocking(&self, offset_bytes: u64, target: BufferMut) -> Result<BufferMut, Failure> {
+        self.read(offset_bytes, target).wait()
+    }
+}
