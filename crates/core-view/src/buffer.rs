@@ -87,7 +87,6 @@ impl BufferMut {
     }
 
     /// Pointer, length in bytes and owner, for a view that takes the buffer over.
-    #[expect(dead_code, reason = "the views take buffers over through it")]
     pub(crate) fn into_parts(self) -> RawParts {
         (self.pointer, self.len, self.owner)
     }

@@ -1,0 +1,1 @@
+//! Tensors as views of a file.
