@@ -4,6 +4,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -61,8 +62,8 @@ struct Clock {
 
 /// Wakes `target` at `at`, or a little later; returns whether it will.
 ///
-/// `false` means that the thread can't be started; the caller has to be polled some other way. There is
-/// at most one alarm a target: the caller sees to that.
+/// `false` means that the thread can't be started; the caller has to be polled some other way. The
+/// caller sees to it that a target has few alarms at a time.
 pub(super) fn wake_at(at: Instant, target: Weak<dyn Alarmed>) -> bool {
     static CLOCK: OnceLock<Clock> = OnceLock::new();
     let clock = CLOCK.get_or_init(Clock::default);
@@ -80,9 +81,12 @@ pub(super) fn wake_at(at: Instant, target: Weak<dyn Alarmed>) -> bool {
     }
     let order = alarms.next_order;
     alarms.next_order += 1;
+    let first = alarms.due.peek().is_none_or(|first| at < first.0.at);
     alarms.due.push(Reverse(Alarm { at, order, target }));
     drop(alarms);
-    clock.changed.notify_one();
+    if first {
+        clock.changed.notify_one();
+    }
     true
 }
 
@@ -100,9 +104,12 @@ impl Clock {
                 Some(at) if at <= now => {
                     let target = alarms.due.pop().and_then(|alarm| alarm.0.target.upgrade());
                     drop(alarms);
-                    if let Some(target) = target {
-                        target.wake();
-                    }
+                    // A task's waker may panic: that must not stop the alarms of everybody else.
+                    let _ = catch_unwind(AssertUnwindSafe(|| {
+                        if let Some(target) = target {
+                            target.wake();
+                        }
+                    }));
                     self.lock()
                 }
                 Some(at) => {

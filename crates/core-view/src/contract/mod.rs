@@ -8,6 +8,7 @@
 mod block_store;
 mod deadline;
 mod error;
+mod failure;
 mod host_tier;
 mod memory_tier;
 mod tier_choice;
@@ -18,7 +19,8 @@ pub use block_store::{
     BlockPut, BlockStore, BlockUsage,
 };
 pub use error::{ContractError, ErrorKind};
+pub use failure::{Failure, Unverified};
 pub use host_tier::HostTier;
 pub use memory_tier::{MemoryTier, SlotCopy, SlotId, SlotRead, SlotWrite};
 pub use tier_choice::TierChoice;
-pub use transfer::{Completer, Drive, Failure, Transfer, Unverified};
+pub use transfer::{Completer, Drive, Transfer};

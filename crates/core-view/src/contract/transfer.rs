@@ -1,106 +1,38 @@
 //! A bulk operation under way, and the side that finishes it.
 
+mod completer;
+mod compose;
+mod task;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::deadline::{self, Alarmed};
-use super::{ContractError, ErrorKind};
-use crate::BufferMut;
+use super::{ContractError, ErrorKind, Failure};
 
-/// Why an operation failed, with the buffers it had taken.
+pub use completer::Completer;
+
+/// How long a waiting thread pushes a drive before it looks at its own transfer again.
 ///
-/// The buffers come back as [`Unverified`]: their memory may be used again, their bytes mean nothing.
-#[derive(Debug)]
-pub struct Failure {
-    error: ContractError,
-    buffers: Unverified,
-}
-
-impl Failure {
-    /// A failure that gives back `buffers`.
-    pub fn new(error: ContractError, buffers: Vec<BufferMut>) -> Self {
-        Self {
-            error,
-            buffers: Unverified(buffers),
-        }
-    }
-
-    /// What went wrong.
-    pub fn error(&self) -> &ContractError {
-        &self.error
-    }
-
-    /// The kind of what went wrong.
-    pub fn kind(&self) -> ErrorKind {
-        self.error.kind()
-    }
-
-    /// The error and the buffers.
-    pub fn into_parts(self) -> (ContractError, Unverified) {
-        (self.error, self.buffers)
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
-    }
-}
-
-impl std::error::Error for Failure {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&self.error)
-    }
-}
-
-impl From<ContractError> for Failure {
-    fn from(error: ContractError) -> Self {
-        Self::new(error, Vec::new())
-    }
-}
-
-impl From<Failure> for ContractError {
-    fn from(failure: Failure) -> Self {
-        failure.error
-    }
-}
-
-/// Buffers that come back from a failed operation: memory to use again, never data.
-///
-/// There is no way to read the bytes but to take the memory and write it first.
-#[derive(Debug, Default)]
-#[must_use = "the memory can be used again"]
-pub struct Unverified(Vec<BufferMut>);
-
-impl Unverified {
-    /// Number of buffers.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether no buffer came back.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Takes the memory back; what it holds is unspecified.
-    pub fn reclaim(self) -> Vec<BufferMut> {
-        self.0
-    }
-}
+/// Another thread may have collected the completion between the look and the push; the drive then has
+/// nothing left that would end its wait.
+const DRIVE_SLICE: Duration = Duration::from_millis(1);
 
 /// Something that a waiting thread can push forward itself.
 ///
 /// An engine whose completions are collected by whoever waits (a ring without a thread of its own, a
-/// simulation with a clock of its own) gives its transfers one.
+/// simulation with a clock of its own) gives its transfers one. Several threads may push at once.
 pub trait Drive: Send + Sync {
     /// Makes progress, waiting for at most `timeout` (forever if `None`); it may complete any number of
     /// transfers, on this thread. It returns when something completed, or when the time is over.
+    ///
+    /// It holds none of its locks while it completes a transfer: what is chained to the transfer may
+    /// start the next operation. With nothing to complete it waits, rather than return at once.
     fn drive(&self, timeout: Option<Duration>);
 }
 
@@ -124,27 +56,27 @@ pub struct Transfer<T> {
     deadline: Option<Instant>,
 }
 
-/// The side of an operation that finishes it; dropped without a word, the transfer fails as
-/// [`ErrorKind::Abandoned`].
-pub struct Completer<T> {
-    shared: Option<Arc<Shared<T>>>,
-}
-
 type Outcome<T> = Result<T, Failure>;
 type Then<T> = Box<dyn FnOnce(Outcome<T>) + Send>;
+type Hook = Box<dyn FnOnce() + Send>;
 
 struct Shared<T> {
     state: Mutex<State<T>>,
     ready: Condvar,
+    /// Asked to stop, by the caller or by the deadline.
+    stopping: AtomicBool,
+    /// Asked to stop by the caller.
     cancelled: AtomicBool,
     drive: Option<Arc<dyn Drive>>,
+    /// This as something with an alarm, for where `T` is not known to be `'static`.
+    as_alarmed: fn(&Arc<Self>) -> Weak<dyn Alarmed>,
 }
 
 struct State<T> {
     phase: Phase<T>,
     deadline: Option<Instant>,
-    on_cancel: Option<Box<dyn FnOnce() + Send>>,
-    alarmed: bool,
+    on_cancel: Option<Hook>,
+    alarm_at: Option<Instant>,
 }
 
 enum Phase<T> {
@@ -156,15 +88,16 @@ enum Phase<T> {
 }
 
 impl<T> Shared<T> {
-    /// The state; a panic of another holder can't have left it half changed, since every change is
-    /// one assignment.
+    /// The state. No foreign code runs under the lock (wakers, hooks, outcomes and what is chained are
+    /// called, cloned and dropped outside), so a poisoned lock guards a whole state.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn finish(&self, outcome: Outcome<T>) {
+        let outcome = self.blame_deadline(outcome);
         let mut state = self.lock();
-        state.on_cancel = None;
+        let hook = state.on_cancel.take();
         match std::mem::replace(&mut state.phase, Phase::Taken) {
             Phase::Pending { waker } => {
                 state.phase = Phase::Done(outcome);
@@ -184,7 +117,77 @@ impl<T> Shared<T> {
                 drop(outcome);
             }
         }
+        drop(hook);
     }
+
+    /// An operation that stopped because of its deadline was not cancelled by anybody.
+    fn blame_deadline(&self, outcome: Outcome<T>) -> Outcome<T> {
+        match outcome {
+            Err(failure) if failure.kind() == ErrorKind::Cancelled => {
+                let late = !self.cancelled.load(Ordering::Acquire)
+                    && self
+                        .lock()
+                        .deadline
+                        .is_some_and(|deadline| deadline <= Instant::now());
+                if !late {
+                    return Err(failure);
+                }
+                let (cause, buffers) = failure.into_parts();
+                let error = ContractError::new(ErrorKind::TimedOut, "wait for transfer")
+                    .detail("the deadline passed, and the operation stopped")
+                    .source(cause);
+                Err(Failure::new(error, buffers.reclaim()))
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn ask_to_stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        let hook = self.lock().on_cancel.take();
+        if let Some(hook) = hook {
+            hook();
+        }
+    }
+
+    fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+        self.ask_to_stop();
+    }
+
+    /// The outcome, or `None` while there is none.
+    fn take(&self) -> Option<Outcome<T>> {
+        let mut state = self.lock();
+        match std::mem::replace(&mut state.phase, Phase::Taken) {
+            Phase::Done(outcome) => Some(outcome),
+            pending @ Phase::Pending { .. } => {
+                state.phase = pending;
+                None
+            }
+            other => {
+                state.phase = other;
+                drop(state);
+                Some(Err(taken_before()))
+            }
+        }
+    }
+
+    /// Sees to it that [`Alarmed::wake`] is called at `at`, or soon after.
+    fn set_alarm(self: &Arc<Self>, at: Instant) -> bool {
+        let mut state = self.lock();
+        if state.alarm_at.is_some_and(|earlier| earlier <= at) {
+            return true;
+        }
+        state.alarm_at = Some(at);
+        drop(state);
+        deadline::wake_at(at, (self.as_alarmed)(self))
+    }
+}
+
+fn taken_before() -> Failure {
+    ContractError::new(ErrorKind::InvalidInput, "take the outcome of a transfer")
+        .detail("it was taken before; wait for or poll a transfer only until it is done")
+        .into()
 }
 
 impl<T: Send + 'static> Transfer<T> {
@@ -203,23 +206,22 @@ impl<T: Send + 'static> Transfer<T> {
             phase: Phase::Pending { waker: None },
             deadline: None,
             on_cancel: None,
-            alarmed: false,
+            alarm_at: None,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             ready: Condvar::new(),
+            stopping: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
             drive,
+            as_alarmed: task::as_alarmed,
         });
-        (
-            Self {
-                shared: Arc::clone(&shared),
-                deadline: None,
-            },
-            Completer {
-                shared: Some(shared),
-            },
-        )
+        let completer = Completer::new(Arc::clone(&shared));
+        let transfer = Self {
+            shared,
+            deadline: None,
+        };
+        (transfer, completer)
     }
 
     /// A transfer that is done already.
@@ -231,14 +233,16 @@ impl<T: Send + 'static> Transfer<T> {
 
     /// Sets the moment from which on waiting fails with [`ErrorKind::TimedOut`].
     ///
-    /// The operation itself is asked to stop then; the memory it holds is freed when it has.
+    /// The operation itself is asked to stop then: by whoever waits or polls, or by itself if the
+    /// transfer was dropped or something is chained to it. The memory it holds is freed when it has
+    /// stopped.
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
         self.shared.lock().deadline = Some(deadline);
         self
     }
 
-    /// Whether the outcome is there.
+    /// Whether the outcome is there. It pushes no [`Drive`].
     pub fn is_done(&self) -> bool {
         matches!(self.shared.lock().phase, Phase::Done(_))
     }
@@ -246,22 +250,20 @@ impl<T: Send + 'static> Transfer<T> {
     /// Asks the operation to stop. It may still succeed; if it stops, it fails with
     /// [`ErrorKind::Cancelled`] and gives its buffers back.
     pub fn cancel(&self) {
-        self.shared.cancelled.store(true, Ordering::Release);
-        let hook = self.shared.lock().on_cancel.take();
-        if let Some(hook) = hook {
-            hook();
-        }
+        self.shared.cancel();
     }
 
     /// Waits for the outcome.
     ///
     /// # Errors
-    /// The operation's own failure, with its buffers; [`ErrorKind::TimedOut`] without them if the
-    /// deadline passes first; [`ErrorKind::Abandoned`] if the other side went away.
+    /// The operation's own failure, with its buffers; [`ErrorKind::TimedOut`] if the deadline passes
+    /// first, with the buffers if the operation stopped at once when it was asked to, else without;
+    /// [`ErrorKind::Abandoned`] if the other side went away; [`ErrorKind::InvalidInput`] if polling
+    /// gave the outcome before.
     pub fn wait(self) -> Result<T, Failure> {
         match self.wait_until(self.deadline) {
             Some(outcome) => outcome,
-            None => Err(self.time_out()),
+            None => self.time_out(),
         }
     }
 
@@ -283,156 +285,115 @@ impl<T: Send + 'static> Transfer<T> {
             .deadline
             .is_some_and(|deadline| deadline <= Instant::now())
         {
-            return Ok(Err(self.time_out()));
+            return Ok(self.time_out());
         }
         Err(self)
     }
 
     /// Calls `then` with the outcome: on the completing thread, or on this one if it is there already.
     ///
-    /// `then` must not wait for other operations of the same engine, and must not panic: it runs
-    /// where completions are handed out.
+    /// `then` may start other operations, but must not wait for any of the same engine, and must not
+    /// panic: it runs where completions are handed out. A deadline asks the operation to stop; `then`
+    /// is called once that has happened.
     pub fn on_complete(self, then: impl FnOnce(Result<T, Failure>) + Send + 'static) {
+        let at = self.deadline;
+        if let (Some(shared), Some(at)) = (self.chain(then), at) {
+            shared.set_alarm(at);
+        }
+    }
+
+    /// Chains `then`, and returns what it is chained to if it was not called at once.
+    fn chain(self, then: impl FnOnce(Outcome<T>) + Send + 'static) -> Option<Arc<Shared<T>>> {
         let mut state = self.shared.lock();
         match std::mem::replace(&mut state.phase, Phase::Taken) {
             Phase::Done(outcome) => {
                 drop(state);
                 then(outcome);
+                None
             }
-            _ => state.phase = Phase::Chained(Box::new(then)),
+            Phase::Pending { waker } => {
+                state.phase = Phase::Chained(Box::new(then));
+                drop(state);
+                drop(waker);
+                Some(Arc::clone(&self.shared))
+            }
+            other => {
+                state.phase = other;
+                drop(state);
+                then(Err(taken_before()));
+                None
+            }
         }
     }
 
     /// The outcome if it is there by `limit`.
     fn wait_until(&self, limit: Option<Instant>) -> Option<Outcome<T>> {
-        let mut state = self.shared.lock();
-        loop {
-            if matches!(state.phase, Phase::Done(_)) {
-                return match std::mem::replace(&mut state.phase, Phase::Taken) {
-                    Phase::Done(outcome) => Some(outcome),
-                    _ => None,
-                };
-            }
-            let left = match limit {
-                None => None,
-                Some(limit) => match limit.checked_duration_since(Instant::now()) {
-                    Some(left) if !left.is_zero() => Some(left),
-                    _ => return None,
-                },
-            };
-            state = match (&self.shared.drive, left) {
-                (Some(drive), left) => {
-                    drop(state);
-                    drive.drive(left);
-                    self.shared.lock()
-                }
-                (None, None) => self
-                    .shared
-                    .ready
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
-                (None, Some(left)) => {
-                    self.shared
-                        .ready
-                        .wait_timeout(state, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
-                }
-            };
+        match &self.shared.drive {
+            Some(drive) => self.wait_pushing(drive.as_ref(), limit),
+            None => self.wait_parked(limit),
         }
     }
 
-    fn time_out(&self) -> Failure {
-        self.cancel();
-        ContractError::new(ErrorKind::TimedOut, "wait for transfer")
+    fn wait_pushing(&self, drive: &dyn Drive, limit: Option<Instant>) -> Option<Outcome<T>> {
+        loop {
+            if let Some(outcome) = self.shared.take() {
+                return Some(outcome);
+            }
+            let left = limit.map(|limit| limit.saturating_duration_since(Instant::now()));
+            drive.drive(Some(left.map_or(DRIVE_SLICE, |left| left.min(DRIVE_SLICE))));
+            if left.is_some_and(|left| left.is_zero()) {
+                return self.shared.take();
+            }
+        }
+    }
+
+    fn wait_parked(&self, limit: Option<Instant>) -> Option<Outcome<T>> {
+        let mut state = self.shared.lock();
+        while matches!(state.phase, Phase::Pending { .. }) {
+            let ready = &self.shared.ready;
+            state = match limit {
+                None => ready.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(limit) => {
+                    let left = limit.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return None;
+                    }
+                    let woken = ready.wait_timeout(state, left);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        drop(state);
+        self.shared.take()
+    }
+
+    /// Ends the waiting: what the operation gives later is dropped where it gives it.
+    fn time_out(&self) -> Outcome<T> {
+        self.shared.ask_to_stop();
+        let phase = std::mem::replace(&mut self.shared.lock().phase, Phase::Detached);
+        if let Phase::Done(outcome) = phase {
+            return outcome;
+        }
+        Err(ContractError::new(ErrorKind::TimedOut, "wait for transfer")
             .detail("the deadline passed; the operation was asked to stop")
-            .into()
+            .into())
     }
 }
 
 impl<T> Drop for Transfer<T> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        if matches!(state.phase, Phase::Pending { .. } | Phase::Done(_)) {
+        let pending = matches!(state.phase, Phase::Pending { .. });
+        if pending || matches!(state.phase, Phase::Done(_)) {
             let phase = std::mem::replace(&mut state.phase, Phase::Detached);
             drop(state);
             drop(phase);
-        }
-    }
-}
-
-impl<T: Send + 'static> Alarmed for Shared<T> {
-    fn wake(&self) {
-        let mut state = self.lock();
-        state.alarmed = false;
-        let waker = match &mut state.phase {
-            Phase::Pending { waker } => waker.take(),
-            _ => None,
-        };
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-impl<T: Send + 'static> Transfer<T> {
-    /// Sees to it that the task is woken when the deadline is over, or when a driven operation wants
-    /// to be pushed again.
-    fn set_alarm(&self, now: Instant) {
-        let push = self
-            .shared
-            .drive
-            .as_ref()
-            .map(|_| now + deadline::DRIVE_INTERVAL);
-        let at = match (push, self.deadline) {
-            (Some(push), Some(deadline)) => push.min(deadline),
-            (Some(at), None) | (None, Some(at)) => at,
-            (None, None) => return,
-        };
-        let mut state = self.shared.lock();
-        if std::mem::replace(&mut state.alarmed, true) {
+        } else {
             return;
         }
-        drop(state);
-        let shared: Arc<dyn Alarmed> = Arc::clone(&self.shared) as _;
-        if !deadline::wake_at(at, Arc::downgrade(&shared)) {
-            // Without the thread the task polls on: slow, but it neither hangs nor misses its moment.
-            shared.wake();
+        if let (true, Some(at)) = (pending, self.deadline) {
+            self.shared.set_alarm(at);
         }
-    }
-}
-
-impl<T: Send + 'static> Future for Transfer<T> {
-    type Output = Result<T, Failure>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(drive) = self.shared.drive.as_ref().filter(|_| !self.is_done()) {
-            drive.drive(Some(Duration::ZERO));
-        }
-        let mut state = self.shared.lock();
-        match std::mem::replace(&mut state.phase, Phase::Taken) {
-            Phase::Done(outcome) => return Poll::Ready(outcome),
-            Phase::Pending { .. } => {
-                state.phase = Phase::Pending {
-                    waker: Some(cx.waker().clone()),
-                };
-            }
-            Phase::Taken | Phase::Chained(_) | Phase::Detached => {
-                let error = ContractError::new(ErrorKind::InvalidInput, "poll transfer")
-                    .detail("its outcome was taken before");
-                return Poll::Ready(Err(error.into()));
-            }
-        }
-        drop(state);
-        let now = Instant::now();
-        if self.deadline.is_some_and(|deadline| deadline <= now) {
-            let phase = std::mem::replace(&mut self.shared.lock().phase, Phase::Detached);
-            drop(phase);
-            return Poll::Ready(Err(self.time_out()));
-        }
-        self.set_alarm(now);
-        Poll::Pending
     }
 }
 
@@ -452,57 +413,8 @@ impl<T> fmt::Debug for Transfer<T> {
     }
 }
 
-impl<T: Send + 'static> Completer<T> {
-    /// Finishes the operation.
-    pub fn complete(mut self, outcome: Result<T, Failure>) {
-        if let Some(shared) = self.shared.take() {
-            shared.finish(outcome);
-        }
-    }
-
-    /// Whether the operation was asked to stop, or its deadline has passed at `now`.
-    pub fn should_stop(&self, now: Instant) -> bool {
-        self.shared.as_ref().is_some_and(|shared| {
-            shared.cancelled.load(Ordering::Acquire)
-                || shared
-                    .lock()
-                    .deadline
-                    .is_some_and(|deadline| deadline <= now)
-        })
-    }
-
-    /// The moment at which nobody will wait any more.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.shared
-            .as_ref()
-            .and_then(|shared| shared.lock().deadline)
-    }
-
-    /// Calls `hook` once if the operation is asked to stop; at once if it was already.
-    pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) {
-        let Some(shared) = &self.shared else { return };
-        let mut state = shared.lock();
-        if shared.cancelled.load(Ordering::Acquire) {
-            drop(state);
-            hook();
-        } else {
-            state.on_cancel = Some(Box::new(hook));
-        }
-    }
-}
-
-impl<T> Drop for Completer<T> {
-    fn drop(&mut self) {
-        if let Some(shared) = self.shared.take() {
-            let error = ContractError::new(ErrorKind::Abandoned, "complete transfer")
-                .detail("the side that does the work went away before it was done");
-            shared.finish(Err(error.into()));
-        }
-    }
-}
-
-impl<T> fmt::Debug for Completer<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Completer").finish_non_exhaustive()
-    }
-}
+const _: () = {
+    const fn shareable<T: Send + Sync + Unpin>() {}
+    shareable::<Transfer<Vec<std::cell::Cell<u8>>>>();
+    shareable::<Completer<Vec<std::cell::Cell<u8>>>>();
+};
