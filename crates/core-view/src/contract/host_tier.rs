@@ -3,13 +3,12 @@
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use core_alloc::{HostStorage, StorageType};
 
-use super::memory_tier::check_range;
 use super::{
-    ContractError, ErrorKind, Failure, MemoryTier, SlotCopy, SlotId, SlotRead, SlotWrite, Transfer,
+    ContractError, ErrorKind, Failure, MemoryTier, SlotClaims, SlotCopy, SlotId, SlotRead,
+    SlotTable, SlotWrite, Transfer,
 };
 use crate::{Access, BufferMut, BufferOwner};
 
@@ -32,17 +31,13 @@ use crate::{Access, BufferMut, BufferOwner};
 #[derive(Clone)]
 pub struct HostTier(Arc<Slab>);
 
-/// A slot's count of readers, or this while one operation or lease has it for itself.
-const EXCLUSIVE: u32 = u32::MAX;
-
 struct Slab {
     start: NonNull<u8>,
-    slot_bytes: usize,
-    uses: Box<[AtomicU32]>,
+    table: SlotTable,
     storage: Box<dyn HostStorage>,
 }
 
-// SAFETY: the bytes of a slot are touched only by whoever holds its use count, and the storage is
+// SAFETY: the bytes of a slot are touched only by whoever holds its claim, and the storage is
 // `Send + Sync`.
 unsafe impl Send for Slab {}
 // SAFETY: as above.
@@ -56,62 +51,27 @@ impl HostTier {
     pub fn new<S: HostStorage>(mut storage: S, slot_bytes: usize) -> Result<Self, ContractError> {
         let size_bytes = storage.size();
         let slot_count = size_bytes.checked_div(slot_bytes).unwrap_or(0);
+        let slot_count = u32::try_from(slot_count).ok().filter(|&count| count > 0);
         let start = NonNull::new(storage.as_mut_ptr());
-        let (Some(start), true) = (start, slot_count > 0 && u32::try_from(slot_count).is_ok())
-        else {
+        let (Some(start), Some(slot_count)) = (start, slot_count) else {
             return Err(
                 ContractError::new(ErrorKind::InvalidInput, "make host tier").detail(format!(
-                    "{size_bytes} bytes can't be cut into slots of {slot_bytes} bytes"
+                    "{size_bytes} bytes can't be cut into 1 to {} slots of {slot_bytes} bytes",
+                    u32::MAX
                 )),
             );
         };
-        let uses = (0..slot_count).map(|_| AtomicU32::new(0)).collect();
         Ok(Self(Arc::new(Slab {
             start,
-            slot_bytes,
-            uses,
+            table: SlotTable::new(slot_count, slot_bytes),
             storage: Box::new(storage),
         })))
     }
 
-    fn claim(
-        &self,
-        operation: &'static str,
-        slot: SlotId,
-        exclusive: bool,
-    ) -> Result<Claim<'_>, ContractError> {
-        self.0.claim(operation, slot, exclusive)?;
-        Ok(Claim {
-            slab: &self.0,
-            slot,
-            exclusive,
-        })
-    }
-
     fn write_all(&self, writes: &[SlotWrite]) -> Result<(), ContractError> {
-        const OPERATION: &str = "write slots";
-        let mut claims = Vec::with_capacity(writes.len());
-        for (i, write) in writes.iter().enumerate() {
-            let len = write.source.len();
-            check_range(
-                OPERATION,
-                write.slot,
-                write.offset_bytes,
-                len,
-                self.0.slot_bytes,
-            )?;
-            let claim = self.claim(OPERATION, write.slot, true).map_err(|busy| {
-                let mut earlier = writes.iter().take(i);
-                if earlier.any(|earlier| earlier.slot == write.slot) {
-                    twice(OPERATION, write.slot)
-                } else {
-                    busy
-                }
-            })?;
-            claims.push(claim);
-        }
-        for (write, claim) in writes.iter().zip(&claims) {
-            let target = claim.at(write.offset_bytes);
+        let _claims = self.0.table.claim_writes(writes)?;
+        for write in writes {
+            let target = self.0.at(write.slot, write.offset_bytes);
             // SAFETY: the range was checked, the claim keeps everybody else out of the slot, and a
             // unique buffer can't overlap a slot that is not leased.
             unsafe { target.copy_from_nonoverlapping(write.source.as_ptr(), write.source.len()) };
@@ -120,21 +80,9 @@ impl HostTier {
     }
 
     fn read_all(&self, reads: &mut [SlotRead]) -> Result<(), ContractError> {
-        const OPERATION: &str = "read slots";
-        let mut claims = Vec::with_capacity(reads.len());
-        for read in reads.iter() {
-            let len = read.target.len();
-            check_range(
-                OPERATION,
-                read.slot,
-                read.offset_bytes,
-                len,
-                self.0.slot_bytes,
-            )?;
-            claims.push(self.claim(OPERATION, read.slot, false)?);
-        }
-        for (read, claim) in reads.iter_mut().zip(&claims) {
-            let source = claim.at(read.offset_bytes);
+        let _claims = self.0.table.claim_reads(reads)?;
+        for read in reads {
+            let source = self.0.at(read.slot, read.offset_bytes);
             let len = read.target.len();
             // SAFETY: the range was checked, the claim keeps writers out of the slot, and a unique
             // buffer can't overlap a slot that is not leased.
@@ -144,44 +92,10 @@ impl HostTier {
     }
 
     fn copy_all(&self, copies: &[SlotCopy]) -> Result<(), ContractError> {
-        const OPERATION: &str = "copy slots";
-        let mut claims = Vec::with_capacity(copies.len());
-        for (i, copy) in copies.iter().enumerate() {
-            let clash = |busy| {
-                let mut earlier = copies.iter().take(i);
-                let in_batch = |other: &SlotCopy| {
-                    [other.source, other.target].contains(&copy.target)
-                        || other.target == copy.source
-                };
-                let clashes = copy.source == copy.target || earlier.any(in_batch);
-                if clashes {
-                    twice(OPERATION, copy.target)
-                } else {
-                    busy
-                }
-            };
-            let (len, slot_bytes) = (copy.len_bytes, self.0.slot_bytes);
-            check_range(
-                OPERATION,
-                copy.source,
-                copy.source_offset_bytes,
-                len,
-                slot_bytes,
-            )?;
-            check_range(
-                OPERATION,
-                copy.target,
-                copy.target_offset_bytes,
-                len,
-                slot_bytes,
-            )?;
-            let target = self.claim(OPERATION, copy.target, true).map_err(clash)?;
-            let source = self.claim(OPERATION, copy.source, false).map_err(clash)?;
-            claims.push((source, target));
-        }
-        for (copy, (source, target)) in copies.iter().zip(&claims) {
-            let source = source.at(copy.source_offset_bytes);
-            let target = target.at(copy.target_offset_bytes);
+        let _claims = self.0.table.claim_copies(copies)?;
+        for copy in copies {
+            let source = self.0.at(copy.source, copy.source_offset_bytes);
+            let target = self.0.at(copy.target, copy.target_offset_bytes);
             // SAFETY: both ranges were checked, the slots are different, and the claims keep everybody
             // else out of the one and writers out of the other.
             unsafe { target.copy_from_nonoverlapping(source, copy.len_bytes) };
@@ -190,86 +104,21 @@ impl HostTier {
     }
 }
 
-fn twice(operation: &'static str, slot: SlotId) -> ContractError {
-    ContractError::new(ErrorKind::InvalidInput, operation).detail(format!(
-        "the batch writes slot {slot} and uses it again; split the batch"
-    ))
-}
-
 impl Slab {
-    fn slot_start(&self, slot: SlotId) -> NonNull<u8> {
-        // SAFETY: only slots that passed `claim` or `slot_addr` get here, so that the result lies
-        // inside the storage.
-        unsafe { self.start.add(slot.0 as usize * self.slot_bytes) }
-    }
-
-    fn uses(&self, operation: &'static str, slot: SlotId) -> Result<&AtomicU32, ContractError> {
-        self.uses.get(slot.0 as usize).ok_or_else(|| {
-            ContractError::new(ErrorKind::InvalidInput, operation).detail(format!(
-                "there is no slot {slot}; the tier has {}",
-                self.uses.len()
-            ))
-        })
-    }
-
-    fn claim(
-        &self,
-        operation: &'static str,
-        slot: SlotId,
-        exclusive: bool,
-    ) -> Result<(), ContractError> {
-        let uses = self.uses(operation, slot)?;
-        let claimed = uses.fetch_update(Ordering::Acquire, Ordering::Relaxed, |count| {
-            match (exclusive, count) {
-                (true, 0) => Some(EXCLUSIVE),
-                (false, count) if count < EXCLUSIVE - 1 => Some(count + 1),
-                _ => None,
-            }
-        });
-        claimed.map(drop).map_err(|_| {
-            ContractError::new(ErrorKind::Busy, operation).detail(format!(
-                "slot {slot} is in use; try again when that is over"
-            ))
-        })
-    }
-
-    fn release(&self, slot: SlotId, exclusive: bool) {
-        if let Some(uses) = self.uses.get(slot.0 as usize) {
-            if exclusive {
-                uses.store(0, Ordering::Release);
-            } else {
-                uses.fetch_sub(1, Ordering::Release);
-            }
-        }
-    }
-}
-
-/// The right to touch a slot during one batch.
-struct Claim<'a> {
-    slab: &'a Slab,
-    slot: SlotId,
-    exclusive: bool,
-}
-
-impl Claim<'_> {
-    fn at(&self, offset: usize) -> *mut u8 {
-        self.slab
-            .slot_start(self.slot)
+    /// The address of a byte of a slot; of use only inside the storage.
+    fn at(&self, slot: SlotId, offset: usize) -> *mut u8 {
+        let slot_start = (slot.0 as usize).wrapping_mul(self.table.slot_bytes());
+        self.start
             .as_ptr()
+            .wrapping_add(slot_start)
             .wrapping_add(offset)
     }
 }
 
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        self.slab.release(self.slot, self.exclusive);
-    }
-}
-
-/// A slot that was leased to a buffer.
+/// A slot that was leased to a buffer: given up first, then the memory.
 struct Lease {
+    _claim: SlotClaims,
     slab: Arc<Slab>,
-    slot: SlotId,
 }
 
 // SAFETY: the slab lives as long as the lease, and the exclusive claim keeps everybody else out.
@@ -283,40 +132,36 @@ unsafe impl BufferOwner for Lease {
     }
 }
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.slab.release(self.slot, true);
-    }
-}
-
 impl MemoryTier for HostTier {
     fn storage_type(&self) -> StorageType {
         self.0.storage.storage_type()
     }
 
     fn slot_count(&self) -> u32 {
-        self.0.uses.len() as u32
+        self.0.table.slot_count()
     }
 
     fn slot_bytes(&self) -> usize {
-        self.0.slot_bytes
+        self.0.table.slot_bytes()
     }
 
     fn slot_addr(&self, slot: SlotId) -> Result<u64, ContractError> {
-        self.0.uses("address of slot", slot)?;
-        Ok(self.0.slot_start(slot).as_ptr().addr() as u64)
+        self.0.table.check_slot("address of slot", slot)?;
+        Ok(self.0.at(slot, 0).addr() as u64)
     }
 
     fn lease(&self, slot: SlotId) -> Result<BufferMut, ContractError> {
-        self.0.claim("lease slot", slot, true)?;
-        let start = self.0.slot_start(slot);
+        let claim = self.0.table.claim_lease(slot)?;
+        let Some(start) = NonNull::new(self.0.at(slot, 0)) else {
+            return Err(ContractError::new(ErrorKind::InvalidInput, "lease slot"));
+        };
         let lease = Arc::new(Lease {
+            _claim: claim,
             slab: Arc::clone(&self.0),
-            slot,
         });
         // SAFETY: the exclusive claim, given back when the lease is dropped, keeps everybody else out
         // of these initialised bytes, which live as long as the slab.
-        Ok(unsafe { BufferMut::from_owner(start, self.0.slot_bytes, lease) })
+        Ok(unsafe { BufferMut::from_owner(start, self.slot_bytes(), lease) })
     }
 
     fn write(&self, writes: Vec<SlotWrite>) -> Transfer<Vec<BufferMut>> {

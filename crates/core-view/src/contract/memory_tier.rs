@@ -4,7 +4,9 @@ use std::fmt;
 
 use core_alloc::StorageType;
 
-use super::{ContractError, ErrorKind, Transfer};
+#[cfg(doc)]
+use super::ErrorKind;
+use super::{ContractError, Transfer};
 use crate::BufferMut;
 
 /// The number of a slot within its tier, from 0.
@@ -56,9 +58,12 @@ pub struct SlotCopy {
 
 /// Memory of one kind (system, pinned, a device) in slots of one size, copied in batches.
 ///
-/// A slot that one operation writes, or that is leased, is out of reach of every other: a batch that
-/// names it is refused as [`ErrorKind::Busy`] before anything of the batch is copied. So two users of
-/// one slot can't race, whatever they do. Between tiers, a slot of a host tier is leased and given to the
+/// A slot that one operation writes, or that is leased, is out of reach of every other, from the call
+/// on until the operation is done or the lease is dropped; a slot that is read may be read by others,
+/// but not written or leased. A batch that names a slot out of reach is refused as
+/// [`ErrorKind::Busy`] before anything of the batch is copied. So two users of one slot can't race,
+/// whatever they do; [`SlotTable`](super::SlotTable) sees to it for implementations. A slot is free
+/// again when the transfer is done. Between tiers, a slot of a host tier is leased and given to the
 /// other tier's [`write`](MemoryTier::write) or [`read`](MemoryTier::read), without a copy in between.
 ///
 /// A batch that fails on the way leaves the slots it was to write unspecified.
@@ -106,22 +111,4 @@ pub trait MemoryTier: fmt::Debug + Send + Sync {
     /// As [`MemoryTier::write`]; a slot that the batch both reads and writes is
     /// [`ErrorKind::InvalidInput`] too.
     fn copy(&self, copies: Vec<SlotCopy>) -> Transfer<()>;
-}
-
-/// Checks that `len` bytes from `offset` lie inside a slot of `slot_bytes`.
-pub(super) fn check_range(
-    operation: &'static str,
-    slot: SlotId,
-    offset: usize,
-    len: usize,
-    slot_bytes: usize,
-) -> Result<(), ContractError> {
-    if offset.checked_add(len).is_some_and(|end| end <= slot_bytes) {
-        return Ok(());
-    }
-    Err(
-        ContractError::new(ErrorKind::InvalidInput, operation).detail(format!(
-            "{len} bytes at offset {offset} of slot {slot} pass its {slot_bytes} bytes"
-        )),
-    )
 }

@@ -11,6 +11,7 @@ mod error;
 mod failure;
 mod host_tier;
 mod memory_tier;
+mod slot_table;
 mod tier_choice;
 mod transfer;
 
@@ -22,5 +23,6 @@ pub use error::{ContractError, ErrorKind};
 pub use failure::{Failure, Unverified};
 pub use host_tier::HostTier;
 pub use memory_tier::{MemoryTier, SlotCopy, SlotId, SlotRead, SlotWrite};
+pub use slot_table::{SlotClaims, SlotTable};
 pub use tier_choice::TierChoice;
 pub use transfer::{Completer, Drive, Transfer};
