@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use core_alloc::StorageError;
+
 /// What kind of failure an operation of a tier met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -133,5 +135,24 @@ impl fmt::Debug for ContractError {
 impl Error for ContractError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<StorageError> for ContractError {
+    fn from(error: StorageError) -> Self {
+        let kind = match error {
+            StorageError::AllocationFailed { .. }
+            | StorageError::LimitExceeded { .. }
+            | StorageError::Injected { .. } => ErrorKind::NoSpace,
+            StorageError::NotAccessible { .. } => ErrorKind::Unsupported,
+            StorageError::InvalidConfig { .. } | StorageError::OutOfBounds { .. } => {
+                ErrorKind::InvalidInput
+            }
+            StorageError::AlreadyRegistered { .. } => ErrorKind::Busy,
+            _ => ErrorKind::Io,
+        };
+        Self::new(kind, "use storage")
+            .detail(error.to_string())
+            .source(error)
     }
 }
