@@ -1,0 +1,58 @@
+//! A short run of each fuzz target.
+
+use std::process::Command;
+
+use crate::ci::installed;
+use crate::command::Invocation;
+use crate::error::Error;
+use crate::report::{Context, Outcome};
+
+/// Enough to notice a target that fails at once or no longer compiles.
+const SECONDS_PER_TARGET: u32 = 10;
+
+/// Runs each target of each crate that has a `fuzz` directory.
+pub(crate) fn run(context: &Context<'_>) -> Result<Outcome, Error> {
+    let fuzzed: Vec<_> = context
+        .workspace
+        .crates()
+        .map(|package| context.shell.root.join(&package.directory).join("fuzz"))
+        .filter(|directory| directory.join("Cargo.toml").is_file())
+        .collect();
+    if fuzzed.is_empty() {
+        return Ok(Outcome::Skipped("no crate has fuzz targets yet".to_owned()));
+    }
+    if !installed::answers("rustup", &["run", "nightly", "cargo", "fuzz", "--version"]) {
+        return Ok(Outcome::Skipped("cargo-fuzz is not installed".to_owned()));
+    }
+    let mut failures = Vec::new();
+    let mut targets = 0;
+    for directory in &fuzzed {
+        let parent = directory.parent().unwrap_or(directory);
+        let listed = Command::new("rustup")
+            .args(["run", "nightly", "cargo", "fuzz", "list"])
+            .current_dir(parent)
+            .output()
+            .map_err(|source| Error::Command {
+                command: "cargo fuzz list".to_owned(),
+                source,
+            })?;
+        if !listed.status.success() {
+            failures.push(format!(
+                "{}: the targets cannot be listed",
+                parent.display()
+            ));
+        }
+        for target in String::from_utf8_lossy(&listed.stdout).split_whitespace() {
+            targets += 1;
+            let finished = Invocation::nightly_cargo()
+                .args(["fuzz", "run", target, "--"])
+                .args([format!("-max_total_time={SECONDS_PER_TARGET}")])
+                .directory(parent)
+                .run(&context.shell)?;
+            if !finished.success {
+                failures.push(format!("{target}: {}", finished.ending()));
+            }
+        }
+    }
+    Ok(Outcome::unless(&failures, format!("{targets} targets")))
+}

@@ -1,0 +1,195 @@
+//! AddressSanitizer and ThreadSanitizer, each shown to catch a planted fault.
+
+use std::process::Command;
+
+use crate::ci::installed;
+use crate::command::{Echo, Finished, Invocation};
+use crate::error::Error;
+use crate::feature_sets;
+use crate::report::{Context, Outcome};
+use crate::test_counts::Counts;
+
+/// The crates whose unsafe code and shared state are worth it.
+const PACKAGES: [&str; 3] = ["core-alloc", "core-view", "tier-nvme"];
+
+/// The crate that holds the planted faults, and the test target.
+const PLANTED: (&str, &str) = ("core-alloc", "planted");
+
+/// One sanitizer.
+struct Sanitizer {
+    name: &'static str,
+    compiler_flags: &'static str,
+    options: (&'static str, &'static str),
+    /// The ignored test that must not pass.
+    planted_test: &'static str,
+    /// What the report of the planted fault says.
+    planted_report: &'static str,
+}
+
+/// Runs the suites and the planted use after free under AddressSanitizer.
+pub(crate) fn address(context: &Context<'_>) -> Result<Outcome, Error> {
+    run(
+        context,
+        &Sanitizer {
+            name: "address",
+            compiler_flags: "-Zsanitizer=address",
+            options: (
+                "ASAN_OPTIONS",
+                "detect_stack_use_after_return=1:detect_leaks=1",
+            ),
+            planted_test: "planted_use_after_free",
+            planted_report: "AddressSanitizer: heap-use-after-free",
+        },
+    )
+}
+
+/// Runs the suites and the planted data race under ThreadSanitizer.
+pub(crate) fn thread(context: &Context<'_>) -> Result<Outcome, Error> {
+    run(
+        context,
+        &Sanitizer {
+            name: "thread",
+            // The shipped standard library is not instrumented, which the compiler must be told.
+            compiler_flags: "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer",
+            options: ("TSAN_OPTIONS", "halt_on_error=0:second_deadlock_stack=1"),
+            planted_test: "planted_data_race",
+            planted_report: "ThreadSanitizer: data race",
+        },
+    )
+}
+
+fn run(context: &Context<'_>, sanitizer: &Sanitizer) -> Result<Outcome, Error> {
+    if !installed::nightly() {
+        return Ok(Outcome::Skipped(
+            "the nightly toolchain is not installed".to_owned(),
+        ));
+    }
+    let Some(host) = nightly_host() else {
+        return Ok(Outcome::Skipped(
+            "the nightly toolchain does not tell its host".to_owned(),
+        ));
+    };
+    let suites = suites(context, sanitizer, &host)?;
+    let counts = Counts::read(&suites.lines);
+    if !suites.success {
+        return Ok(Outcome::Failed(format!("{}; {counts}", suites.ending())));
+    }
+    let planted = planted(context, sanitizer, &host)?;
+    Ok(judge_planted(&planted, sanitizer, counts))
+}
+
+fn judge_planted(planted: &Finished, sanitizer: &Sanitizer, counts: Counts) -> Outcome {
+    let name = sanitizer.planted_test;
+    if planted.success {
+        Outcome::Failed(format!(
+            "`{name}` passed: the sanitizer does not see what it should"
+        ))
+    } else if !planted.mentions(sanitizer.planted_report) {
+        Outcome::Failed(format!(
+            "`{name}` failed without the report `{}`; see the log",
+            sanitizer.planted_report
+        ))
+    } else {
+        Outcome::Passed(format!("{counts}; the planted fault is caught"))
+    }
+}
+
+/// The tests of the chosen crates, cut down by the environment: a sanitizer slows them many times.
+fn suites(context: &Context<'_>, sanitizer: &Sanitizer, host: &str) -> Result<Finished, Error> {
+    let packages: Vec<_> = PACKAGES
+        .iter()
+        .filter_map(|name| context.workspace.package(name))
+        .collect();
+    let library_only = std::env::var("STEPWELL_SANITIZE").is_ok_and(|scope| scope == "lib");
+    base(context, sanitizer)
+        .args(["test", "--no-fail-fast", "--target", host, "--lib"])
+        .args(if library_only { &[] } else { &["--tests"][..] })
+        .args(
+            packages
+                .iter()
+                .flat_map(|package| ["-p", package.name.as_str()]),
+        )
+        .args(feature_sets::arguments(
+            packages.iter().copied(),
+            feature_sets::run,
+        ))
+        .env_default("STEPWELL_SEEDS", "25")
+        .env_default("PROPTEST_CASES", "32")
+        .run(&context.shell)
+}
+
+fn planted(context: &Context<'_>, sanitizer: &Sanitizer, host: &str) -> Result<Finished, Error> {
+    let (package, target) = PLANTED;
+    let features = context
+        .workspace
+        .package(package)
+        .map(|package| feature_sets::arguments([package], feature_sets::run))
+        .unwrap_or_default();
+    base(context, sanitizer)
+        .args(["test", "--target", host, "-p", package, "--test", target])
+        .args(features)
+        .args(["--", "--ignored", "--exact", sanitizer.planted_test])
+        .echo(Echo::Nothing)
+        .run(&context.shell)
+}
+
+fn base(context: &Context<'_>, sanitizer: &Sanitizer) -> Invocation {
+    let target = context
+        .shell
+        .root
+        .join("target/sanitizers")
+        .join(sanitizer.name);
+    let (options, value) = sanitizer.options;
+    Invocation::nightly_cargo()
+        .env("RUSTFLAGS", sanitizer.compiler_flags)
+        .env("CARGO_TARGET_DIR", target)
+        .env_default(options, value)
+}
+
+/// The host triple of the nightly compiler; a target must be named so that build scripts and
+/// macros stay without the sanitizer.
+fn nightly_host() -> Option<String> {
+    let output = Command::new("rustup")
+        .args(["run", "nightly", "rustc", "-vV"])
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SANITIZER: Sanitizer = Sanitizer {
+        name: "address",
+        compiler_flags: "",
+        options: ("A", "b"),
+        planted_test: "planted",
+        planted_report: "AddressSanitizer: heap-use-after-free",
+    };
+
+    fn finished(success: bool, line: &str) -> Finished {
+        Finished {
+            success,
+            timed_out: false,
+            code: Some(1),
+            lines: vec![line.to_owned()],
+        }
+    }
+
+    #[test]
+    fn only_a_reported_failure_shows_that_the_sanitizer_sees() {
+        let judge = |finished: &Finished| judge_planted(finished, &SANITIZER, Counts::default());
+        let caught = finished(
+            false,
+            "==1==ERROR: AddressSanitizer: heap-use-after-free on",
+        );
+        assert!(matches!(judge(&caught), Outcome::Passed(_)));
+        assert!(matches!(judge(&finished(true, "")), Outcome::Failed(_)));
+        let other = finished(false, "error: no test target named `planted`");
+        assert!(matches!(judge(&other), Outcome::Failed(_)));
+    }
+}

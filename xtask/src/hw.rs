@@ -1,0 +1,152 @@
+//! `cargo xtask hw`: the hardware test matrix.
+
+mod matrix;
+mod probe;
+
+use std::path::Path;
+use std::time::Instant;
+
+use matrix::{Cell, Matrix};
+use probe::Availability;
+
+use crate::command::{Invocation, Shell};
+use crate::error::Error;
+use crate::feature_sets;
+use crate::test_counts::Counts;
+use crate::workspace::{Package, Workspace};
+
+/// A configuration in which the suites can run.
+struct Configuration {
+    name: &'static str,
+    /// Selects the configuration in the tests' own factories.
+    environment: &'static [(&'static str, &'static str)],
+    /// The crates that behave differently in it.
+    packages: Packages,
+    available: fn(&Path) -> Availability,
+}
+
+/// Which crates a configuration concerns.
+enum Packages {
+    All,
+    Named(&'static [&'static str]),
+}
+
+/// The crates that do file I/O.
+const STORING: Packages = Packages::Named(&["tier-nvme", "weightstore"]);
+
+/// No configuration of this name exists yet.
+const fn later(name: &'static str) -> Configuration {
+    Configuration {
+        name,
+        environment: &[],
+        packages: Packages::Named(&[]),
+        available: |_| Availability::missing("not built yet"),
+    }
+}
+
+const CONFIGURATIONS: [Configuration; 11] = [
+    Configuration {
+        name: "CPU only",
+        environment: &[],
+        packages: Packages::All,
+        available: |_| Availability::Present,
+    },
+    Configuration {
+        name: "io_uring",
+        environment: &[("STEPWELL_ENGINE", "uring")],
+        packages: STORING,
+        available: |_| probe::io_uring(),
+    },
+    Configuration {
+        name: "thread-pool I/O",
+        environment: &[("STEPWELL_ENGINE", "pool")],
+        packages: STORING,
+        available: |_| Availability::Present,
+    },
+    Configuration {
+        name: "O_DIRECT",
+        environment: &[("STEPWELL_DIRECT", "direct")],
+        packages: STORING,
+        available: probe::direct_io,
+    },
+    Configuration {
+        name: "buffered",
+        environment: &[("STEPWELL_DIRECT", "buffered")],
+        packages: STORING,
+        available: |_| Availability::Present,
+    },
+    later("fake CUDA driver"),
+    later("CUDA device"),
+    later("pinned"),
+    later("S3 embedded"),
+    later("S3 external endpoint"),
+    later("NIXL"),
+];
+
+/// Runs every available configuration, prints the matrix and leaves it in `target/hw.json`; true
+/// if nothing failed.
+pub(crate) fn run(workspace: &Workspace) -> Result<bool, Error> {
+    let shell = Shell::new(&workspace.root, "hw", false)?;
+    let crates: Vec<&Package> = workspace.crates().collect();
+    let mut matrix = Matrix::new(crates.iter().map(|package| package.name.clone()).collect());
+    for configuration in &CONFIGURATIONS {
+        println!("\n==> {}", configuration.name);
+        // The tests put their files into the temporary directory, so that is what is probed.
+        let missing = match (configuration.available)(&std::env::temp_dir()) {
+            Availability::Present => None,
+            Availability::Missing(why) => Some(why),
+        };
+        if let Some(why) = missing {
+            println!("    skipped: {why}");
+            matrix.skip(configuration.name, why);
+            continue;
+        }
+        let mut cells = Vec::new();
+        for package in &crates {
+            cells.push(match concerns(configuration, package) {
+                true => test(&shell, configuration, package)?,
+                false => Cell::Unconcerned,
+            });
+        }
+        matrix.push(configuration.name, cells);
+    }
+    println!("\n{matrix}");
+    let path = workspace.root.join("target/hw.json");
+    let text = format!("{:#}\n", matrix.to_json(&probe::machine()));
+    std::fs::write(&path, text).map_err(Error::file("write", &path))?;
+    println!("\nwritten to {}", path.display());
+    Ok(!matrix.failed())
+}
+
+fn concerns(configuration: &Configuration, package: &Package) -> bool {
+    match configuration.packages {
+        Packages::All => true,
+        Packages::Named(names) => names.contains(&package.name.as_str()),
+    }
+}
+
+fn test(shell: &Shell, configuration: &Configuration, package: &Package) -> Result<Cell, Error> {
+    let mut invocation = Invocation::cargo()
+        .args([
+            "test",
+            "--no-fail-fast",
+            "--lib",
+            "--bins",
+            "--tests",
+            "-p",
+            &package.name,
+        ])
+        .args(feature_sets::arguments([package], feature_sets::run))
+        .env_default("STEPWELL_SEEDS", "100")
+        .env_default("STEPWELL_KILLS", "5");
+    for (name, value) in configuration.environment {
+        invocation = invocation.env(name, value);
+    }
+    let started = Instant::now();
+    let finished = invocation.run(shell)?;
+    Ok(Cell::Tested {
+        success: finished.success,
+        counts: Counts::read(&finished.lines),
+        elapsed: started.elapsed(),
+    })
+}
