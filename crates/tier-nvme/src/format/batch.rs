@@ -1,0 +1,251 @@
+//! The header of a batch: what it puts and deletes, and where the values are.
+
+use super::bytes::Fields;
+use super::{FormatError, PAGE_BYTES, StoreId, crc32c, crc32c_of, page_ceil};
+
+const MAGIC: &[u8; 8] = b"STEPBTCH";
+const FIXED_BYTES: usize = 80;
+const ENTRY_FIXED_BYTES: usize = 32;
+const CHECKSUM_OFFSET: usize = 76;
+
+/// Longest key in bytes.
+pub(crate) const KEY_BYTES_MAX: usize = 1024;
+
+/// Longest header in bytes: what recovery is ready to read before it trusts anything.
+pub(crate) const HEADER_BYTES_MAX: usize = 16 << 20;
+
+/// Where a batch is, and after which one: what its header must repeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BatchPlace {
+    pub(crate) store_id: StoreId,
+    pub(crate) segment_id: u64,
+    pub(crate) offset_bytes: u64,
+}
+
+/// What an entry does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EntryKind {
+    Put,
+    Delete,
+}
+
+/// One key of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) kind: EntryKind,
+    pub(crate) encoding: u8,
+    pub(crate) checksum: u32,
+    /// From the start of the payload.
+    pub(crate) value_offset_bytes: u64,
+    pub(crate) stored_bytes: u64,
+    pub(crate) raw_bytes: u64,
+    pub(crate) key: Box<[u8]>,
+}
+
+impl Entry {
+    /// Bytes that the entry takes in a header.
+    pub(crate) fn encoded_bytes(key_bytes: usize) -> usize {
+        (ENTRY_FIXED_BYTES + key_bytes).next_multiple_of(8)
+    }
+
+    fn encode(&self, header: &mut Vec<u8>) {
+        let kind = match self.kind {
+            EntryKind::Put => 1,
+            EntryKind::Delete => 2,
+        };
+        header.extend_from_slice(&[kind, self.encoding]);
+        header.extend_from_slice(&(self.key.len() as u16).to_le_bytes());
+        header.extend_from_slice(&self.checksum.to_le_bytes());
+        header.extend_from_slice(&self.value_offset_bytes.to_le_bytes());
+        header.extend_from_slice(&self.stored_bytes.to_le_bytes());
+        header.extend_from_slice(&self.raw_bytes.to_le_bytes());
+        header.extend_from_slice(&self.key);
+        header.resize(header.len().next_multiple_of(8), 0);
+    }
+
+    fn decode(fields: &mut Fields<'_>, payload_bytes: u64) -> Result<Self, FormatError> {
+        let kind = match fields.u8()? {
+            1 => EntryKind::Put,
+            2 => EntryKind::Delete,
+            _ => return Err(FormatError::Damaged("an entry is of an unknown kind")),
+        };
+        let encoding = fields.u8()?;
+        let key_bytes = usize::from(fields.u16()?);
+        let checksum = fields.u32()?;
+        let value_offset_bytes = fields.u64()?;
+        let stored_bytes = fields.u64()?;
+        let raw_bytes = fields.u64()?;
+        if key_bytes == 0 || key_bytes > KEY_BYTES_MAX {
+            return Err(FormatError::Damaged("a key's length is out of range"));
+        }
+        if encoding != 0 {
+            return Err(FormatError::Damaged("a value's encoding is unknown"));
+        }
+        let end = value_offset_bytes.checked_add(stored_bytes);
+        if end.is_none_or(|end| end > payload_bytes) || raw_bytes != stored_bytes {
+            return Err(FormatError::Damaged("a value lies outside the payload"));
+        }
+        let key = fields.take(key_bytes)?.into();
+        fields.take(
+            (ENTRY_FIXED_BYTES + key_bytes).next_multiple_of(8) - ENTRY_FIXED_BYTES - key_bytes,
+        )?;
+        Ok(Self {
+            kind,
+            encoding,
+            checksum,
+            value_offset_bytes,
+            stored_bytes,
+            raw_bytes,
+            key,
+        })
+    }
+}
+
+/// What a value's place in the payload is a multiple of, in bytes.
+pub(crate) fn value_alignment(stored_bytes: u64) -> u64 {
+    if stored_bytes >= PAGE_BYTES as u64 {
+        PAGE_BYTES as u64
+    } else {
+        8
+    }
+}
+
+/// The header of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BatchHeader {
+    pub(crate) place: BatchPlace,
+    pub(crate) sequence: u64,
+    pub(crate) synced_sequence: u64,
+    /// Checksum field of the batch before.
+    pub(crate) previous_checksum: u32,
+    pub(crate) header_bytes: u32,
+    pub(crate) payload_bytes: u64,
+    pub(crate) checksum: u32,
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// The fixed fields, enough to know how much to read.
+struct Fixed {
+    place: BatchPlace,
+    sequence: u64,
+    synced_sequence: u64,
+    previous_checksum: u32,
+    header_bytes: u32,
+    payload_bytes: u64,
+    entry_count: u32,
+    checksum: u32,
+}
+
+impl Fixed {
+    fn decode(fields: &mut Fields<'_>) -> Result<Self, FormatError> {
+        fields.magic(MAGIC)?;
+        let store_id = StoreId(fields.array()?);
+        let place = BatchPlace {
+            store_id,
+            segment_id: fields.u64()?,
+            offset_bytes: fields.u64()?,
+        };
+        let fixed = Self {
+            place,
+            sequence: fields.u64()?,
+            synced_sequence: fields.u64()?,
+            previous_checksum: fields.u32()?,
+            header_bytes: fields.u32()?,
+            payload_bytes: fields.u64()?,
+            entry_count: fields.u32()?,
+            checksum: fields.u32()?,
+        };
+        let header_bytes = fixed.header_bytes as usize;
+        let page = PAGE_BYTES as u64;
+        if header_bytes == 0
+            || !header_bytes.is_multiple_of(PAGE_BYTES)
+            || header_bytes > HEADER_BYTES_MAX
+            || !fixed.payload_bytes.is_multiple_of(page)
+            || fixed.entry_count as usize > header_bytes / ENTRY_FIXED_BYTES
+        {
+            return Err(FormatError::Damaged("a size is out of range"));
+        }
+        Ok(fixed)
+    }
+}
+
+impl BatchHeader {
+    /// Bytes of a header whose entries take `entries_bytes`, in whole pages.
+    pub(crate) fn header_bytes_for(entries_bytes: usize) -> Option<usize> {
+        let bytes = page_ceil((FIXED_BYTES + entries_bytes) as u64)?;
+        usize::try_from(bytes)
+            .ok()
+            .filter(|&bytes| bytes <= HEADER_BYTES_MAX)
+    }
+
+    /// The header as bytes, its checksum in place; `checksum` of the value is not looked at.
+    pub(crate) fn encode(&self) -> (Vec<u8>, u32) {
+        let mut header = Vec::with_capacity(self.header_bytes as usize);
+        header.extend_from_slice(MAGIC);
+        header.extend_from_slice(&self.place.store_id.0);
+        header.extend_from_slice(&self.place.segment_id.to_le_bytes());
+        header.extend_from_slice(&self.place.offset_bytes.to_le_bytes());
+        header.extend_from_slice(&self.sequence.to_le_bytes());
+        header.extend_from_slice(&self.synced_sequence.to_le_bytes());
+        header.extend_from_slice(&self.previous_checksum.to_le_bytes());
+        header.extend_from_slice(&self.header_bytes.to_le_bytes());
+        header.extend_from_slice(&self.payload_bytes.to_le_bytes());
+        header.extend_from_slice(&(self.entries.len() as u32).to_le_bytes());
+        header.extend_from_slice(&[0; 4]);
+        for entry in &self.entries {
+            entry.encode(&mut header);
+        }
+        header.resize(self.header_bytes as usize, 0);
+        let checksum = crc32c(&header);
+        if let Some(field) = header.get_mut(CHECKSUM_OFFSET..CHECKSUM_OFFSET + 4) {
+            field.copy_from_slice(&checksum.to_le_bytes());
+        }
+        (header, checksum)
+    }
+
+    /// How many bytes the header that begins here has, if one does.
+    pub(crate) fn peek_header_bytes(
+        start: &[u8],
+        place: &BatchPlace,
+    ) -> Result<usize, FormatError> {
+        let fixed = Fixed::decode(&mut Fields::new(start))?;
+        if fixed.place != *place {
+            return Err(FormatError::Damaged("it belongs elsewhere"));
+        }
+        Ok(fixed.header_bytes as usize)
+    }
+
+    /// The header that `bytes` begins with, if its checksum is right and it belongs at `place`.
+    pub(crate) fn decode(bytes: &[u8], place: &BatchPlace) -> Result<Self, FormatError> {
+        let header_bytes = Self::peek_header_bytes(bytes, place)?;
+        let header = bytes
+            .get(..header_bytes)
+            .ok_or(FormatError::Damaged("it ends inside the header"))?;
+        let mut fields = Fields::new(header);
+        let fixed = Fixed::decode(&mut fields)?;
+        let (before, rest) = header.split_at_checked(CHECKSUM_OFFSET).unwrap_or_default();
+        let after = rest.get(4..).unwrap_or_default();
+        let checksum = crc32c_of([before, &[0; 4], after]);
+        if checksum != fixed.checksum {
+            return Err(FormatError::Damaged("the checksum is wrong"));
+        }
+        let entries = (0..fixed.entry_count)
+            .map(|_| Entry::decode(&mut fields, fixed.payload_bytes))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            place: fixed.place,
+            sequence: fixed.sequence,
+            synced_sequence: fixed.synced_sequence,
+            previous_checksum: fixed.previous_checksum,
+            header_bytes: fixed.header_bytes,
+            payload_bytes: fixed.payload_bytes,
+            checksum,
+            entries,
+        })
+    }
+
+    /// Bytes of header and payload.
+    pub(crate) fn batch_bytes(&self) -> u64 {
+        u64::from(self.header_bytes).saturating_add(self.payload_bytes)
+    }
+}

@@ -1,0 +1,265 @@
+//! A snapshot of the index.
+
+use super::bytes::{Fields, open_page, seal_page};
+use super::{FormatError, KEY_BYTES_MAX, PAGE_BYTES, StoreId, VERSION, crc32c_of};
+
+const MAGIC: &[u8; 8] = b"STEPCKPT";
+const FLAG_CLEAN: u32 = 1;
+const BLOCK_BYTES_MAX: usize = 256 << 10;
+const BLOCK_HEADER_BYTES: usize = 8;
+
+/// The first page of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CheckpointHeader {
+    pub(crate) clean: bool,
+    pub(crate) store_id: StoreId,
+    pub(crate) generation: u64,
+    /// Sequence of the newest batch contained.
+    pub(crate) sequence: u64,
+    /// Checksum field of that batch.
+    pub(crate) checksum: u32,
+    pub(crate) segment_count: u32,
+    pub(crate) log_segment_id: u64,
+    pub(crate) log_offset_bytes: u64,
+    pub(crate) entry_count: u64,
+    pub(crate) body_bytes: u64,
+}
+
+impl CheckpointHeader {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut fields = MAGIC.to_vec();
+        fields.extend_from_slice(&VERSION.to_le_bytes());
+        fields.extend_from_slice(&(if self.clean { FLAG_CLEAN } else { 0 }).to_le_bytes());
+        fields.extend_from_slice(&self.store_id.0);
+        fields.extend_from_slice(&self.generation.to_le_bytes());
+        fields.extend_from_slice(&self.sequence.to_le_bytes());
+        fields.extend_from_slice(&self.checksum.to_le_bytes());
+        fields.extend_from_slice(&self.segment_count.to_le_bytes());
+        fields.extend_from_slice(&self.log_segment_id.to_le_bytes());
+        fields.extend_from_slice(&self.log_offset_bytes.to_le_bytes());
+        fields.extend_from_slice(&self.entry_count.to_le_bytes());
+        fields.extend_from_slice(&self.body_bytes.to_le_bytes());
+        seal_page(fields)
+    }
+
+    pub(crate) fn decode(page: &[u8]) -> Result<Self, FormatError> {
+        let mut fields = Fields::new(open_page(page)?);
+        fields.magic(MAGIC)?;
+        fields.version()?;
+        let flags = fields.u32()?;
+        let header = Self {
+            clean: flags & FLAG_CLEAN != 0,
+            store_id: StoreId(fields.array()?),
+            generation: fields.u64()?,
+            sequence: fields.u64()?,
+            checksum: fields.u32()?,
+            segment_count: fields.u32()?,
+            log_segment_id: fields.u64()?,
+            log_offset_bytes: fields.u64()?,
+            entry_count: fields.u64()?,
+            body_bytes: fields.u64()?,
+        };
+        Ok(header)
+    }
+}
+
+/// One segment in a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentRecord {
+    pub(crate) segment_id: u64,
+    /// Where its last batch ends.
+    pub(crate) used_bytes: u64,
+}
+
+impl SegmentRecord {
+    pub(crate) const BYTES: usize = 16;
+
+    pub(crate) fn encode(&self, body: &mut Vec<u8>) {
+        body.extend_from_slice(&self.segment_id.to_le_bytes());
+        body.extend_from_slice(&self.used_bytes.to_le_bytes());
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let mut fields = Fields::new(bytes);
+        Ok(Self {
+            segment_id: fields.u64()?,
+            used_bytes: fields.u64()?,
+        })
+    }
+}
+
+/// One key in a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IndexRecord<'a> {
+    pub(crate) segment_id: u64,
+    pub(crate) offset_bytes: u64,
+    pub(crate) stored_bytes: u64,
+    pub(crate) raw_bytes: u64,
+    pub(crate) sequence: u64,
+    pub(crate) checksum: u32,
+    pub(crate) encoding: u8,
+    pub(crate) key: &'a [u8],
+}
+
+impl<'a> IndexRecord<'a> {
+    const FIXED_BYTES: usize = 48;
+
+    /// Bytes that the record of a key takes.
+    pub(crate) fn encoded_bytes(key_bytes: usize) -> u64 {
+        (Self::FIXED_BYTES + key_bytes) as u64
+    }
+
+    pub(crate) fn encode(&self, body: &mut Vec<u8>) {
+        body.extend_from_slice(&self.segment_id.to_le_bytes());
+        body.extend_from_slice(&self.offset_bytes.to_le_bytes());
+        body.extend_from_slice(&self.stored_bytes.to_le_bytes());
+        body.extend_from_slice(&self.raw_bytes.to_le_bytes());
+        body.extend_from_slice(&self.sequence.to_le_bytes());
+        body.extend_from_slice(&self.checksum.to_le_bytes());
+        body.extend_from_slice(&(self.key.len() as u16).to_le_bytes());
+        body.extend_from_slice(&[self.encoding, 0]);
+        body.extend_from_slice(self.key);
+    }
+
+    /// Takes a record off the front of `body`.
+    pub(crate) fn decode(body: &mut &'a [u8]) -> Result<Self, FormatError> {
+        let mut fields = Fields::new(body);
+        let segment_id = fields.u64()?;
+        let offset_bytes = fields.u64()?;
+        let stored_bytes = fields.u64()?;
+        let raw_bytes = fields.u64()?;
+        let sequence = fields.u64()?;
+        let checksum = fields.u32()?;
+        let key_bytes = usize::from(fields.u16()?);
+        let encoding = fields.u8()?;
+        fields.u8()?;
+        if key_bytes == 0 || key_bytes > KEY_BYTES_MAX {
+            return Err(FormatError::Damaged("a key's length is out of range"));
+        }
+        let key = fields.take(key_bytes)?;
+        *body = body
+            .get(Self::FIXED_BYTES + key_bytes..)
+            .unwrap_or_default();
+        Ok(Self {
+            segment_id,
+            offset_bytes,
+            stored_bytes,
+            raw_bytes,
+            sequence,
+            checksum,
+            encoding,
+            key,
+        })
+    }
+}
+
+/// What a block's checksum covers in front of its bytes: a block of another store, another
+/// generation or another place is not this one.
+struct BlockSeed([u8; 32]);
+
+impl BlockSeed {
+    fn new(store_id: StoreId, generation: u64) -> Self {
+        let mut seed = [0; 32];
+        let (id, rest) = seed.split_at_mut(16);
+        id.copy_from_slice(&store_id.0);
+        if let Some(field) = rest.first_chunk_mut::<8>() {
+            *field = generation.to_le_bytes();
+        }
+        Self(seed)
+    }
+
+    /// The checksum of the next block.
+    fn next(&mut self, block: &[u8]) -> u32 {
+        let checksum = crc32c_of([self.0.as_slice(), block]);
+        if let Some(index) = self.0.last_chunk_mut::<8>() {
+            *index = (u64::from_le_bytes(*index) + 1).to_le_bytes();
+        }
+        checksum
+    }
+}
+
+/// Cuts a body into checksummed blocks; the last page is padded.
+pub(crate) struct BlockWriter {
+    file: Vec<u8>,
+    block: Vec<u8>,
+    seed: BlockSeed,
+    body_bytes: u64,
+}
+
+impl BlockWriter {
+    /// Begins with a page's room for the header.
+    pub(crate) fn new(store_id: StoreId, generation: u64) -> Self {
+        let seed = BlockSeed::new(store_id, generation);
+        Self {
+            file: vec![0; PAGE_BYTES],
+            block: Vec::new(),
+            seed,
+            body_bytes: 0,
+        }
+    }
+
+    /// Adds what `encode` appends to the body.
+    pub(crate) fn append(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        encode(&mut self.block);
+        while self.block.len() >= BLOCK_BYTES_MAX {
+            let rest = self.block.split_off(BLOCK_BYTES_MAX);
+            self.end_block();
+            self.block = rest;
+        }
+    }
+
+    fn end_block(&mut self) {
+        let block = std::mem::take(&mut self.block);
+        let checksum = self.seed.next(&block);
+        self.file
+            .extend_from_slice(&(block.len() as u32).to_le_bytes());
+        self.file.extend_from_slice(&checksum.to_le_bytes());
+        self.file.extend_from_slice(&block);
+        self.body_bytes += block.len() as u64;
+    }
+
+    /// The file's bytes, whole pages, with the header that `header` makes of the body's size.
+    pub(crate) fn finish(mut self, header: impl FnOnce(u64) -> CheckpointHeader) -> Vec<u8> {
+        if !self.block.is_empty() {
+            self.end_block();
+        }
+        self.file
+            .resize(self.file.len().next_multiple_of(PAGE_BYTES), 0);
+        let page = header(self.body_bytes).encode();
+        if let Some(room) = self.file.get_mut(..PAGE_BYTES) {
+            room.copy_from_slice(&page);
+        }
+        self.file
+    }
+}
+
+impl CheckpointHeader {
+    /// The body, put together from the blocks of the whole file, each of them checked.
+    pub(crate) fn body(&self, file: &[u8]) -> Result<Vec<u8>, FormatError> {
+        let mut rest = file.get(PAGE_BYTES..).unwrap_or_default();
+        let too_short = FormatError::Damaged("the body is shorter than the header says");
+        let body_len = usize::try_from(self.body_bytes).map_err(|_| too_short.clone())?;
+        if body_len > rest.len() {
+            return Err(too_short);
+        }
+        let mut body = Vec::with_capacity(body_len);
+        let mut seed = BlockSeed::new(self.store_id, self.generation);
+        while body.len() < body_len {
+            let mut fields = Fields::new(rest);
+            let block_len = fields.u32()? as usize;
+            let checksum = fields.u32()?;
+            if block_len == 0 || block_len > BLOCK_BYTES_MAX || block_len > body_len - body.len() {
+                return Err(FormatError::Damaged("a block's length is out of range"));
+            }
+            let block = fields.take(block_len)?;
+            if seed.next(block) != checksum {
+                return Err(FormatError::Damaged("a block's checksum is wrong"));
+            }
+            body.extend_from_slice(block);
+            rest = rest
+                .get(BLOCK_HEADER_BYTES + block_len..)
+                .unwrap_or_default();
+        }
+        Ok(body)
+    }
+}
