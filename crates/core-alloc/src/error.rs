@@ -73,6 +73,47 @@ pub enum StorageError {
         /// The key.
         key: String,
     },
+    /// No registration has this key.
+    #[error("there is no registration under the key {key:?}; register the storage first")]
+    NotRegistered {
+        /// The key.
+        key: String,
+    },
+    /// Every block of a pool of fixed size is in use.
+    #[error(
+        "all {blocks} blocks of {block_bytes} bytes of a fixed pool of {kind} storage are in use; \
+         drop one or build a larger pool"
+    )]
+    PoolExhausted {
+        /// Kind of storage asked for.
+        kind: StorageType,
+        /// Size of a block in bytes.
+        block_bytes: usize,
+        /// Number of blocks in the pool.
+        blocks: usize,
+    },
+    /// An allocator handed out something other than what its contract demands.
+    #[error(
+        "an allocator of {kind} storage broke its contract for a request of {requested_bytes} bytes: \
+         {broken}; the storage was given back, replace the allocator"
+    )]
+    BrokenContract {
+        /// Kind of storage asked for.
+        kind: StorageType,
+        /// Bytes asked for.
+        requested_bytes: usize,
+        /// What was wrong.
+        broken: String,
+    },
+    /// Both the first choice and the fallback failed.
+    #[error("the first choice failed ({primary}) and so did the fallback")]
+    FallbackFailed {
+        /// Why the first choice failed.
+        primary: Box<StorageError>,
+        /// Why the fallback failed.
+        #[source]
+        secondary: Box<StorageError>,
+    },
     /// The operation failed in the operating system or a driver.
     #[error("{operation} failed on {kind} storage")]
     OperationFailed {
@@ -92,4 +133,19 @@ pub enum StorageError {
         /// Bytes asked for.
         requested_bytes: usize,
     },
+}
+
+impl StorageError {
+    /// Whether the failure is a lack of memory, which another allocator or a later attempt may not
+    /// share, rather than a wrong request.
+    pub fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::AllocationFailed { .. }
+            | Self::LimitExceeded { .. }
+            | Self::PoolExhausted { .. }
+            | Self::Injected { .. } => true,
+            Self::FallbackFailed { secondary, .. } => secondary.is_out_of_memory(),
+            _ => false,
+        }
+    }
 }

@@ -38,7 +38,8 @@ impl fmt::Display for StorageType {
 
 /// A piece of storage of any kind: memory, a region of a device, a region on disk, or nothing.
 ///
-/// Dropping a storage gives it back to where it came from.
+/// Dropping a storage gives it back to where it came from. What a storage reveals of itself through
+/// the `as_…` methods, and its size, stay the same for as long as it lives.
 pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// The kind of this storage.
     fn storage_type(&self) -> StorageType;
@@ -60,13 +61,19 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     fn as_host_mut(&mut self) -> Option<&mut dyn HostStorage> {
         None
     }
+
+    /// This storage as one whose bytes can be set, where it is that. Every implementation of
+    /// [`StorageMemset`] overrides it, so that erased storage can be zeroed too.
+    fn as_memset(&mut self) -> Option<&mut dyn StorageMemset> {
+        None
+    }
 }
 
 /// A storage that has an address in some address space, not necessarily the host's.
 ///
 /// # Safety
-/// `addr` must return the same address for as long as the storage lives, moves of the value
-/// included, and `size` bytes from there must belong to this storage alone.
+/// `addr` must return the same address and `size` the same size for as long as the storage lives,
+/// moves of the value included, and `size` bytes from there must belong to this storage alone.
 pub unsafe trait AddressableStorage: Storage {
     /// The first byte's address. It may not be dereferenced on the host unless the storage is a
     /// [`HostStorage`].
@@ -78,6 +85,7 @@ pub unsafe trait AddressableStorage: Storage {
 /// # Safety
 /// On top of what [`AddressableStorage`] demands: `as_ptr` and `as_mut_ptr` must return the same
 /// pointer, valid for reads and writes of `size` initialised bytes, for as long as the storage lives.
+/// Inside an [`Uninit`](crate::Uninit) the bytes need not be initialised.
 pub unsafe trait HostStorage: AddressableStorage {
     /// Pointer to the first byte.
     fn as_ptr(&self) -> *const u8;
@@ -103,7 +111,8 @@ pub unsafe trait HostStorage: AddressableStorage {
 
 /// A storage whose bytes can be set to one value.
 pub trait StorageMemset: Storage {
-    /// Sets `len` bytes from `offset` to `value`.
+    /// Sets `len` bytes from `offset` to `value`. It must not read the bytes: they may be
+    /// uninitialised.
     ///
     /// # Errors
     /// [`StorageError::OutOfBounds`] if the range does not lie inside the storage, also when

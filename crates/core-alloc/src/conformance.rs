@@ -1,0 +1,1 @@
+//! What every allocator must do, as a suite to run.
