@@ -1,14 +1,14 @@
 //! The error of volumes, files and stores.
 
 use std::io;
+use std::sync::Arc;
 
 use core_view::contract::{ContractError, ErrorKind, Failure};
 
 /// What went wrong, to what, and what to do.
 ///
-/// Cloning is not possible because it carries the operating system's error; a commit that fails for
-/// several waiters is reported to each as a [`ContractError`], which is shared.
-#[derive(Debug, thiserror::Error)]
+/// Cloning is cheap: a commit that fails is reported to each of the callers that shared it.
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum NvmeError {
     /// The operating system or the device reported an error.
@@ -20,7 +20,7 @@ pub enum NvmeError {
         path: String,
         /// The reason.
         #[source]
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// The file system or a limit is full.
     #[error(
@@ -157,7 +157,7 @@ impl NvmeError {
             _ => Self::Io {
                 operation,
                 path,
-                source,
+                source: Arc::new(source),
             },
         }
     }

@@ -4,7 +4,9 @@
 //! loses, tears and reorders what was not synced, by a seed. What the stores promise, they promise on
 //! either.
 
+use std::collections::hash_map::RandomState;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use core_view::BufferMut;
@@ -150,6 +152,13 @@ pub trait Volume: fmt::Debug + Send + Sync + 'static {
 
     /// Bytes that are still free, where that is known.
     fn available_bytes(&self) -> Option<u64>;
+
+    /// A number that no other store has; the simulated volume makes it from its seed.
+    fn unique_id(&self) -> [u8; 16] {
+        // Each `RandomState` has keys of its own from the system's source of randomness.
+        let half = || RandomState::new().hash_one(std::process::id());
+        (u128::from(half()) << 64 | u128::from(half())).to_le_bytes()
+    }
 }
 
 /// A file of a volume.

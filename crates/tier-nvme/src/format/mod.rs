@@ -10,9 +10,7 @@ mod checkpoint;
 mod segment;
 mod superblock;
 
-pub(crate) use batch::{
-    BatchHeader, BatchPlace, Entry, EntryKind, HEADER_BYTES_MAX, KEY_BYTES_MAX, value_alignment,
-};
+pub(crate) use batch::{BatchHeader, BatchPlace, Entry, EntryKind, KEY_BYTES_MAX, value_alignment};
 pub(crate) use checkpoint::{BlockWriter, CheckpointHeader, IndexRecord, SegmentRecord};
 pub(crate) use segment::{SegmentHeader, segment_id, segment_name};
 pub(crate) use superblock::Superblock;

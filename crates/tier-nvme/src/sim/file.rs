@@ -60,9 +60,13 @@ impl SimFile {
 
     fn write_all(&self, offset_bytes: u64, source: &BufferMut) -> Result<(), ContractError> {
         self.check("write", offset_bytes, source)?;
+        self.write_bytes(offset_bytes, source)
+    }
+
+    fn write_bytes(&self, offset_bytes: u64, bytes: &[u8]) -> Result<(), ContractError> {
         self.volume
             .disk()
-            .write(self.volume.cycle, self.inode, offset_bytes, source)
+            .write(self.volume.cycle, self.inode, offset_bytes, bytes)
             .map_err(|error| self.error("write", error))
     }
 }
@@ -100,14 +104,16 @@ impl VolumeFile for SimFile {
         offset_bytes: u64,
         sources: Vec<BufferMut>,
     ) -> Transfer<Vec<BufferMut>> {
-        let mut offset_bytes = offset_bytes;
-        for source in &sources {
-            if let Err(error) = self.write_all(offset_bytes, source) {
-                return Transfer::ready(Err(Failure::new(error, sources)));
-            }
-            offset_bytes += source.len() as u64;
-        }
-        Transfer::ready(Ok(sources))
+        // One operation, however many buffers: where memory happens to be aligned decides how many there
+        // are, and may not decide what the seed does.
+        let written = sources
+            .iter()
+            .try_for_each(|source| self.check("write", offset_bytes, source))
+            .and_then(|()| self.write_bytes(offset_bytes, &concatenate(&sources)));
+        Transfer::ready(match written {
+            Ok(()) => Ok(sources),
+            Err(error) => Err(Failure::new(error, sources)),
+        })
     }
 
     fn sync(&self) -> Transfer<()> {
@@ -117,4 +123,11 @@ impl VolumeFile for SimFile {
         });
         Transfer::ready(synced.map_err(|error| Failure::from(ContractError::from(error))))
     }
+}
+
+fn concatenate(sources: &[BufferMut]) -> Vec<u8> {
+    sources
+        .iter()
+        .flat_map(|source| source.iter().copied())
+        .collect()
 }

@@ -134,6 +134,12 @@ impl SimVolume {
         self.disk().crash();
     }
 
+    /// Gives the lock of a store back that was forgotten rather than closed, as the system does when a
+    /// process is killed. What was written stays written.
+    pub fn release_lock(&self) {
+        self.disk().locked = false;
+    }
+
     /// What happened so far.
     pub fn counts(&self) -> FaultCounts {
         self.disk().counts
@@ -302,6 +308,12 @@ impl Volume for SimVolume {
 
     fn is_writable(&self) -> bool {
         true
+    }
+
+    fn unique_id(&self) -> [u8; 16] {
+        let mut id = [0; 16];
+        self.disk().random.fill(&mut id);
+        id
     }
 
     fn available_bytes(&self) -> Option<u64> {

@@ -1,0 +1,221 @@
+//! How a store is opened.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::NvmeError;
+use crate::format::PAGE_BYTES;
+
+/// Where a commit is; observers use it to see what a killed process was doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CommitStage {
+    /// No commit is under way.
+    Idle,
+    /// A segment is being made.
+    Segment,
+    /// Header and values are being written.
+    Write,
+    /// The segment is being synced.
+    Sync,
+    /// The index is being changed.
+    Publish,
+    /// A checkpoint is being written.
+    Checkpoint,
+}
+
+type Observer = Arc<dyn Fn(CommitStage) + Send + Sync>;
+
+/// How a store is opened.
+///
+/// ```
+/// use tier_nvme::StorageConfig;
+///
+/// let short = StorageConfig::default().with_io_depth(64).with_direct_io(true);
+/// let checked = StorageConfig::builder().io_depth(64).direct_io(true).build()?;
+/// assert_eq!(short.io_depth(), checked.io_depth());
+/// # Ok::<(), tier_nvme::NvmeError>(())
+/// ```
+#[derive(Clone)]
+pub struct StorageConfig {
+    io_depth: u32,
+    direct_io: bool,
+    segment_bytes: u64,
+    create: bool,
+    read_only: bool,
+    observer: Option<Observer>,
+}
+
+impl Default for StorageConfig {
+    /// 32 operations in flight, direct, segments of 256 MiB, made if absent, writable.
+    fn default() -> Self {
+        Self {
+            io_depth: 32,
+            direct_io: true,
+            segment_bytes: 256 << 20,
+            create: true,
+            read_only: false,
+            observer: None,
+        }
+    }
+}
+
+impl StorageConfig {
+    /// Smallest segment in bytes.
+    pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+    /// Largest segment in bytes.
+    pub const SEGMENT_BYTES_MAX: u64 = 1 << 40;
+    /// Most operations in flight.
+    pub const IO_DEPTH_MAX: u32 = 4096;
+
+    /// A builder, whose `build` checks everything.
+    pub fn builder() -> StorageConfigBuilder {
+        StorageConfigBuilder(Self::default())
+    }
+
+    /// Most operations in flight at once.
+    #[must_use]
+    pub fn with_io_depth(mut self, operations: u32) -> Self {
+        self.io_depth = operations;
+        self
+    }
+
+    /// Whether to read and write past the page cache where the file system can.
+    #[must_use]
+    pub fn with_direct_io(mut self, direct: bool) -> Self {
+        self.direct_io = direct;
+        self
+    }
+
+    /// Size of a new store's segments in bytes; a multiple of 4096. A batch has to fit into one.
+    #[must_use]
+    pub fn with_segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// Whether to make a store where there is none.
+    #[must_use]
+    pub fn with_create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// Whether to refuse writes.
+    #[must_use]
+    pub fn with_read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// Calls `observer` at each stage of each commit, on the committing thread.
+    #[must_use]
+    pub fn with_observer(mut self, observer: impl Fn(CommitStage) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Most operations in flight at once.
+    pub fn io_depth(&self) -> u32 {
+        self.io_depth
+    }
+
+    /// Whether the page cache is to be passed by.
+    pub fn direct_io(&self) -> bool {
+        self.direct_io
+    }
+
+    /// Size of a new store's segments in bytes.
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    /// Whether a store is made where there is none.
+    pub fn create(&self) -> bool {
+        self.create
+    }
+
+    /// Whether writes are refused.
+    pub fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    pub(super) fn observe(&self, stage: CommitStage) {
+        if let Some(observer) = &self.observer {
+            observer(stage);
+        }
+    }
+
+    /// Checks every field.
+    pub(super) fn check(&self) -> Result<(), NvmeError> {
+        let invalid = |field, reason| Err(NvmeError::Invalid { field, reason });
+        if self.io_depth == 0 || self.io_depth > Self::IO_DEPTH_MAX {
+            let (depth, max) = (self.io_depth, Self::IO_DEPTH_MAX);
+            return invalid("io_depth", format!("{depth} is not between 1 and {max}"));
+        }
+        let bytes = self.segment_bytes;
+        if !(Self::SEGMENT_BYTES_MIN..=Self::SEGMENT_BYTES_MAX).contains(&bytes)
+            || !bytes.is_multiple_of(PAGE_BYTES as u64)
+        {
+            let (min, max) = (Self::SEGMENT_BYTES_MIN, Self::SEGMENT_BYTES_MAX);
+            return invalid(
+                "segment_bytes",
+                format!("{bytes} is not a multiple of {PAGE_BYTES} between {min} and {max}"),
+            );
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for StorageConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StorageConfig")
+            .field("io_depth", &self.io_depth)
+            .field("direct_io", &self.direct_io)
+            .field("segment_bytes", &self.segment_bytes)
+            .field("create", &self.create)
+            .field("read_only", &self.read_only)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Builds a [`StorageConfig`], checking it at the end.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct StorageConfigBuilder(StorageConfig);
+
+impl StorageConfigBuilder {
+    /// See [`StorageConfig::with_io_depth`].
+    pub fn io_depth(self, operations: u32) -> Self {
+        Self(self.0.with_io_depth(operations))
+    }
+
+    /// See [`StorageConfig::with_direct_io`].
+    pub fn direct_io(self, direct: bool) -> Self {
+        Self(self.0.with_direct_io(direct))
+    }
+
+    /// See [`StorageConfig::with_segment_bytes`].
+    pub fn segment_bytes(self, bytes: u64) -> Self {
+        Self(self.0.with_segment_bytes(bytes))
+    }
+
+    /// See [`StorageConfig::with_create`].
+    pub fn create(self, create: bool) -> Self {
+        Self(self.0.with_create(create))
+    }
+
+    /// See [`StorageConfig::with_read_only`].
+    pub fn read_only(self, read_only: bool) -> Self {
+        Self(self.0.with_read_only(read_only))
+    }
+
+    /// The configuration.
+    ///
+    /// # Errors
+    /// [`NvmeError::Invalid`] names the field that is out of range.
+    pub fn build(self) -> Result<StorageConfig, NvmeError> {
+        self.0.check()?;
+        Ok(self.0)
+    }
+}

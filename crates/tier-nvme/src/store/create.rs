@@ -1,0 +1,110 @@
+//! Making a store, and knowing one.
+
+use super::checkpoint::{CHECKPOINT_NAMES, UNFINISHED_SUFFIX, write_new_file};
+use super::log::aligned_buffer;
+use super::{NvmeError, StorageConfig};
+use crate::format::{
+    BlockWriter, CheckpointHeader, FormatError, PAGE_BYTES, StoreId, Superblock, VERSION,
+    segment_id,
+};
+use crate::{FileName, Volume};
+
+pub(super) const SUPERBLOCK_NAME: &str = "STORE";
+
+/// Makes an empty store: two checkpoints without entries, then the superblock.
+pub(super) fn create(volume: &dyn Volume, config: &StorageConfig) -> Result<(), NvmeError> {
+    let store_id = StoreId(volume.unique_id());
+    for (generation, name) in (1_u64..).zip(CHECKPOINT_NAMES) {
+        let file = BlockWriter::new(store_id, generation).finish(|body_bytes| CheckpointHeader {
+            clean: true,
+            store_id,
+            generation,
+            sequence: 0,
+            checksum: 0,
+            segment_count: 0,
+            log_segment_id: 0,
+            log_offset_bytes: PAGE_BYTES as u64,
+            entry_count: 0,
+            body_bytes,
+        });
+        write_new_file(volume, &FileName::new(name)?, &file)?;
+    }
+    let page = Superblock::new(store_id, config.segment_bytes()).encode();
+    write_new_file(volume, &FileName::new(SUPERBLOCK_NAME)?, &page.repeat(2))
+}
+
+/// Whether the volume holds a store.
+///
+/// # Errors
+/// [`NvmeError::NotAStore`] if it holds something else.
+pub(super) fn is_store(volume: &dyn Volume) -> Result<bool, NvmeError> {
+    let names = volume.list()?;
+    if names.iter().any(|name| name.as_str() == SUPERBLOCK_NAME) {
+        return Ok(true);
+    }
+    // Segments are made only after the superblock: without it, somebody took it away.
+    let is_foreign = |name: &&FileName| {
+        let ours =
+            CHECKPOINT_NAMES.contains(&name.as_str()) || name.as_str().ends_with(UNFINISHED_SUFFIX);
+        !ours
+    };
+    match names.iter().find(is_foreign) {
+        None => Ok(false),
+        Some(name) => {
+            let reason = if segment_id(name).is_some() {
+                format!("it holds {name} but no {SUPERBLOCK_NAME}; restore that file")
+            } else {
+                format!("it holds {name}; choose an empty or a new directory")
+            };
+            Err(NvmeError::NotAStore {
+                path: volume.report().location,
+                reason,
+            })
+        }
+    }
+}
+
+/// The superblock, and why each copy that is damaged can't be used.
+pub(super) fn read_superblock(
+    volume: &dyn Volume,
+) -> Result<(Superblock, Vec<(usize, FormatError)>), NvmeError> {
+    let file = volume.open(&FileName::new(SUPERBLOCK_NAME)?)?;
+    let mut found = None;
+    let mut damaged = Vec::new();
+    for copy in 0..2_usize {
+        let decoded = match aligned_buffer(PAGE_BYTES) {
+            Ok(target) => match file.read_blocking((copy * PAGE_BYTES) as u64, target) {
+                Ok(page) => Superblock::decode(&page),
+                Err(_) => Err(FormatError::Damaged("it can't be read")),
+            },
+            Err(error) => return Err(error),
+        };
+        match decoded {
+            Ok(superblock) => found = found.or(Some(superblock)),
+            Err(error) => damaged.push((copy, error)),
+        }
+    }
+    let path = volume.report().location;
+    if let Some(superblock) = found {
+        return Ok((superblock, damaged));
+    }
+    for (_, error) in &damaged {
+        if let FormatError::NewerVersion(found) = error {
+            let structure = "superblock";
+            return Err(NvmeError::NewerVersion {
+                path,
+                structure,
+                found: *found,
+                supported: VERSION,
+            });
+        }
+    }
+    Err(NvmeError::Corrupt {
+        structure: "superblock",
+        location: format!("both copies in {SUPERBLOCK_NAME} of {path}"),
+        reason: damaged
+            .first()
+            .map(|(_, error)| error.reason())
+            .unwrap_or_default(),
+    })
+}

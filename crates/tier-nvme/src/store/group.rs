@@ -1,0 +1,154 @@
+//! Callers that arrive together share one commit.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::batch::{Draft, WriteBatch};
+use super::commit::Commit;
+use super::config::CommitStage;
+use super::{NvmeError, Shared};
+use crate::format::PAGE_BYTES;
+
+/// Bytes that may wait for the commit under way; callers beyond them wait outside.
+const QUEUE_BYTES_MAX: usize = 256 << 20;
+/// Bytes after which a commit takes no more callers in.
+const GROUP_BYTES: usize = 64 << 20;
+
+#[derive(Debug, Default)]
+pub(super) struct CommitQueue {
+    state: Mutex<QueueState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct QueueState {
+    waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
+    /// Whether some thread is committing.
+    led: bool,
+    next_ticket: u64,
+    /// Outcomes of tickets that nobody has picked up yet.
+    finished: Vec<(u64, Result<(), NvmeError>)>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    ticket: u64,
+    draft: Draft,
+}
+
+impl CommitQueue {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, QueueState>) -> MutexGuard<'a, QueueState> {
+        self.changed
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl QueueState {
+    fn take_outcome(&mut self, ticket: u64) -> Option<Result<(), NvmeError>> {
+        let at = self
+            .finished
+            .iter()
+            .position(|(finished, _)| *finished == ticket)?;
+        Some(self.finished.swap_remove(at).1)
+    }
+
+    /// The callers of the next commit, as many as fit into one batch of `batch_bytes_max`.
+    fn next_group(&mut self, batch_bytes_max: u64) -> (Vec<u64>, Draft) {
+        let mut group = Draft::default();
+        let mut tickets = Vec::new();
+        while let Some(next) = self.waiting.front() {
+            // The sum of the parts is never less than the whole: headers and packed pages merge.
+            let bytes = |draft: &Draft| draft.batch_bytes().unwrap_or(u64::MAX);
+            let fits = bytes(&group).saturating_add(bytes(&next.draft)) <= batch_bytes_max;
+            if !tickets.is_empty() && (!fits || group.payload_bytes() >= GROUP_BYTES) {
+                break;
+            }
+            if let Some(next) = self.waiting.pop_front() {
+                self.waiting_bytes -= next.draft.payload_bytes();
+                tickets.push(next.ticket);
+                group.append(next.draft);
+            }
+        }
+        (tickets, group)
+    }
+}
+
+impl Shared {
+    pub(super) fn write_batch(&self, batch: WriteBatch) -> Result<(), NvmeError> {
+        if let Some(reason) = &self.read_only {
+            let path = self.volume.report().location;
+            return Err(NvmeError::ReadOnly {
+                path,
+                reason: reason.clone(),
+            });
+        }
+        self.check_poison()?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let draft = Draft::new(batch, self.volume.report().alignment)?;
+        let batch_bytes_max = self.segment_bytes - PAGE_BYTES as u64;
+        let batch_bytes = draft.batch_bytes();
+        if batch_bytes.is_none_or(|bytes| bytes > batch_bytes_max) {
+            return Err(NvmeError::Invalid {
+                field: "batch",
+                reason: format!(
+                    "{} bytes of values do not fit a segment ({batch_bytes_max} bytes); split the batch",
+                    draft.payload_bytes()
+                ),
+            });
+        }
+        self.enqueue_and_wait(draft, batch_bytes_max)
+    }
+
+    fn enqueue_and_wait(&self, draft: Draft, batch_bytes_max: u64) -> Result<(), NvmeError> {
+        let bytes = draft.payload_bytes();
+        let mut state = self.queue.lock();
+        while state.waiting_bytes > 0 && state.waiting_bytes + bytes > QUEUE_BYTES_MAX {
+            state = self.queue.wait(state);
+        }
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
+        state.waiting_bytes += bytes;
+        state.waiting.push_back(Waiting { ticket, draft });
+        loop {
+            if let Some(outcome) = state.take_outcome(ticket) {
+                return outcome;
+            }
+            if state.led {
+                state = self.queue.wait(state);
+                continue;
+            }
+            state.led = true;
+            let (tickets, group) = state.next_group(batch_bytes_max);
+            drop(state);
+            let outcome = self.commit(group);
+            state = self.queue.lock();
+            state.led = false;
+            self.queue.changed.notify_all();
+            state
+                .finished
+                .extend(tickets.into_iter().map(|ticket| (ticket, outcome.clone())));
+        }
+    }
+
+    fn commit(&self, draft: Draft) -> Result<(), NvmeError> {
+        self.check_poison()?;
+        let mut log = self.log();
+        let result = Commit::new(self, &mut log, draft).run();
+        let due = result.is_ok() && self.checkpoint_is_due(&log);
+        // A checkpoint that fails costs the next open some time, and nothing else.
+        if due && self.write_checkpoint(&mut log, false).is_err() {
+            self.counters.checkpoint_failed();
+            log.bytes_since_checkpoint = 0;
+        }
+        self.config.observe(CommitStage::Idle);
+        result
+    }
+}

@@ -1,0 +1,92 @@
+//! Where the newest value of each key is.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// A value's place and checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slot {
+    pub(super) segment_id: u64,
+    /// From the start of the segment.
+    pub(super) offset_bytes: u64,
+    pub(super) stored_bytes: u64,
+    pub(super) raw_bytes: u64,
+    pub(super) sequence: u64,
+    pub(super) checksum: u32,
+    pub(super) encoding: u8,
+}
+
+type Shard = HashMap<Box<[u8]>, Slot>;
+
+const SHARD_COUNT: usize = 16;
+
+/// A hash map in shards, so that readers and the committing thread seldom meet.
+#[derive(Debug)]
+pub(super) struct Index {
+    hasher: RandomState,
+    shards: [RwLock<Shard>; SHARD_COUNT],
+}
+
+impl Index {
+    pub(super) fn new() -> Self {
+        Self {
+            hasher: RandomState::new(),
+            shards: std::array::from_fn(|_| RwLock::new(Shard::new())),
+        }
+    }
+
+    fn shard(&self, key: &[u8]) -> &RwLock<Shard> {
+        &self.shards[self.hasher.hash_one(key) as usize % SHARD_COUNT]
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Option<Slot> {
+        read(self.shard(key)).get(key).copied()
+    }
+
+    /// Sets a key's place and returns the one before.
+    pub(super) fn insert(&self, key: Box<[u8]>, slot: Slot) -> Option<Slot> {
+        write(self.shard(&key)).insert(key, slot)
+    }
+
+    /// Removes a key and returns its place.
+    pub(super) fn remove(&self, key: &[u8]) -> Option<Slot> {
+        write(self.shard(key)).remove(key)
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.shards
+            .iter()
+            .map(|shard| read(shard).len() as u64)
+            .sum()
+    }
+
+    pub(super) fn keys_with_prefix(&self, prefix: &[u8]) -> Vec<Vec<u8>> {
+        let mut keys = Vec::new();
+        self.for_each(|key, _| {
+            if key.starts_with(prefix) {
+                keys.push(key.to_vec());
+            }
+        });
+        keys.sort_unstable();
+        keys
+    }
+
+    /// Calls `visit` for every key, in no particular order.
+    pub(super) fn for_each(&self, mut visit: impl FnMut(&[u8], &Slot)) {
+        for shard in &self.shards {
+            for (key, slot) in read(shard).iter() {
+                visit(key, slot);
+            }
+        }
+    }
+}
+
+fn read(shard: &RwLock<Shard>) -> RwLockReadGuard<'_, Shard> {
+    shard.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(shard: &RwLock<Shard>) -> RwLockWriteGuard<'_, Shard> {
+    shard.write().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,188 @@
+//! The segments, and the place where the next batch goes.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use core_view::BufferMut;
+
+use super::Shared;
+use super::config::CommitStage;
+use super::index::Slot;
+use crate::format::{PAGE_BYTES, SegmentHeader, segment_name};
+use crate::{NvmeError, VolumeFile};
+
+/// Zeroed memory that starts on a page.
+pub(super) fn aligned_buffer(len_bytes: usize) -> Result<BufferMut, NvmeError> {
+    BufferMut::zeroed(len_bytes, PAGE_BYTES).map_err(|error| NvmeError::Transfer(error.into()))
+}
+
+/// A segment of the log.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) id: u64,
+    /// Absent if the file could not be opened: its values can't be read, everything else can.
+    pub(super) file: Option<Arc<dyn VolumeFile>>,
+    /// Where the last batch ends.
+    pub(super) used_bytes: AtomicU64,
+    /// Values that the index points at.
+    pub(super) live_values: AtomicU64,
+    /// Bytes of them.
+    pub(super) live_bytes: AtomicU64,
+}
+
+impl Segment {
+    pub(super) fn new(id: u64, file: Option<Arc<dyn VolumeFile>>, used_bytes: u64) -> Self {
+        Self {
+            id,
+            file,
+            used_bytes: AtomicU64::new(used_bytes),
+            live_values: AtomicU64::new(0),
+            live_bytes: AtomicU64::new(0),
+        }
+    }
+}
+
+/// All segments by id.
+#[derive(Debug, Default)]
+pub(super) struct Segments(RwLock<BTreeMap<u64, Arc<Segment>>>);
+
+impl Segments {
+    pub(super) fn get(&self, id: u64) -> Option<Arc<Segment>> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .cloned()
+    }
+
+    pub(super) fn insert(&self, segment: Arc<Segment>) {
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(segment.id, segment);
+    }
+
+    pub(super) fn remove(&self, id: u64) {
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Segment>> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    /// Counts a value as live.
+    pub(super) fn add_live(&self, slot: &Slot) {
+        if let Some(segment) = self.get(slot.segment_id) {
+            segment.live_values.fetch_add(1, Ordering::Relaxed);
+            segment
+                .live_bytes
+                .fetch_add(slot.stored_bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a value as dead.
+    pub(super) fn remove_live(&self, slot: &Slot) {
+        if let Some(segment) = self.get(slot.segment_id) {
+            segment.live_values.fetch_sub(1, Ordering::Relaxed);
+            segment
+                .live_bytes
+                .fetch_sub(slot.stored_bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The end of the log; whoever holds it commits.
+#[derive(Debug)]
+pub(super) struct Log {
+    /// The segment that is written, once there is one.
+    pub(super) active: Option<Arc<Segment>>,
+    /// Where the next batch goes in it.
+    pub(super) offset_bytes: u64,
+    /// Sequence of the newest batch.
+    pub(super) sequence: u64,
+    /// Its checksum field.
+    pub(super) checksum: u32,
+    /// Highest segment id ever used.
+    pub(super) segment_id_max: u64,
+    /// Generation of the newest checkpoint.
+    pub(super) generation: u64,
+    /// Which file the next checkpoint replaces: the older one's.
+    pub(super) checkpoint_turn: bool,
+    /// Bytes of the log since the newest checkpoint.
+    pub(super) bytes_since_checkpoint: u64,
+    /// Segments that were dead at the newest checkpoint: they go after the next.
+    pub(super) retiring: Vec<u64>,
+}
+
+impl Log {
+    /// The segment into which a batch of `batch_bytes` goes; the next one is made if it has to be.
+    pub(super) fn segment_for(
+        &mut self,
+        shared: &Shared,
+        batch_bytes: u64,
+    ) -> Result<(Arc<Segment>, Arc<dyn VolumeFile>), NvmeError> {
+        if let Some(segment) = &self.active {
+            let fits = self.offset_bytes + batch_bytes <= shared.segment_bytes;
+            if let (true, Some(file)) = (fits, &segment.file) {
+                return Ok((Arc::clone(segment), Arc::clone(file)));
+            }
+        }
+        shared.config.observe(CommitStage::Segment);
+        let id = self.segment_id_max + 1;
+        // A number is never used twice, whatever becomes of the file.
+        self.segment_id_max = id;
+        let file = make_segment(shared, id)?;
+        let segment = Arc::new(Segment::new(id, Some(Arc::clone(&file)), PAGE_BYTES as u64));
+        shared.segments.insert(Arc::clone(&segment));
+        self.active = Some(Arc::clone(&segment));
+        self.offset_bytes = PAGE_BYTES as u64;
+        shared
+            .counters
+            .segments_made
+            .fetch_add(1, Ordering::Relaxed);
+        Ok((segment, file))
+    }
+}
+
+/// Creates a segment's file with its header, durably.
+fn make_segment(shared: &Shared, id: u64) -> Result<Arc<dyn VolumeFile>, NvmeError> {
+    let name = segment_name(id)?;
+    let file = shared.volume.create(&name, shared.segment_bytes)?;
+    let header = SegmentHeader {
+        store_id: shared.store_id,
+        segment_id: id,
+        segment_bytes: shared.segment_bytes,
+    };
+    let durable = write_page(&*file, 0, &header.encode()).and_then(|()| {
+        file.sync().wait()?; // mutant: no-segment-sync
+        shared.volume.sync_directory()?; // mutant: no-dirsync
+        Ok(())
+    });
+    if let Err(error) = durable {
+        // Nothing was acknowledged on this file; recovery would remove it as well.
+        drop(shared.volume.remove(&name));
+        return Err(error);
+    }
+    Ok(file)
+}
+
+/// Writes one page.
+pub(super) fn write_page(
+    file: &dyn VolumeFile,
+    offset_bytes: u64,
+    page: &[u8],
+) -> Result<(), NvmeError> {
+    let mut source = aligned_buffer(page.len().next_multiple_of(PAGE_BYTES))?;
+    source[..page.len()].copy_from_slice(page);
+    file.write(offset_bytes, source).wait()?;
+    Ok(())
+}

@@ -1,0 +1,269 @@
+//! A durable map from keys to values on a volume.
+
+mod batch;
+mod checkpoint;
+mod commit;
+mod config;
+mod create;
+mod group;
+mod index;
+mod log;
+mod read;
+mod recovery;
+mod replay;
+mod stats;
+mod verify;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use core_view::BufferMut;
+
+pub use batch::WriteBatch;
+pub use config::{CommitStage, StorageConfig, StorageConfigBuilder};
+pub use recovery::RecoveryReport;
+pub use stats::StoreStats;
+pub use verify::{Damage, VerifyReport};
+
+use crate::format::StoreId;
+use crate::{NvmeError, Volume, VolumeLock};
+use group::CommitQueue;
+use index::Index;
+use log::{Log, Segments};
+
+/// A durable, checksummed store of values under keys, on one directory.
+///
+/// A write is on the device when the call returns; a read gives the bytes of the newest acknowledged
+/// write, or an error. Writers on several threads share one sync. All methods take `&self`.
+///
+/// ```
+/// use tier_nvme::sim::SimVolume;
+/// use tier_nvme::{NvmeStore, StorageConfig, WriteBatch};
+///
+/// let config = StorageConfig::default().with_segment_bytes(1 << 20);
+/// let store = NvmeStore::on_volume(SimVolume::new(1).handle(), config)?;
+/// store.write_aligned("weights", &[1, 2, 3])?;
+/// store.write_batch(WriteBatch::new().put("a", vec![4]).put("b", vec![5]).delete("weights"))?;
+/// assert_eq!(store.read_direct("a")?.as_deref(), Some(&[4][..]));
+/// assert!(store.read_direct("weights")?.is_none());
+/// store.close()?;
+/// # Ok::<(), tier_nvme::NvmeError>(())
+/// ```
+pub struct NvmeStore {
+    shared: Arc<Shared>,
+    closed: AtomicBool,
+}
+
+/// What reads and commits work on.
+struct Shared {
+    volume: Arc<dyn Volume>,
+    config: StorageConfig,
+    store_id: StoreId,
+    segment_bytes: u64,
+    read_only: Option<String>,
+    index: Index,
+    segments: Segments,
+    log: Mutex<Log>,
+    queue: CommitQueue,
+    counters: stats::Counters,
+    recovery: RecoveryReport,
+    poison: Mutex<Option<String>>,
+    /// Held until the store is gone.
+    lock: Mutex<Option<Box<dyn VolumeLock>>>,
+}
+
+impl Shared {
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_poison(&self) -> Result<(), NvmeError> {
+        let poison = self.poison.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*poison {
+            Some(reason) => Err(NvmeError::Poisoned {
+                reason: reason.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn poison(&self, error: &NvmeError) {
+        let mut poison = self.poison.lock().unwrap_or_else(PoisonError::into_inner);
+        poison.get_or_insert_with(|| error.to_string());
+    }
+}
+
+impl NvmeStore {
+    /// Opens the store on `volume`, or makes one if the volume is empty and the configuration allows it.
+    ///
+    /// # Errors
+    /// [`NvmeError::Locked`], [`NvmeError::NotAStore`], [`NvmeError::NewerVersion`],
+    /// [`NvmeError::UnknownFeatures`], [`NvmeError::Corrupt`] if what was acknowledged can't be had back
+    /// whole, [`NvmeError::NoSpace`], [`NvmeError::Io`].
+    pub fn on_volume(volume: Arc<dyn Volume>, config: StorageConfig) -> Result<Self, NvmeError> {
+        let shared = recovery::open(volume, config)?;
+        Ok(Self {
+            shared: Arc::new(shared),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    fn check_open(&self) -> Result<(), NvmeError> {
+        if self.closed.load(Ordering::Acquire) {
+            Err(NvmeError::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Stores `data` under `key`, durably; the data is copied once into aligned memory.
+    ///
+    /// # Errors
+    /// As [`NvmeStore::write_batch`].
+    pub fn write_aligned(&self, key: impl AsRef<[u8]>, data: &[u8]) -> Result<(), NvmeError> {
+        let value = if data.is_empty() {
+            BufferMut::from_vec(Vec::new())
+        } else {
+            let mut value = log::aligned_buffer(data.len())?;
+            value.copy_from_slice(data);
+            value
+        };
+        self.write_batch(WriteBatch::new().put(key.as_ref(), value))
+    }
+
+    /// Applies a batch, all of it or nothing; it is durable when this returns.
+    ///
+    /// # Errors
+    /// [`NvmeError::Invalid`] for a key that is empty or longer than 1024 bytes or a batch that does not
+    /// fit a segment; [`NvmeError::NoSpace`], with nothing changed; [`NvmeError::ReadOnly`];
+    /// [`NvmeError::Poisoned`] after a failed write or sync, until the store is reopened; the failure
+    /// itself as [`NvmeError::Transfer`], which leaves it unknown whether the batch is there
+    /// after reopening.
+    pub fn write_batch(&self, batch: WriteBatch) -> Result<(), NvmeError> {
+        self.check_open()?;
+        self.shared.write_batch(batch)
+    }
+
+    /// Removes `key`, durably; tells whether it was there.
+    ///
+    /// # Errors
+    /// As [`NvmeStore::write_batch`].
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool, NvmeError> {
+        self.check_open()?;
+        let present = self.shared.index.get(key.as_ref()).is_some();
+        if present {
+            self.write_batch(WriteBatch::new().delete(key.as_ref()))?;
+        }
+        Ok(present)
+    }
+
+    /// The value under `key`, checked, in memory of its own.
+    ///
+    /// # Errors
+    /// [`NvmeError::Corrupt`] if the bytes on the device are not the ones written; the device's own
+    /// failure as [`NvmeError::Transfer`].
+    pub fn read_direct(&self, key: impl AsRef<[u8]>) -> Result<Option<BufferMut>, NvmeError> {
+        self.check_open()?;
+        self.shared.read(key.as_ref())
+    }
+
+    /// Whether there is a value under `key`.
+    pub fn contains(&self, key: impl AsRef<[u8]>) -> bool {
+        self.shared.index.get(key.as_ref()).is_some()
+    }
+
+    /// Length in bytes of the value under `key`.
+    pub fn len_of(&self, key: impl AsRef<[u8]>) -> Option<u64> {
+        self.shared
+            .index
+            .get(key.as_ref())
+            .map(|slot| slot.raw_bytes)
+    }
+
+    /// The keys that begin with `prefix`, sorted.
+    pub fn keys_with_prefix(&self, prefix: impl AsRef<[u8]>) -> Vec<Vec<u8>> {
+        self.shared.index.keys_with_prefix(prefix.as_ref())
+    }
+
+    /// Number of keys.
+    pub fn len(&self) -> u64 {
+        self.shared.index.len()
+    }
+
+    /// Whether there are no keys.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes a snapshot of the index, so that the next open replays only what is newer, and gives back
+    /// segments in which nothing lives any more.
+    ///
+    /// # Errors
+    /// [`NvmeError::NoSpace`], with the older snapshots intact; [`NvmeError::ReadOnly`];
+    /// [`NvmeError::Poisoned`]; the device's own failure.
+    pub fn checkpoint(&self) -> Result<(), NvmeError> {
+        self.check_open()?;
+        self.shared.checkpoint(false)
+    }
+
+    /// Reads and checks everything: superblock, checkpoints, segment and batch headers, values.
+    ///
+    /// # Errors
+    /// [`NvmeError::Closed`]; what can't be read is in the report.
+    pub fn verify(&self) -> Result<VerifyReport, NvmeError> {
+        self.check_open()?;
+        Ok(self.shared.verify())
+    }
+
+    /// Counts and sizes.
+    pub fn stats(&self) -> StoreStats {
+        self.shared.stats()
+    }
+
+    /// What was found when the store was opened.
+    pub fn recovery_report(&self) -> &RecoveryReport {
+        &self.shared.recovery
+    }
+
+    /// Why the store takes no writes, if it does not.
+    pub fn read_only_reason(&self) -> Option<&str> {
+        self.shared.read_only.as_deref()
+    }
+
+    /// Writes both checkpoints and gives the directory back. Later calls answer [`NvmeError::Closed`];
+    /// closing again does nothing. Dropping the store does the same, but can't tell of a failure.
+    ///
+    /// # Errors
+    /// As [`NvmeStore::checkpoint`]; nothing acknowledged is lost, the next open replays the log.
+    pub fn close(&self) -> Result<(), NvmeError> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let result = self.shared.close();
+        drop(
+            self.shared
+                .lock
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+        result
+    }
+}
+
+impl Drop for NvmeStore {
+    fn drop(&mut self) {
+        // A failure here loses nothing: the log is complete without the checkpoint.
+        drop(self.close());
+    }
+}
+
+impl fmt::Debug for NvmeStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NvmeStore")
+            .field("volume", &self.shared.volume)
+            .field("keys", &self.len())
+            .finish_non_exhaustive()
+    }
+}

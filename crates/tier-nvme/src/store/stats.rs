@@ -1,0 +1,92 @@
+//! Counts and sizes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Shared;
+use crate::VolumeReport;
+
+/// What the store counts as it works.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) batches: AtomicU64,
+    pub(super) bytes_written: AtomicU64,
+    pub(super) syncs: AtomicU64,
+    pub(super) reads: AtomicU64,
+    pub(super) bytes_read: AtomicU64,
+    pub(super) checkpoints: AtomicU64,
+    pub(super) checkpoints_failed: AtomicU64,
+    pub(super) segments_made: AtomicU64,
+    pub(super) segments_removed: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn read(&self, bytes: usize) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn checkpoint_failed(&self) {
+        self.checkpoints_failed.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts and sizes of a store; the counts begin when it is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// Keys.
+    pub keys: u64,
+    /// Bytes of their values.
+    pub live_bytes: u64,
+    /// Bytes that the log takes, dead values and headers included.
+    pub used_bytes: u64,
+    /// Bytes reserved on the volume for segments.
+    pub reserved_bytes: u64,
+    /// Segments.
+    pub segments: u64,
+    /// Batches committed; callers that arrived together share one.
+    pub batches: u64,
+    /// Bytes of the batches committed.
+    pub bytes_written: u64,
+    /// Syncs of commits.
+    pub syncs: u64,
+    /// Values read.
+    pub reads: u64,
+    /// Bytes of the values read.
+    pub bytes_read: u64,
+    /// Checkpoints written.
+    pub checkpoints: u64,
+    /// Checkpoints due that could not be written; the log is complete without.
+    pub checkpoints_failed: u64,
+    /// Segments made.
+    pub segments_made: u64,
+    /// Segments removed.
+    pub segments_removed: u64,
+    /// How the volume does its work.
+    pub volume: VolumeReport,
+}
+
+impl Shared {
+    pub(super) fn stats(&self) -> StoreStats {
+        let segments = self.segments.all();
+        let sum = |count: fn(&super::log::Segment) -> u64| segments.iter().map(|s| count(s)).sum();
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        StoreStats {
+            keys: self.index.len(),
+            live_bytes: sum(|segment| segment.live_bytes.load(Ordering::Relaxed)),
+            used_bytes: sum(|segment| segment.used_bytes.load(Ordering::Relaxed)),
+            reserved_bytes: self.segment_bytes * segments.len() as u64,
+            segments: segments.len() as u64,
+            batches: load(&self.counters.batches),
+            bytes_written: load(&self.counters.bytes_written),
+            syncs: load(&self.counters.syncs),
+            reads: load(&self.counters.reads),
+            bytes_read: load(&self.counters.bytes_read),
+            checkpoints: load(&self.counters.checkpoints),
+            checkpoints_failed: load(&self.counters.checkpoints_failed),
+            segments_made: load(&self.counters.segments_made),
+            segments_removed: load(&self.counters.segments_removed),
+            volume: self.volume.report(),
+        }
+    }
+}

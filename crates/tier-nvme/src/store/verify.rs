@@ -1,0 +1,229 @@
+//! Reading and checking everything.
+
+use std::sync::atomic::Ordering;
+
+use super::checkpoint::CHECKPOINT_NAMES;
+use super::create::read_superblock;
+use super::log::{Segment, aligned_buffer};
+use super::read::{check, read_stored};
+use super::recovery::{name_of, read_checkpoint};
+use super::{NvmeError, Shared};
+use crate::VolumeFile;
+use crate::format::{BatchHeader, BatchPlace, FormatError, PAGE_BYTES, SegmentHeader};
+
+/// Something on disk that is not what was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The structure: "superblock", "checkpoint", "segment header", "batch header" or "value".
+    pub structure: &'static str,
+    /// File, copy, offset.
+    pub location: String,
+    /// The key, if it is a value.
+    pub key: Option<Vec<u8>>,
+    /// What does not match.
+    pub reason: String,
+}
+
+impl Damage {
+    pub(super) fn structure(structure: &'static str, location: String, reason: String) -> Self {
+        Self {
+            structure,
+            location,
+            key: None,
+            reason,
+        }
+    }
+}
+
+/// The outcome of reading everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Values read and compared.
+    pub values_checked: u64,
+    /// Bytes of them.
+    pub bytes_checked: u64,
+    /// Superblocks, checkpoints, segment and batch headers read and compared.
+    pub structures_checked: u64,
+    /// What does not match.
+    pub damage: Vec<Damage>,
+}
+
+impl VerifyReport {
+    /// Whether everything is as it was written.
+    pub fn is_whole(&self) -> bool {
+        self.damage.is_empty()
+    }
+
+    fn add(&mut self, structure: &'static str, location: String, result: Result<(), String>) {
+        self.structures_checked += 1;
+        if let Err(reason) = result {
+            self.damage
+                .push(Damage::structure(structure, location, reason));
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn verify(&self) -> VerifyReport {
+        let mut report = VerifyReport::default();
+        self.verify_superblock(&mut report);
+        self.verify_checkpoints(&mut report);
+        for segment in self.segments.all() {
+            self.verify_segment(&segment, &mut report);
+        }
+        self.verify_values(&mut report);
+        report
+    }
+
+    fn verify_superblock(&self, report: &mut VerifyReport) {
+        match read_superblock(&*self.volume) {
+            Ok((_, damaged)) => {
+                report.structures_checked += 2 - damaged.len() as u64;
+                for (copy, error) in damaged {
+                    report.add("superblock", format!("copy {copy}"), Err(error.reason()));
+                }
+            }
+            Err(error) => {
+                report.add(
+                    "superblock",
+                    "both copies".to_owned(),
+                    Err(error.to_string()),
+                );
+            }
+        }
+    }
+
+    fn verify_checkpoints(&self, report: &mut VerifyReport) {
+        // Under the log's lock no checkpoint is being replaced.
+        let _log = self.log();
+        for name in CHECKPOINT_NAMES {
+            let result = match read_checkpoint(&*self.volume, name, self.store_id) {
+                Ok(parts) => parts.map(drop),
+                Err(error) => Err(error.to_string()),
+            };
+            report.add("checkpoint", name.to_owned(), result);
+        }
+    }
+
+    /// Whether a segment's first page is its own.
+    pub(super) fn check_segment_header(&self, segment: &Segment) -> Result<(), String> {
+        let file = segment.file.as_ref().ok_or("the segment is missing")?;
+        let target = aligned_buffer(PAGE_BYTES).map_err(|error| error.to_string())?;
+        let page = file
+            .read_blocking(0, target)
+            .map_err(|failure| failure.to_string())?;
+        let expected = SegmentHeader {
+            store_id: self.store_id,
+            segment_id: segment.id,
+            segment_bytes: self.segment_bytes,
+        };
+        match SegmentHeader::decode(&page) {
+            Ok(header) if header == expected => Ok(()),
+            Ok(_) => Err("it belongs to another segment or store".to_owned()),
+            Err(error) => Err(error.reason()),
+        }
+    }
+
+    /// Walks the batches of a segment; after a damaged header, looks for the next whole one page by page.
+    fn verify_segment(&self, segment: &Segment, report: &mut VerifyReport) {
+        let location = name_of(segment.id);
+        report.add(
+            "segment header",
+            location.clone(),
+            self.check_segment_header(segment),
+        );
+        let Some(file) = &segment.file else { return };
+        let used_bytes = segment.used_bytes.load(Ordering::Acquire);
+        let mut offset = PAGE_BYTES as u64;
+        let mut in_damage = false;
+        while offset < used_bytes {
+            match self.read_batch_header(&**file, segment.id, offset, used_bytes) {
+                Ok(header) => {
+                    report.structures_checked += 1;
+                    in_damage = false;
+                    offset += header.batch_bytes();
+                }
+                Err(reason) => {
+                    if !in_damage {
+                        report.add(
+                            "batch header",
+                            format!("{location} at {offset}"),
+                            Err(reason),
+                        );
+                    }
+                    in_damage = true;
+                    offset += PAGE_BYTES as u64;
+                }
+            }
+        }
+    }
+
+    fn read_batch_header(
+        &self,
+        file: &dyn VolumeFile,
+        segment_id: u64,
+        offset_bytes: u64,
+        used_bytes: u64,
+    ) -> Result<BatchHeader, String> {
+        let place = BatchPlace {
+            store_id: self.store_id,
+            segment_id,
+            offset_bytes,
+        };
+        let read = |bytes: usize| -> Result<_, String> {
+            let target = aligned_buffer(bytes).map_err(|error| error.to_string())?;
+            file.read_blocking(offset_bytes, target)
+                .map_err(|failure| failure.to_string())
+        };
+        let reason = |error: FormatError| error.reason();
+        let page = read(PAGE_BYTES)?;
+        let header_bytes = BatchHeader::peek_header_bytes(&page, &place).map_err(reason)?;
+        if header_bytes as u64 > used_bytes - offset_bytes {
+            return Err("it is longer than the log".to_owned());
+        }
+        let header = if header_bytes == PAGE_BYTES {
+            page
+        } else {
+            read(header_bytes)?
+        };
+        BatchHeader::decode(&header, &place).map_err(reason)
+    }
+
+    /// Reads every value where the index says it is.
+    fn verify_values(&self, report: &mut VerifyReport) {
+        let mut entries = Vec::new();
+        self.index
+            .for_each(|key, slot| entries.push((*slot, key.to_vec())));
+        entries.sort_unstable_by_key(|(slot, _)| (slot.segment_id, slot.offset_bytes));
+        for (slot, key) in entries {
+            let file = self
+                .segments
+                .get(slot.segment_id)
+                .and_then(|segment| segment.file.clone());
+            let result = match file {
+                Some(file) => read_stored(&*file, slot.offset_bytes, slot.stored_bytes)
+                    .and_then(|value| check(&key, &slot, &value)),
+                None => Err(NvmeError::FileNotFound {
+                    path: name_of(slot.segment_id),
+                }),
+            };
+            // A value that was replaced meanwhile is not this one any more.
+            if result.is_err() && self.index.get(&key) != Some(slot) {
+                continue;
+            }
+            report.values_checked += 1;
+            report.bytes_checked += slot.stored_bytes;
+            if let Err(error) = result {
+                let location = format!("{} at {}", name_of(slot.segment_id), slot.offset_bytes);
+                let (key, reason) = (Some(key), error.to_string());
+                report.damage.push(Damage {
+                    structure: "value",
+                    location,
+                    key,
+                    reason,
+                });
+            }
+        }
+    }
+}
