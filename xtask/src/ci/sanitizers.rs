@@ -1,5 +1,7 @@
 //! AddressSanitizer and ThreadSanitizer, each shown to catch a planted fault.
 
+mod standard_library;
+
 use std::process::Command;
 
 use crate::ci::installed;
@@ -15,11 +17,15 @@ const PACKAGES: [&str; 3] = ["core-alloc", "core-view", "tier-nvme"];
 /// The crate that holds the planted faults, and the test target.
 const PLANTED: (&str, &str) = ("core-alloc", "planted");
 
+/// Why a sanitizer cannot run.
+const NO_NIGHTLY: &str = "the nightly toolchain is not installed";
+
 /// One sanitizer.
 struct Sanitizer {
     name: &'static str,
-    compiler_flags: &'static str,
-    options: (&'static str, &'static str),
+    compiler_flags: String,
+    /// The variable of the run-time options, and their value.
+    options: (&'static str, String),
     /// The ignored test that must not pass.
     planted_test: &'static str,
     /// What the report of the planted fault says.
@@ -32,10 +38,10 @@ pub(crate) fn address(context: &Context<'_>) -> Result<Outcome, Error> {
         context,
         &Sanitizer {
             name: "address",
-            compiler_flags: "-Zsanitizer=address",
+            compiler_flags: "-Zsanitizer=address".to_owned(),
             options: (
                 "ASAN_OPTIONS",
-                "detect_stack_use_after_return=1:detect_leaks=1",
+                "detect_stack_use_after_return=1:detect_leaks=1".to_owned(),
             ),
             planted_test: "planted_use_after_free",
             planted_report: "AddressSanitizer: heap-use-after-free",
@@ -45,13 +51,27 @@ pub(crate) fn address(context: &Context<'_>) -> Result<Outcome, Error> {
 
 /// Runs the suites and the planted data race under ThreadSanitizer.
 pub(crate) fn thread(context: &Context<'_>) -> Result<Outcome, Error> {
+    if !installed::nightly() {
+        return Ok(Outcome::Skipped(NO_NIGHTLY.to_owned()));
+    }
+    // The shipped standard library is not instrumented, which the compiler must be told, and the
+    // sanitizer must be told what that library guarantees.
+    let edges = standard_library::edges(&context.shell)?;
+    let suppressions = context
+        .shell
+        .root
+        .join("xtask/src/ci/sanitizers/suppressions.txt");
     run(
         context,
         &Sanitizer {
             name: "thread",
-            // The shipped standard library is not instrumented, which the compiler must be told.
-            compiler_flags: "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer",
-            options: ("TSAN_OPTIONS", "halt_on_error=0:second_deadlock_stack=1"),
+            compiler_flags: format!(
+                "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer {edges}"
+            ),
+            options: (
+                "TSAN_OPTIONS",
+                format!("halt_on_error=0:suppressions={}", suppressions.display()),
+            ),
             planted_test: "planted_data_race",
             planted_report: "ThreadSanitizer: data race",
         },
@@ -60,9 +80,7 @@ pub(crate) fn thread(context: &Context<'_>) -> Result<Outcome, Error> {
 
 fn run(context: &Context<'_>, sanitizer: &Sanitizer) -> Result<Outcome, Error> {
     if !installed::nightly() {
-        return Ok(Outcome::Skipped(
-            "the nightly toolchain is not installed".to_owned(),
-        ));
+        return Ok(Outcome::Skipped(NO_NIGHTLY.to_owned()));
     }
     let Some(host) = nightly_host() else {
         return Ok(Outcome::Skipped(
@@ -139,9 +157,11 @@ fn base(context: &Context<'_>, sanitizer: &Sanitizer) -> Invocation {
         .root
         .join("target/sanitizers")
         .join(sanitizer.name);
-    let (options, value) = sanitizer.options;
+    let (options, value) = &sanitizer.options;
+    // Lints of a newer compiler are not what this row is about.
+    let flags = format!("{} --cap-lints=allow", sanitizer.compiler_flags);
     Invocation::nightly_cargo()
-        .env("RUSTFLAGS", sanitizer.compiler_flags)
+        .env("RUSTFLAGS", flags)
         .env("CARGO_TARGET_DIR", target)
         .env_default(options, value)
 }
@@ -163,13 +183,15 @@ fn nightly_host() -> Option<String> {
 mod tests {
     use super::*;
 
-    const SANITIZER: Sanitizer = Sanitizer {
-        name: "address",
-        compiler_flags: "",
-        options: ("A", "b"),
-        planted_test: "planted",
-        planted_report: "AddressSanitizer: heap-use-after-free",
-    };
+    fn sanitizer() -> Sanitizer {
+        Sanitizer {
+            name: "address",
+            compiler_flags: String::new(),
+            options: ("A", "b".to_owned()),
+            planted_test: "planted",
+            planted_report: "AddressSanitizer: heap-use-after-free",
+        }
+    }
 
     fn finished(success: bool, line: &str) -> Finished {
         Finished {
@@ -182,7 +204,7 @@ mod tests {
 
     #[test]
     fn only_a_reported_failure_shows_that_the_sanitizer_sees() {
-        let judge = |finished: &Finished| judge_planted(finished, &SANITIZER, Counts::default());
+        let judge = |finished: &Finished| judge_planted(finished, &sanitizer(), Counts::default());
         let caught = finished(
             false,
             "==1==ERROR: AddressSanitizer: heap-use-after-free on",
