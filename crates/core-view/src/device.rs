@@ -25,10 +25,6 @@ pub enum Device {
     Cuda(u32),
 }
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "tensors check their device through it")
-)]
 impl Device {
     /// The devices that tensors of this crate can be placed on, for messages.
     pub(crate) const AVAILABLE: &'static str = "cpu";

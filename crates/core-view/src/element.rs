@@ -123,10 +123,6 @@ pub(crate) fn cast_mut_slice<T: Element>(bytes: &mut [u8]) -> Result<&mut [T], V
 }
 
 /// Reads one element from bytes at any alignment.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "tensors read single elements through it")
-)]
 pub(crate) fn read_element<T: Element>(bytes: &[u8]) -> Result<T, ViewError> {
     if bytes.len() != size_of::<T>() {
         return Err(ViewError::PartialElement {

@@ -139,6 +139,32 @@ pub enum ViewError {
         /// Rank of the tensor.
         rank: usize,
     },
+    /// Another number of indices than dimensions.
+    #[error("{indices} indices for a tensor of rank {rank}; give one for each dimension")]
+    IndexCountMismatch {
+        /// Number of indices.
+        indices: usize,
+        /// Rank of the tensor.
+        rank: usize,
+    },
+    /// Another number of strides than dimensions.
+    #[error("{strides} strides for a shape of rank {rank}; give one for each dimension")]
+    StrideCountMismatch {
+        /// Number of strides.
+        strides: usize,
+        /// Rank of the shape.
+        rank: usize,
+    },
+    /// Values of one type can't be made into the other.
+    #[error(
+        "values of type {from} can't be converted to {to}; give the bits as the storage of a tensor"
+    )]
+    NotConvertible {
+        /// Type of the values.
+        from: DType,
+        /// Type asked for.
+        to: DType,
+    },
     /// A list of dimensions that is not each of the tensor's dimensions once.
     #[error("{dims:?} does not name each of the {rank} dimensions once")]
     NotAPermutation {

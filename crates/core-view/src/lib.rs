@@ -12,6 +12,7 @@ mod error;
 mod float8;
 mod owner;
 mod storage;
+mod tensor;
 
 pub use buffer::BufferMut;
 pub use device::Device;
@@ -21,3 +22,4 @@ pub use error::ViewError;
 pub use float8::{F8E4M3, F8E5M2};
 pub use owner::{Access, BufferOwner};
 pub use storage::TensorStorage;
+pub use tensor::{DataPtr, RANK_MAX, Tensor};
