@@ -75,6 +75,12 @@ unsafe impl Element for bool {
     }
 }
 
+// Elements are stored as they lie in memory, and every format here is little-endian.
+const _: () = assert!(
+    cfg!(target_endian = "little"),
+    "only little-endian machines are supported"
+);
+
 /// The bytes of elements.
 pub(crate) fn bytes_of<T: Element>(elements: &[T]) -> &[u8] {
     // SAFETY: an element has no padding, so all its bytes are initialised; the length is the slice's.

@@ -34,6 +34,14 @@ impl F8E4M3 {
         }
         finite(self.0, 3, 7)
     }
+
+    /// The nearest value, ties to even; `None` beyond the largest finite value and for infinities.
+    pub fn from_f64(value: f64) -> Option<Self> {
+        if value.is_nan() {
+            return Some(Self(0x7f));
+        }
+        nearest(value, 0x7e, |bits| Self(bits).to_f32()).map(Self)
+    }
 }
 
 impl F8E5M2 {
@@ -42,6 +50,46 @@ impl F8E5M2 {
         // It is the upper half of a half-precision float.
         half::f16::from_bits(u16::from(self.0) << 8).to_f32()
     }
+
+    /// The nearest value, ties to even; `None` for a finite number beyond the largest finite value.
+    pub fn from_f64(value: f64) -> Option<Self> {
+        if value.is_nan() {
+            return Some(Self(0x7e));
+        }
+        if value.is_infinite() {
+            return Some(Self(if value > 0.0 { 0x7c } else { 0xfc }));
+        }
+        nearest(value, 0x7b, |bits| Self(bits).to_f32()).map(Self)
+    }
+}
+
+/// The bits of the nearest value, searched among the magnitudes 0 to `last`, which grow with their bits.
+fn nearest(value: f64, last: u8, decode: impl Fn(u8) -> f32) -> Option<u8> {
+    let magnitude = value.abs();
+    let at = |bits: u8| f64::from(decode(bits));
+    if magnitude > at(last) {
+        return None;
+    }
+    let (mut below, mut above) = (0, last);
+    while above - below > 1 {
+        let middle = below + (above - below) / 2;
+        if at(middle) <= magnitude {
+            below = middle;
+        } else {
+            above = middle;
+        }
+    }
+    let (down, up) = (magnitude - at(below), at(above) - magnitude);
+    let bits = if down < up || (down == up && below % 2 == 0) {
+        below
+    } else {
+        above
+    };
+    Some(if value.is_sign_negative() {
+        bits | 0x80
+    } else {
+        bits
+    })
 }
 
 /// The value of a finite number with `mantissa_bits` of mantissa and an exponent offset by `bias`.
@@ -87,6 +135,23 @@ mod tests {
             assert_eq!(F8E4M3(bits).to_f32(), value, "{bits:#x}");
         }
         assert!(F8E4M3(0x80).to_f32().is_sign_negative());
+    }
+
+    #[test]
+    fn numbers_are_rounded_to_the_nearest_with_ties_to_even() {
+        for bits in (0..=0x7e).chain(0x80..=0xfe) {
+            let value = f64::from(F8E4M3(bits).to_f32());
+            assert_eq!(F8E4M3::from_f64(value), Some(F8E4M3(bits)));
+        }
+        for bits in (0..=0x7c).chain(0x80..=0xfc) {
+            let value = f64::from(F8E5M2(bits).to_f32());
+            assert_eq!(F8E5M2::from_f64(value), Some(F8E5M2(bits)));
+        }
+        assert_eq!(F8E4M3::from_f64(1.0625), Some(F8E4M3(0x38)));
+        assert_eq!(F8E4M3::from_f64(1.1875), Some(F8E4M3(0x3a)));
+        assert_eq!(F8E4M3::from_f64(1.07), Some(F8E4M3(0x39)));
+        assert_eq!(F8E4M3::from_f64(449.0), None);
+        assert_eq!(F8E5M2::from_f64(-1e9), None);
     }
 
     #[test]

@@ -21,6 +21,7 @@
 
 mod builder;
 mod error;
+mod file;
 mod header;
 mod index;
 mod json;
@@ -29,5 +30,6 @@ mod tests;
 
 pub use builder::HeaderBuilder;
 pub use error::SafetensorsError;
+pub use file::SafetensorsFile;
 pub use header::{HEADER_LEN_MAX, Header, TensorInfo};
 pub use index::ShardIndex;

@@ -212,6 +212,54 @@ impl Tensor {
         &self.storage
     }
 
+    /// The bytes of the storage from the lowest to the highest element, for types of whole bytes.
+    #[cfg(feature = "ndarray")]
+    pub(crate) fn reached_bytes(&self) -> std::ops::Range<usize> {
+        let size_bytes = self.dtype.size_bytes().unwrap_or(0);
+        match self.layout.reach() {
+            Some((low, high)) => {
+                let start = self.offset.wrapping_add_signed(low);
+                let end = self.offset.wrapping_add_signed(high) + 1;
+                start * size_bytes..end * size_bytes
+            }
+            None => 0..0,
+        }
+    }
+
+    /// Lowest and highest distance in elements from the first element; `None` if there is none. Strides
+    /// default to row-major order.
+    #[cfg(feature = "dlpack")]
+    pub(crate) fn reach_of(
+        dims: &[usize],
+        strides: Option<&[isize]>,
+        dtype: DType,
+    ) -> Result<Option<(isize, isize)>, ViewError> {
+        let layout = match strides {
+            Some(strides) => Layout::strided(dims, strides, dtype)?,
+            None => Layout::row_major(dims, dtype)?,
+        };
+        if layout.is_empty() {
+            return Ok(None);
+        }
+        layout.reach().map(Some).ok_or_else(|| ViewError::Foreign {
+            reason: format!("strides {strides:?} overflow for shape {dims:?}"),
+        })
+    }
+
+    /// The strides of row-major order, in the first entries.
+    #[cfg(feature = "dlpack")]
+    pub(crate) fn row_major_strides(
+        dims: &[usize],
+        dtype: DType,
+    ) -> Result<[isize; RANK_MAX], ViewError> {
+        Ok(Layout::row_major(dims, dtype)?.strides)
+    }
+
+    #[cfg(any(feature = "ndarray", feature = "dlpack"))]
+    pub(crate) fn storage_mut(&mut self) -> &mut TensorStorage {
+        &mut self.storage
+    }
+
     /// Gives up the tensor for the memory that it is a view of.
     pub fn into_storage(self) -> TensorStorage {
         self.storage

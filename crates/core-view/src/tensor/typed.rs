@@ -8,7 +8,7 @@ use crate::element::{bytes_of, cast_mut_slice, cast_slice, read_element};
 use crate::{DType, Element, ViewError};
 
 impl Tensor {
-    pub(super) fn require_dtype(&self, expected: DType) -> Result<(), ViewError> {
+    pub(crate) fn require_dtype(&self, expected: DType) -> Result<(), ViewError> {
         if self.dtype == expected {
             return Ok(());
         }
@@ -18,7 +18,7 @@ impl Tensor {
         })
     }
 
-    pub(super) fn require_distinct_elements(&self) -> Result<(), ViewError> {
+    pub(crate) fn require_distinct_elements(&self) -> Result<(), ViewError> {
         if self.layout.is_injective() {
             return Ok(());
         }
