@@ -257,9 +257,11 @@ impl TensorStorage {
 
 /// Copies bytes into fresh system memory; none need no memory.
 pub(crate) fn copy_to_buffer(bytes: &[u8]) -> Result<BufferMut, ViewError> {
-    let mut buffer = zeroed_buffer(bytes.len())?;
-    buffer.copy_from_slice(bytes);
-    Ok(buffer)
+    if bytes.is_empty() {
+        return Ok(BufferMut::from_vec(Vec::new()));
+    }
+    let fresh = SystemAllocator::default().allocate_uninit(bytes.len())?;
+    Ok(BufferMut::from_storage(fresh.copy_from(bytes)?))
 }
 
 /// Zeroed system memory, aligned for every element type; none for a length of zero.
