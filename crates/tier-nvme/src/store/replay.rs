@@ -91,7 +91,7 @@ impl<'a> Replay<'a> {
             .max()
             .unwrap_or(0);
         self.check_beyond(stop, synced.max(self.start.sequence))?;
-        let taken = self.verified_count(synced, report);
+        let taken = self.verified_count(synced, report)?;
         report.tail_batches_discarded += (self.found.len() - taken) as u64;
         report.batches_replayed = taken as u64;
         if self.shared.read_only.is_none() {
@@ -243,19 +243,26 @@ impl<'a> Replay<'a> {
     }
 
     /// How many of the headers count: up to `synced` all of them, beyond as long as the values are whole.
-    fn verified_count(&mut self, synced: u64, report: &mut RecoveryReport) -> usize {
+    fn verified_count(
+        &mut self,
+        synced: u64,
+        report: &mut RecoveryReport,
+    ) -> Result<usize, NvmeError> {
         for at in 0..self.found.len() {
             let (index, header) = &self.found[at];
             if header.sequence <= synced {
                 continue;
             }
             let file = Arc::clone(&self.segments[*index].file);
-            if check_tail(&*file, header).is_err() {
-                return at;
+            match check_tail(&*file, header) {
+                Ok(()) => {}
+                Err(NvmeError::Corrupt { .. }) => return Ok(at),
+                // What can't be read now may be an acknowledged batch: that is not a torn one.
+                Err(error) => return Err(error),
             }
             report.tail_batches_taken += 1;
         }
-        self.found.len()
+        Ok(self.found.len())
     }
 
     /// Writes the batches beyond `synced` again. The sync that should have made them durable may have

@@ -1,0 +1,466 @@
+//! Seeded simulation of the store on a disk that fails: at least 200 operations and one power loss a
+//! seed, compared with a `BTreeMap`.
+//!
+//! `STEPWELL_SEEDS` sets how many seeds run (100 if unset), `STEPWELL_SEED` runs one alone.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what is wrong by panicking"
+)]
+
+use std::collections::BTreeMap;
+
+use core_view::BufferMut;
+use core_view::contract::ErrorKind;
+use tier_nvme::sim::{FaultCounts, FaultRates, Random, SimVolume};
+use tier_nvme::{NvmeError, NvmeStore, RecoveryReport, StorageConfig, WriteBatch};
+
+const OPERATIONS: u64 = 220;
+const SEGMENT_BYTES: u64 = 128 << 10;
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// How often each branch of recovery was taken.
+#[derive(Debug, Default)]
+struct Branches {
+    created: u64,
+    clean: u64,
+    replayed: u64,
+    tail_taken: u64,
+    tail_discarded: u64,
+    files_removed: u64,
+    one_checkpoint: u64,
+    without_checkpoint: u64,
+    superblock_copy: u64,
+    reopened_without_crash: u64,
+    segments_removed: u64,
+    flips_detected: u64,
+    flips_dead: u64,
+    refused_open: u64,
+}
+
+impl Branches {
+    fn add(&mut self, report: &RecoveryReport) {
+        let damaged = |structure| {
+            report
+                .damage
+                .iter()
+                .any(|damage| damage.structure == structure)
+        };
+        self.created += u64::from(report.created);
+        self.clean += u64::from(report.clean);
+        self.replayed += report.batches_replayed;
+        self.tail_taken += report.tail_batches_taken;
+        self.tail_discarded += report.tail_batches_discarded;
+        self.files_removed += report.files_removed;
+        self.without_checkpoint += u64::from(report.without_checkpoint);
+        self.one_checkpoint += u64::from(damaged("checkpoint") && !report.without_checkpoint);
+        self.superblock_copy += u64::from(damaged("superblock"));
+    }
+
+    fn rows(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("recovery: created", self.created),
+            ("recovery: clean", self.clean),
+            ("recovery: batches replayed", self.replayed),
+            ("recovery: unacknowledged tail taken", self.tail_taken),
+            ("recovery: torn tail discarded", self.tail_discarded),
+            ("recovery: unfinished files removed", self.files_removed),
+            ("recovery: one checkpoint damaged", self.one_checkpoint),
+            (
+                "recovery: no checkpoint, whole log",
+                self.without_checkpoint,
+            ),
+            ("recovery: one superblock damaged", self.superblock_copy),
+            (
+                "recovery: reopened without power loss",
+                self.reopened_without_crash,
+            ),
+            (
+                "recovery: open failed by a fault, then worked",
+                self.refused_open,
+            ),
+            ("segments removed", self.segments_removed),
+            ("bit flips detected", self.flips_detected),
+            ("bit flips in dead space", self.flips_dead),
+        ]
+    }
+}
+
+fn fault_rows(counts: &FaultCounts) -> Vec<(&'static str, u64)> {
+    vec![
+        ("fault: power losses", counts.crashes),
+        ("fault: sectors kept", counts.sectors_kept),
+        ("fault: sectors lost", counts.sectors_lost),
+        ("fault: writes torn", counts.writes_torn),
+        ("fault: directory changes kept", counts.changes_kept),
+        ("fault: directory changes lost", counts.changes_lost),
+        ("fault: read errors", counts.read_errors),
+        ("fault: write errors", counts.write_errors),
+        ("fault: sync errors", counts.sync_errors),
+        ("fault: no space", counts.space_errors),
+    ]
+}
+
+fn add_counts(sum: &mut FaultCounts, counts: &FaultCounts) {
+    sum.crashes += counts.crashes;
+    sum.sectors_kept += counts.sectors_kept;
+    sum.sectors_lost += counts.sectors_lost;
+    sum.writes_torn += counts.writes_torn;
+    sum.changes_kept += counts.changes_kept;
+    sum.changes_lost += counts.changes_lost;
+    sum.read_errors += counts.read_errors;
+    sum.write_errors += counts.write_errors;
+    sum.sync_errors += counts.sync_errors;
+    sum.space_errors += counts.space_errors;
+}
+
+struct Simulation<'a> {
+    volume: SimVolume,
+    random: Random,
+    store: Option<NvmeStore>,
+    /// What was acknowledged.
+    model: Model,
+    /// What the store may hold instead: the outcome of one batch is unknown.
+    maybe: Option<Model>,
+    branches: &'a mut Branches,
+}
+
+impl Simulation<'_> {
+    fn config() -> StorageConfig {
+        StorageConfig::default().with_segment_bytes(SEGMENT_BYTES)
+    }
+
+    /// Opens the store, without faults after some tries, and compares everything.
+    fn open(&mut self) {
+        for attempt in 0.. {
+            match NvmeStore::on_volume(self.volume.handle(), Self::config()) {
+                Ok(store) => {
+                    self.branches.add(store.recovery_report());
+                    self.store = Some(store);
+                    break;
+                }
+                Err(error) => {
+                    self.branches.refused_open += 1;
+                    let excused = matches!(error.kind(), ErrorKind::Io | ErrorKind::NoSpace);
+                    assert!(excused, "open failed: {error:?}");
+                    self.volume.crash();
+                    if attempt > 2 {
+                        self.volume.set_faults(FaultRates::default());
+                        self.volume.set_capacity(u64::MAX);
+                    }
+                }
+            }
+        }
+        self.settle();
+    }
+
+    /// Decides which of the two models the store holds, and that it is one of them.
+    fn settle(&mut self) {
+        let held = self.read_all();
+        if let Some(maybe) = self.maybe.take() {
+            if held != self.model {
+                assert_eq!(
+                    keys(&held),
+                    keys(&maybe),
+                    "neither before nor after the unknown batch"
+                );
+                self.model = maybe;
+            }
+        }
+        assert_eq!(
+            keys(&held),
+            keys(&self.model),
+            "the keys are not those acknowledged"
+        );
+        assert_eq!(held, self.model, "a value is not the one acknowledged");
+    }
+
+    fn read_all(&mut self) -> Model {
+        let store = self.store.as_ref().unwrap();
+        let mut held = Model::new();
+        for key in store.keys_with_prefix("") {
+            let value = loop {
+                match store.read_direct(&key) {
+                    Ok(value) => break value.unwrap().to_vec(),
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::Io, "{error:?}"),
+                }
+            };
+            held.insert(key, value);
+        }
+        held
+    }
+
+    fn value(&mut self) -> Vec<u8> {
+        let len = match self.random.below(10) {
+            0 => 0,
+            1..=4 => self.random.below(300),
+            5..=6 => self.random.below(6000),
+            7 => 4096 * (1 + self.random.below(4)),
+            _ => self.random.below(30_000),
+        };
+        let mut value = vec![0; len as usize];
+        self.random.fill(&mut value);
+        value
+    }
+
+    fn batch(&mut self) -> (WriteBatch, Model) {
+        let mut batch = WriteBatch::new();
+        let mut after = self.model.clone();
+        for _ in 0..=self.random.below(5) {
+            let key = format!("key-{}", self.random.below(24)).into_bytes();
+            if self.random.chance(250) {
+                after.remove(&key);
+                batch = batch.delete(key);
+            } else {
+                let value = self.value();
+                after.insert(key.clone(), value.clone());
+                batch = batch.put(key, self.buffer(&value));
+            }
+        }
+        (batch, after)
+    }
+
+    /// The value in memory that is aligned, or that is not.
+    fn buffer(&mut self, value: &[u8]) -> BufferMut {
+        if value.is_empty() || self.random.chance(500) {
+            return BufferMut::from_vec(value.to_vec());
+        }
+        let mut buffer = BufferMut::zeroed(value.len(), 4096).unwrap();
+        buffer.copy_from_slice(value);
+        buffer
+    }
+
+    /// Writes a batch; `false` if the store has to be reopened.
+    fn write(&mut self) -> bool {
+        let (batch, after) = self.batch();
+        match self.store.as_ref().unwrap().write_batch(batch) {
+            Ok(()) => {
+                self.model = after;
+                true
+            }
+            Err(NvmeError::NoSpace { .. }) => true,
+            Err(NvmeError::Poisoned { .. }) => false,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Io, "{error:?}");
+                self.maybe = Some(after);
+                false
+            }
+        }
+    }
+
+    fn step(&mut self) -> bool {
+        match self.random.below(20) {
+            0 => self.checkpoint(),
+            1..=3 => {
+                self.read_one();
+                true
+            }
+            4 => self.random.chance(700),
+            _ => self.write(),
+        }
+    }
+
+    fn checkpoint(&mut self) -> bool {
+        match self.store.as_ref().unwrap().checkpoint() {
+            Ok(()) | Err(NvmeError::NoSpace { .. }) => true,
+            Err(NvmeError::Poisoned { .. }) => false,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Io, "{error:?}");
+                false
+            }
+        }
+    }
+
+    fn read_one(&mut self) {
+        let key = format!("key-{}", self.random.below(24)).into_bytes();
+        match self.store.as_ref().unwrap().read_direct(&key) {
+            Ok(value) => assert_eq!(value.as_deref(), self.model.get(&key).map(Vec::as_slice)),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Io, "{error:?}"),
+        }
+    }
+
+    /// Ends the life of the open store in some way, and opens it again.
+    fn reopen(&mut self) {
+        let store = self.store.take().unwrap();
+        self.branches.segments_removed += store.stats().segments_removed;
+        match self.random.below(5) {
+            0 => {
+                let closed = store.close().is_ok();
+                drop(store);
+                if closed && self.maybe.is_none() {
+                    self.damage();
+                }
+            }
+            1 => {
+                // The process dies and the system lives on.
+                std::mem::forget(store);
+                self.branches.reopened_without_crash += 1;
+                self.volume.release_lock();
+            }
+            _ => {
+                self.volume.crash();
+                drop(store);
+            }
+        }
+        self.choose_faults();
+        self.open();
+    }
+
+    /// Flips bits on a copy of a cleanly closed disk.
+    fn damage(&mut self) {
+        for _ in 0..4 {
+            let copy = self.volume.fork(self.random.next_u64());
+            copy.set_faults(FaultRates::default());
+            let files = copy.files();
+            let (name, len) = &files[self.random.below(files.len() as u64) as usize];
+            let name = if self.random.chance(300) {
+                "STORE"
+            } else {
+                name
+            };
+            let len = if name == "STORE" { 8192 } else { *len };
+            // Headers and checkpoints are at the front; half of the flips go there.
+            let range = if self.random.chance(500) {
+                len.min(8192)
+            } else {
+                len
+            };
+            assert!(copy.flip_bit(name, self.random.below(range * 8)));
+            self.check_damaged(&copy);
+        }
+        let copy = self.volume.fork(self.random.next_u64());
+        copy.set_faults(FaultRates::default());
+        let both = ["CHECKPOINT-A", "CHECKPOINT-B"];
+        assert!(both.iter().all(|name| copy.flip_bit(name, 100)));
+        if let Ok(store) = NvmeStore::on_volume(copy.handle(), Self::config()) {
+            self.branches.add(store.recovery_report());
+            for (key, value) in &self.model {
+                assert_eq!(
+                    store.read_direct(key).unwrap().as_deref(),
+                    Some(value.as_slice())
+                );
+            }
+            assert_eq!(store.len(), self.model.len() as u64);
+        }
+    }
+
+    /// After one flipped bit: named by verify and never a wrong byte, or without any consequence.
+    fn check_damaged(&mut self, copy: &SimVolume) {
+        let store = match NvmeStore::on_volume(copy.handle(), Self::config().with_read_only(true)) {
+            Ok(store) => store,
+            Err(error) => panic!("one flipped bit kept the store from opening: {error:?}"),
+        };
+        self.branches.add(store.recovery_report());
+        let whole = store.verify().unwrap().is_whole();
+        if whole {
+            self.branches.flips_dead += 1;
+        } else {
+            self.branches.flips_detected += 1;
+        }
+        assert_eq!(keys_of(&store), keys(&self.model));
+        for (key, value) in &self.model {
+            match store.read_direct(key) {
+                Ok(read) => assert_eq!(read.as_deref(), Some(value.as_slice())),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+                    assert!(!whole, "verify missed what a read found: {error}");
+                }
+            }
+        }
+    }
+
+    fn choose_faults(&mut self) {
+        let rate = |random: &mut Random, per_mille| if random.chance(300) { per_mille } else { 0 };
+        self.volume.set_faults(FaultRates {
+            read_errors: rate(&mut self.random, 20),
+            write_errors: rate(&mut self.random, 20),
+            sync_errors: rate(&mut self.random, 20),
+        });
+        let capacity = if self.random.chance(300) {
+            6 * SEGMENT_BYTES
+        } else {
+            u64::MAX
+        };
+        self.volume.set_capacity(capacity);
+        if self.random.chance(700) {
+            self.volume.fail_power_after(self.random.below(120));
+        }
+    }
+
+    fn run(&mut self) {
+        self.open();
+        for _ in 0..OPERATIONS {
+            if !self.step() {
+                self.reopen();
+            }
+        }
+        self.volume.crash();
+        self.store = None;
+        self.volume.set_faults(FaultRates::default());
+        self.volume.set_capacity(u64::MAX);
+        self.open();
+        let report = self.store.as_ref().unwrap().verify().unwrap();
+        assert!(report.is_whole(), "{report:?}");
+    }
+}
+
+fn keys(model: &Model) -> Vec<Vec<u8>> {
+    model.keys().cloned().collect()
+}
+
+fn keys_of(store: &NvmeStore) -> Vec<Vec<u8>> {
+    store.keys_with_prefix("")
+}
+
+fn simulate(seed: u64, branches: &mut Branches) -> FaultCounts {
+    let volume = SimVolume::new(seed);
+    let mut simulation = Simulation {
+        volume: volume.clone(),
+        random: Random::new(seed ^ 0x5717_e11e),
+        store: None,
+        model: Model::new(),
+        maybe: None,
+        branches,
+    };
+    simulation.run();
+    volume.counts()
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name)
+        .ok()
+        .and_then(|value| value.parse().ok())
+}
+
+#[test]
+fn no_acknowledged_batch_is_lost_and_no_byte_is_wrong() {
+    let mut branches = Branches::default();
+    let mut counts = FaultCounts::default();
+    let single = number("STEPWELL_SEED");
+    let seeds = match single {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("STEPWELL_SEEDS").unwrap_or(100),
+    };
+    for seed in seeds.clone() {
+        let run = std::panic::AssertUnwindSafe(|| simulate(seed, &mut branches));
+        match std::panic::catch_unwind(run) {
+            Ok(seen) => add_counts(&mut counts, &seen),
+            Err(panic) => {
+                println!("replay with STEPWELL_SEED={seed}");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    println!(
+        "{} seeds of {OPERATIONS} operations",
+        seeds.end - seeds.start
+    );
+    for (name, count) in fault_rows(&counts).into_iter().chain(branches.rows()) {
+        println!("{count:>12}  {name}");
+        assert!(
+            count > 0 || single.is_some() || seeds.end < 100,
+            "never happened: {name}"
+        );
+    }
+}
