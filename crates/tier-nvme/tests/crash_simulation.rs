@@ -158,15 +158,15 @@ impl Simulation<'_> {
     /// Decides which of the two models the store holds, and that it is one of them.
     fn settle(&mut self) {
         let held = self.read_all();
-        if let Some(maybe) = self.maybe.take() {
-            if held != self.model {
-                assert_eq!(
-                    keys(&held),
-                    keys(&maybe),
-                    "neither before nor after the unknown batch"
-                );
-                self.model = maybe;
-            }
+        if let Some(maybe) = self.maybe.take()
+            && held != self.model
+        {
+            assert_eq!(
+                keys(&held),
+                keys(&maybe),
+                "neither before nor after the unknown batch"
+            );
+            self.model = maybe;
         }
         assert_eq!(
             keys(&held),

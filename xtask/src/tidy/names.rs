@@ -20,8 +20,8 @@ const TOP_LEVEL: [&str; 10] = [
 ];
 
 /// Module names that say nothing.
-const EMPTY_NAMES: [&str; 9] = [
-    "common", "helper", "helpers", "manager", "misc", "shared", "support", "util", "utils",
+const EMPTY_NAMES: [&str; 7] = [
+    "common", "helper", "helpers", "manager", "misc", "util", "utils",
 ];
 
 /// Finds entries of the top level that are not in its list.
