@@ -151,9 +151,15 @@ pub struct BlockUsage {
 /// Keeps blocks below memory, each under a 128-bit key, and gives back exactly what was stored or an
 /// error.
 ///
-/// The items of a batch succeed or fail one by one. A key that appears twice in one batch is
-/// [`ErrorKind::InvalidInput`] for the later item. The transfer as a whole fails only when nothing
-/// can be said about any item.
+/// The items of a batch succeed or fail one by one. A key that appears twice in one batch of puts or
+/// gets is [`ErrorKind::InvalidInput`] for the later item. The transfer as a whole fails only when
+/// nothing can be said about any item; it gives back the buffers of all items then, in order, except as
+/// [`ErrorKind::Abandoned`] or [`ErrorKind::TimedOut`].
+///
+/// Any operation may fail as [`ErrorKind::Busy`] where a queue is at its bound; nothing was done then.
+///
+/// Operations that are in flight at the same time have no order; one that begins after another was
+/// acknowledged sees what it did.
 pub trait BlockStore: fmt::Debug + Send + Sync {
     /// What this store can do; it doesn't change.
     fn capabilities(&self) -> BlockCapabilities;
@@ -185,7 +191,11 @@ pub trait BlockStore: fmt::Debug + Send + Sync {
     /// [`ErrorKind::Poisoned`] or [`ErrorKind::Io`] when the store can't tell.
     fn contains(&self, keys: &[BlockKey]) -> Result<Vec<bool>, ContractError>;
 
-    /// Removes blocks and tells which were there, in order; durable as [`BlockStore::put`] is.
+    /// Removes blocks and tells which were there, in order; durable as [`BlockStore::put`] is. A key that
+    /// is named twice is there at most once. If it fails, each block is there as a whole or not at all.
+    ///
+    /// # Errors
+    /// Through the transfer: [`ErrorKind::Poisoned`], [`ErrorKind::Io`].
     fn remove(&self, keys: &[BlockKey]) -> Transfer<Vec<bool>>;
 
     /// At most `count_max` entries in order of their keys, beginning after `after`.

@@ -4,6 +4,11 @@
 //! does the work holds the [`Completer`]. [`MemoryTier`] is memory in slots, [`BlockStore`] is durable
 //! blocks below it. Errors of every tier convert into one [`ContractError`], whose [`ErrorKind`] says
 //! what to do next.
+//!
+//! With the feature `testing`, `mock` has implementations that delay, reorder and fail by a seed.
+
+#[cfg(feature = "testing")]
+pub mod mock;
 
 mod block_store;
 mod deadline;

@@ -33,6 +33,22 @@ impl<T: Send + 'static> Transfer<T> {
         mapped
     }
 
+    /// Completes `completer` as this operation completes: what began elsewhere (in a queue, on another
+    /// thread) goes on here. Cancellation passes on, a deadline of this transfer's own is kept.
+    ///
+    /// ```
+    /// use core_view::contract::Transfer;
+    ///
+    /// let (transfer, completer) = Transfer::pair();
+    /// Transfer::ready(Ok(7)).forward(completer);
+    /// assert_eq!(transfer.wait()?, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn forward(self, completer: Completer<T>) {
+        completer.on_cancel(stop_all(vec![Arc::downgrade(&self.shared)]));
+        self.on_complete(move |outcome| completer.complete(outcome));
+    }
+
     /// One transfer for many: done when all are, with their outcomes in order.
     ///
     /// Cancelling it cancels them all. Each keeps its own deadline, at which it is asked to stop; one
