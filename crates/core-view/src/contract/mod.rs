@@ -5,8 +5,11 @@
 //! blocks below it. Errors of every tier convert into one [`ContractError`], whose [`ErrorKind`] says
 //! what to do next.
 //!
-//! With the feature `testing`, `mock` has implementations that delay, reorder and fail by a seed.
+//! With the feature `testing`, `conformance` has a suite per contract for implementations and wrappers to
+//! run, and `mock` has implementations that delay, reorder and fail by a seed.
 
+#[cfg(feature = "testing")]
+pub mod conformance;
 #[cfg(feature = "testing")]
 pub mod mock;
 
