@@ -8,7 +8,7 @@ use crate::BufferMut;
 use crate::contract::{ErrorKind, Failure, Transfer};
 
 /// What takes longer than this hangs.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// So often a valid operation may fail in a row.
 const TRIES: usize = 200;
