@@ -9,6 +9,8 @@ mod bytes;
 mod checkpoint;
 mod segment;
 mod superblock;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use batch::{BatchHeader, BatchPlace, Entry, EntryKind, KEY_BYTES_MAX, value_alignment};
 pub(crate) use checkpoint::{BlockWriter, CheckpointHeader, IndexRecord, SegmentRecord};
