@@ -155,7 +155,8 @@ impl SimVolume {
         self.disk().flip_bit(name, bit_index)
     }
 
-    /// A copy of the disk as it is, running on by a seed of its own.
+    /// A copy of the disk as it is, unlocked, running on by a seed of its own and with no power failure
+    /// ahead.
     pub fn fork(&self, seed: u64) -> Self {
         let mut disk = self.disk().clone();
         disk.random = Random::new(seed);
