@@ -311,6 +311,11 @@ impl Disk {
         }
     }
 
+    pub(super) fn power_on(&mut self) {
+        self.power_is_off = false;
+        self.power_fails_at = None;
+    }
+
     pub(super) fn crash(&mut self) {
         self.counts.crashes += 1;
         let survival = self.survival();
@@ -339,8 +344,7 @@ impl Disk {
         let entries = &self.entries;
         self.inodes
             .retain(|inode, _| entries.values().any(|entry| entry == inode));
-        self.power_is_off = false;
-        self.power_fails_at = None;
+        self.power_on();
         self.locked = false;
         self.cycle += 1;
     }
