@@ -263,3 +263,20 @@ fn dice_are_fair_enough_and_reproducible() {
     assert!((0..100).all(|_| !dice.chance(0.0) && dice.chance(1.0)));
     assert_eq!((dice.below(0), dice.index(0)), (0, 0));
 }
+
+#[test]
+fn a_full_queue_refuses_and_gives_the_buffers_back() {
+    let operations = MockOperations::new(Schedule::driven(1).with_queue_max(2));
+    let start = || operations.start(vec![BufferMut::from_vec(vec![0; 8])]);
+    let held = [start(), start()];
+    let failure = start().wait().unwrap_err();
+    assert_eq!(
+        (failure.kind(), failure.into_parts().1.len()),
+        (ErrorKind::Busy, 1)
+    );
+    assert!(operations.step());
+    assert!(start().wait().is_ok());
+    for transfer in held {
+        assert!(transfer.wait().is_ok());
+    }
+}

@@ -66,7 +66,8 @@ pub struct SlotCopy {
 /// again when the transfer is done. Between tiers, a slot of a host tier is leased and given to the
 /// other tier's [`write`](MemoryTier::write) or [`read`](MemoryTier::read), without a copy in between.
 ///
-/// A batch that fails on the way leaves the slots it was to write unspecified.
+/// Where a queue is at its bound, any batch is [`ErrorKind::Busy`]. A batch that fails on the way leaves
+/// the slots it was to write unspecified.
 pub trait MemoryTier: fmt::Debug + Send + Sync {
     /// The kind of the memory.
     fn storage_type(&self) -> StorageType;

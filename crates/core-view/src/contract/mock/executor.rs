@@ -45,6 +45,7 @@ enum Ending {
     CarryOut,
     Cancel,
     Abandon,
+    Refuse,
 }
 
 /// An operation that waits to be let go.
@@ -104,10 +105,8 @@ impl Executor {
         let (transfer, job) = self.0.prepare(number, dice, work);
         if abandoned {
             drop(job);
-        } else if hung {
-            self.0.lock().hung.push(job);
         } else {
-            self.0.accept(job);
+            self.0.accept(job, hung, self.0.schedule.queue_max);
         }
         transfer
     }
@@ -168,7 +167,7 @@ impl Held {
         };
         let job = queue.lock().withdraw(self.number);
         if let Some(job) = job {
-            queue.accept(job);
+            queue.accept(job, false, usize::MAX);
         }
     }
 }
@@ -239,9 +238,10 @@ impl Queue {
                 }
                 Ending::CarryOut | Ending::Cancel => ErrorKind::Cancelled,
                 Ending::Abandon => ErrorKind::Abandoned,
+                Ending::Refuse => ErrorKind::Busy,
             };
             let error = ContractError::new(kind, work.operation)
-                .detail("it had not begun; nothing was changed");
+                .detail("it was not begun, and nothing was changed");
             completer.complete(Err(Failure::new(error, (work.give_back)(work.input))));
         };
         let job = Job {
@@ -253,16 +253,25 @@ impl Queue {
         (transfer, job)
     }
 
-    fn accept(&self, job: Job) {
-        if self.schedule.order == Order::Immediate {
-            return (job.run)(Ending::CarryOut);
-        }
+    /// Takes a job in, unless `queue_max` are in flight or there is nobody to carry it out later.
+    fn accept(&self, job: Job, hung: bool, queue_max: usize) {
         let mut jobs = self.lock();
-        if jobs.closed {
+        let now = jobs.closed || (!hung && self.schedule.order == Order::Immediate);
+        let full = jobs.queued.len() + jobs.hung.len() >= queue_max;
+        if now || full {
             drop(jobs);
-            return (job.run)(Ending::CarryOut);
+            let ending = if now {
+                Ending::CarryOut
+            } else {
+                Ending::Refuse
+            };
+            return (job.run)(ending);
         }
-        jobs.queued.push(job);
+        if hung {
+            jobs.hung.push(job);
+        } else {
+            jobs.queued.push(job);
+        }
         drop(jobs);
         self.changed.notify_one();
     }

@@ -60,7 +60,11 @@ pub struct Schedule {
     pub(super) order: Order,
     pub(super) seed: u64,
     pub(super) faults: Faults,
+    pub(super) queue_max: usize,
 }
+
+/// Operations in flight at a time, where a schedule says nothing of it.
+const QUEUE_MAX: usize = 4096;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
@@ -76,6 +80,7 @@ impl Schedule {
             order,
             seed,
             faults: Faults::NONE,
+            queue_max: QUEUE_MAX,
         }
     }
 
@@ -115,6 +120,13 @@ impl Schedule {
     pub fn with_faults(mut self, seed: u64, faults: Faults) -> Self {
         self.seed = seed;
         self.faults = faults;
+        self
+    }
+    /// Sets how many operations may be queued or hang at a time (4096 unless told otherwise); the next
+    /// is refused as [`ErrorKind::Busy`](crate::contract::ErrorKind::Busy), with its buffers.
+    #[must_use]
+    pub fn with_queue_max(mut self, operations: usize) -> Self {
+        self.queue_max = operations;
         self
     }
 }
