@@ -65,7 +65,8 @@ impl From<Failure> for ContractError {
 
 /// Buffers that come back from a failed operation: memory to use again, never data.
 ///
-/// There is no way to read the bytes but to take the memory and write it first.
+/// They are no [`BufferMut`]s, so that nothing takes them for data on the way; whoever reclaims the
+/// memory writes it before reading it.
 #[derive(Debug, Default)]
 #[must_use = "the memory can be used again"]
 pub struct Unverified(Vec<BufferMut>);

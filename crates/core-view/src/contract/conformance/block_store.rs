@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
+use super::block_listing::reopened;
+use super::block_trial::{BUSY, INVALID, StoreSuite, UNREADABLE};
 use super::verdict::{FAULTS, check_failure, check_refused, places, until, wait};
-use super::{Quarantine, block_traffic, pattern};
-use crate::contract::{
-    BLOCK_META_BYTES_MAX, BlockEntry, BlockGet, BlockKey, BlockMeta, BlockPut, BlockStore,
-    ContractError, ErrorKind,
-};
+use super::{block_traffic, pattern};
+use crate::contract::{BLOCK_META_BYTES_MAX, BlockGet, BlockKey, BlockMeta, BlockStore, ErrorKind};
 
 /// Makes stores for the suite to judge.
 pub trait BlockStoreSource {
@@ -29,6 +28,15 @@ impl<F: Fn() -> Arc<dyn BlockStore>> BlockStoreSource for F {
 
 /// Runs the suite over stores that `source` makes: each takes payloads of at least 4 KiB, and at least
 /// 32 of them.
+///
+/// ```
+/// use std::sync::Arc;
+/// use core_view::contract::mock::{MockBlockStore, Schedule};
+/// use core_view::contract::{BlockStore, conformance};
+///
+/// let make = || Arc::new(MockBlockStore::new(Schedule::reordering(7))) as Arc<dyn BlockStore>;
+/// conformance::block_store(&make);
+/// ```
 ///
 /// # Panics
 /// If the contract is broken.
@@ -53,185 +61,7 @@ pub fn block_store(source: &dyn BlockStoreSource) {
     quarantine.settle(|| {});
 }
 
-/// A store under test, and the memory that goes through it.
-pub(super) struct StoreSuite {
-    pub(super) store: Arc<dyn BlockStore>,
-    pub(super) quarantine: Quarantine,
-}
-
-const INVALID: &[ErrorKind] = &[ErrorKind::InvalidInput];
-/// A bounded queue was full.
-const BUSY: &[ErrorKind] = &[ErrorKind::Busy];
-/// Failures of a fetch that say something of the block.
-const UNREADABLE: &[ErrorKind] = &[ErrorKind::Corrupt];
-
-/// Metadata and payload.
-pub(super) type Found = (Vec<u8>, Vec<u8>);
-
 impl StoreSuite {
-    fn new(store: Arc<dyn BlockStore>) -> Self {
-        Self {
-            store,
-            quarantine: Quarantine::default(),
-        }
-    }
-
-    /// The pattern of `tag`, to be stored.
-    pub(super) fn put(&self, key: u128, tag: u64, meta: &[u8], len: usize) -> BlockPut {
-        let mut padded = [0; BLOCK_META_BYTES_MAX];
-        for (byte, given) in padded.iter_mut().zip(meta) {
-            *byte = *given;
-        }
-        let meta = padded
-            .get(..meta.len())
-            .and_then(|meta| BlockMeta::new(meta).ok());
-        BlockPut {
-            key: BlockKey(key),
-            meta: meta.unwrap_or(BlockMeta::EMPTY),
-            payload: self.quarantine.filled(&pattern::bytes(tag, len)),
-        }
-    }
-
-    /// A fetch with room for `len` bytes.
-    pub(super) fn get(&self, key: u128, len: usize) -> BlockGet {
-        let alignment = self.store.capabilities().payload_alignment_bytes.max(1);
-        BlockGet {
-            key: BlockKey(key),
-            target: self.quarantine.buffer(len.next_multiple_of(alignment)),
-        }
-    }
-
-    /// Puts one block; `None` after a failure.
-    pub(super) fn try_put(&self, what: &str, put: BlockPut) -> Option<()> {
-        let given = places([&put.payload]);
-        let bytes = put.payload.to_vec();
-        match wait(what, self.store.put(vec![put])) {
-            Ok(mut items) => {
-                assert_eq!(items.len(), 1, "{what}: an item is missing");
-                match items.pop()? {
-                    Ok(payload) => {
-                        assert_eq!(
-                            places([&payload]),
-                            given,
-                            "{what}: another buffer came back"
-                        );
-                        assert!(
-                            payload[..] == bytes[..],
-                            "{what}: a put changed its payload"
-                        );
-                        Some(())
-                    }
-                    Err(failure) => {
-                        check_failure(what, failure, &given, &[FAULTS, BUSY]);
-                        None
-                    }
-                }
-            }
-            Err(failure) => {
-                check_failure(what, failure, &given, &[FAULTS, BUSY]);
-                None
-            }
-        }
-    }
-
-    /// Fetches one block into `len` bytes: what is stored, `Ok(None)` if nothing is, or the failure's
-    /// kind.
-    pub(super) fn try_get(
-        &self,
-        what: &str,
-        key: u128,
-        len: usize,
-    ) -> Result<Option<Found>, ErrorKind> {
-        const ABSENT: &[ErrorKind] = &[ErrorKind::NotFound];
-        let get = self.get(key, len);
-        let given = places([&get.target]);
-        let failure = match wait(what, self.store.get(vec![get])) {
-            Ok(mut items) => {
-                assert_eq!(items.len(), 1, "{what}: an item is missing");
-                match items.pop() {
-                    Some(Ok(block)) => {
-                        assert_eq!(
-                            places([&block.target]),
-                            given,
-                            "{what}: another buffer came back"
-                        );
-                        let payload = block.payload().to_vec();
-                        assert_eq!(payload.len(), block.payload_bytes, "{what}: the length");
-                        return Ok(Some((block.meta.as_slice().to_vec(), payload)));
-                    }
-                    Some(Err(failure)) => failure,
-                    None => return Err(ErrorKind::Io),
-                }
-            }
-            Err(failure) => failure,
-        };
-        let kind = failure.kind();
-        check_failure(what, failure, &given, &[FAULTS, BUSY, UNREADABLE, ABSENT]);
-        if kind == ErrorKind::NotFound {
-            return Ok(None);
-        }
-        Err(kind)
-    }
-
-    /// Stores a block and fetches it, until both succeed; demands the same bytes.
-    fn round_trip(&self, key: u128, tag: u64, meta: &[u8], len: usize) {
-        let what = format!("a payload of {len} bytes with {} of metadata", meta.len());
-        let found = until(&what, || {
-            until(&what, || self.try_put(&what, self.put(key, tag, meta, len)));
-            until(&what, || match self.try_get(&what, key, len) {
-                Ok(found) => Some(Some(found)),
-                Err(ErrorKind::Corrupt) => Some(None),
-                Err(_) => None,
-            })
-        });
-        let expected = (meta.to_vec(), pattern::bytes(tag, len));
-        assert!(
-            found == Some(expected),
-            "{what}: other bytes than were stored"
-        );
-    }
-
-    /// Repeats a question until it is answered.
-    fn ask<T>(&self, what: &str, mut ask: impl FnMut() -> Result<T, ContractError>) -> T {
-        until(what, || match ask() {
-            Ok(answer) => Some(answer),
-            Err(error) => {
-                let kind = error.kind();
-                assert!(
-                    [FAULTS, BUSY].iter().any(|kinds| kinds.contains(&kind)),
-                    "{what}: an error of a kind that the contract does not name here: {error}"
-                );
-                None
-            }
-        })
-    }
-
-    fn contains(&self, keys: &[u128]) -> Vec<bool> {
-        let keys: Vec<_> = keys.iter().copied().map(BlockKey).collect();
-        self.ask("contains", || self.store.contains(&keys))
-    }
-
-    fn list(&self, after: Option<u128>, count_max: usize) -> Vec<BlockEntry> {
-        self.ask("list", || self.store.list(after.map(BlockKey), count_max))
-    }
-
-    fn remove(&self, keys: &[u128]) -> Option<Vec<bool>> {
-        let keys: Vec<_> = keys.iter().copied().map(BlockKey).collect();
-        match wait("remove", self.store.remove(&keys)) {
-            Ok(removed) => Some(removed),
-            Err(failure) => {
-                check_failure("remove", failure, &[], &[FAULTS, BUSY]);
-                None
-            }
-        }
-    }
-
-    pub(super) fn settle(&self) {
-        self.quarantine.settle(|| {
-            drop(self.try_get("a push", u128::MAX - 1, 8));
-        });
-    }
-
     fn empty_store(&self) {
         let usage = self.store.usage();
         assert_eq!(
@@ -434,145 +264,4 @@ impl StoreSuite {
         });
         assert_eq!(found, None, "a removed block was fetched");
     }
-
-    /// Fills a store to see its listing, page by page, and how full it says it is.
-    fn listing(&self) {
-        let keys: Vec<u128> = (0..20).map(|i| i * i * (1 << 66) + 5).collect();
-        for (i, &key) in keys.iter().enumerate() {
-            let put = || self.put(key, i as u64, &[i as u8; 3], 100 + i);
-            until("store for a listing", || self.try_put("store", put()));
-        }
-        let numbered = keys.iter().enumerate();
-        let expected: Vec<_> = numbered
-            .map(|(i, &key)| (BlockKey(key), vec![i as u8; 3], 100 + i as u64))
-            .collect();
-        for count_max in [1, 3, keys.len(), keys.len() + 5, usize::MAX] {
-            let mut found = Vec::new();
-            let mut after = None;
-            loop {
-                let page = self.list(after, count_max);
-                assert!(page.len() <= count_max, "a page is longer than asked for");
-                let Some(last) = page.last() else { break };
-                after = Some(last.key.0);
-                found.extend(page.iter().map(|entry| {
-                    (
-                        entry.key,
-                        entry.meta.as_slice().to_vec(),
-                        entry.payload_bytes,
-                    )
-                }));
-                assert!(
-                    found.len() <= keys.len(),
-                    "a listing has more than is stored"
-                );
-            }
-            assert!(
-                found == expected,
-                "a listing in pages of {count_max} is not what is stored"
-            );
-        }
-        assert!(self.list(None, 0).is_empty(), "a page of nothing");
-        assert!(
-            self.list(Some(u128::MAX), 9).is_empty(),
-            "entries after the last key"
-        );
-        let between = self.list(Some(keys[3] + 1), 1);
-        assert_eq!(
-            between.first().map(|entry| entry.key.0),
-            keys.get(4).copied(),
-            "the entry after a key that is not there"
-        );
-        let usage = self.store.usage();
-        let payload_bytes = (0..20).map(|i| 100 + i).sum();
-        assert_eq!(
-            (usage.blocks, usage.payload_bytes),
-            (20, payload_bytes),
-            "usage"
-        );
-        assert_eq!(
-            self.contains(&[keys[2], 1, keys[2], keys[7]]),
-            [true, false, true, true],
-            "what is there"
-        );
-        self.settle();
-    }
-
-    /// A full store says so, keeps what it has, and takes more when something was removed.
-    fn bound(&self) {
-        let capabilities = self.store.capabilities();
-        let Some(capacity) = capabilities
-            .capacity_bytes
-            .filter(|&bytes| bytes <= 64 << 20)
-        else {
-            return;
-        };
-        let len = 4096.min(capabilities.payload_bytes_max);
-        let mut stored = Vec::new();
-        let most = 2 * capacity / len as u64 + 256;
-        let mut refused = 0;
-        for key in 0..most {
-            let what = "fill the store";
-            match self.try_put(what, self.put(u128::from(key), key, b"", len)) {
-                Some(()) => stored.push(key),
-                None => refused += 1,
-            }
-            if refused > 64 {
-                break;
-            }
-        }
-        assert!(
-            refused > 64,
-            "a store with a bound of {capacity} bytes is never full"
-        );
-        for &key in &stored {
-            let found = self.try_get("a full store", u128::from(key), len);
-            if let Ok(found) = found {
-                let expected = Some((Vec::new(), pattern::bytes(key, len)));
-                assert!(found == expected, "a full store lost a block");
-            }
-        }
-        let keys: Vec<_> = stored.iter().map(|&key| u128::from(key)).collect();
-        until("empty a full store", || self.remove(&keys));
-        self.round_trip(1, 1, b"after", len);
-        self.settle();
-    }
-}
-
-/// What was acknowledged is there after the store was opened again.
-fn reopened(source: &dyn BlockStoreSource) {
-    let suite = StoreSuite::new(source.make());
-    if !suite.store.capabilities().durable {
-        return;
-    }
-    for key in 0..16 {
-        suite.round_trip(key, key as u64, &[key as u8; 5], 300 + key as usize);
-    }
-    until("remove", || suite.remove(&[3, 4]));
-    suite.settle();
-    let StoreSuite { store, quarantine } = suite;
-    let Some(store) = source.reopen(store) else {
-        return;
-    };
-    let suite = StoreSuite { store, quarantine };
-    for key in 0..16 {
-        let found = until("fetch after opening again", || {
-            suite.try_get("fetch after opening again", key, 320).ok()
-        });
-        let block = (
-            vec![key as u8; 5],
-            pattern::bytes(key as u64, 300 + key as usize),
-        );
-        let expected = (![3, 4].contains(&key)).then_some(block);
-        assert!(
-            found == expected,
-            "key {key} changed when the store was opened again"
-        );
-    }
-    assert_eq!(suite.store.usage().blocks, 14, "usage after opening again");
-    assert_eq!(
-        suite.list(None, 100).len(),
-        14,
-        "a listing after opening again"
-    );
-    suite.settle();
 }

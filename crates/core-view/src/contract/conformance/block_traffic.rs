@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::block_on;
-use super::block_store::StoreSuite;
+use super::block_trial::{BUSY, StoreSuite};
 use super::history::{History, Write};
 use super::pattern;
 use super::verdict::{FAULTS, check_failure, places, until, wait};
@@ -18,7 +18,6 @@ const KEYS: u128 = 4;
 const ABSENT: u64 = 0;
 const LEN_BYTES: usize = 600;
 const STOPPED: &[ErrorKind] = &[ErrorKind::Cancelled, ErrorKind::TimedOut];
-const BUSY: &[ErrorKind] = &[ErrorKind::Busy];
 
 pub(super) fn check(suite: &StoreSuite) {
     threads(suite);

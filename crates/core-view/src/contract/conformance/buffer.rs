@@ -8,6 +8,13 @@ use crate::BufferMut;
 
 /// Runs the suite over buffers that `make` makes, at least of the length in bytes that it is given.
 ///
+/// ```
+/// use core_view::BufferMut;
+/// use core_view::contract::conformance;
+///
+/// conformance::buffer(&mut |len| BufferMut::from_vec(vec![0; len]));
+/// ```
+///
 /// # Panics
 /// If the contract is broken.
 pub fn buffer(make: &mut dyn FnMut(usize) -> BufferMut) {

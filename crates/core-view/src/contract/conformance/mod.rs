@@ -17,8 +17,10 @@
 //! });
 //! ```
 
+mod block_listing;
 mod block_store;
 mod block_traffic;
+mod block_trial;
 mod buffer;
 mod future;
 mod history;

@@ -56,6 +56,13 @@ const LATE: Duration = Duration::from_secs(10);
 
 /// Runs the suite over operations that `source` starts.
 ///
+/// ```
+/// use core_view::contract::conformance;
+/// use core_view::contract::mock::{MockOperations, Schedule};
+///
+/// conformance::transfer(&MockOperations::new(Schedule::driven(7)));
+/// ```
+///
 /// # Panics
 /// If the contract is broken.
 pub fn transfer(source: &dyn TransferSource) {
