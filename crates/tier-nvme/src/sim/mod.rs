@@ -160,6 +160,8 @@ impl SimVolume {
     pub fn fork(&self, seed: u64) -> Self {
         let mut disk = self.disk().clone();
         disk.random = Random::new(seed);
+        disk.locked = false;
+        disk.power_on();
         let cycle = disk.cycle;
         Self {
             disk: Arc::new(Mutex::new(disk)),
