@@ -1,0 +1,61 @@
+//! The lock of a real volume.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::OFlags;
+
+use super::directory::Directory;
+use crate::{NvmeError, VolumeLock};
+
+/// The name of the lock file; no file of a volume can have it.
+const LOCK_NAME: &str = ".lock";
+
+/// Most characters of a process id in the lock file.
+const PID_BYTES_MAX: usize = 20;
+
+/// A lock on an open file description, so that it also holds against another handle in this process,
+/// and ends with the process, however that ends.
+#[derive(Debug)]
+pub(super) struct DirectoryLock {
+    _file: File,
+}
+
+impl VolumeLock for DirectoryLock {}
+
+/// Takes the lock, or says who has it.
+pub(super) fn take(directory: &Directory) -> Result<DirectoryLock, NvmeError> {
+    let fail = |error| NvmeError::from_io("lock directory", directory.path_of(LOCK_NAME), 0, error);
+    let file = directory
+        .open_entry(LOCK_NAME, OFlags::RDWR | OFlags::CREATE)
+        .map_err(fail)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(NvmeError::Locked {
+                path: directory.location(),
+                holder_pid: read_pid(&file),
+            });
+        }
+        Err(TryLockError::Error(error)) => return Err(fail(error)),
+    }
+    // The process id is for messages only, and on a full disk it can't be written.
+    let _ = write_pid(&file);
+    Ok(DirectoryLock { _file: file })
+}
+
+fn write_pid(file: &File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.write_all_at(std::process::id().to_string().as_bytes(), 0)
+}
+
+fn read_pid(file: &File) -> Option<u32> {
+    let mut bytes = [0; PID_BYTES_MAX];
+    let len = file.read_at(&mut bytes, 0).ok()?;
+    std::str::from_utf8(bytes.get(..len)?)
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
