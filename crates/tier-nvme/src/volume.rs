@@ -9,8 +9,8 @@ use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use core_view::BufferMut;
 use core_view::contract::{Failure, Transfer};
+use core_view::{BufferMut, TensorStorage};
 
 use crate::NvmeError;
 
@@ -206,4 +206,65 @@ pub trait VolumeFile: fmt::Debug + Send + Sync + 'static {
     fn read_blocking(&self, offset_bytes: u64, target: BufferMut) -> Result<BufferMut, Failure> {
         self.read(offset_bytes, target).wait()
     }
+
+    /// The bytes from `offset_bytes` on, of any alignment, to share and to read: a map of the file where
+    /// the volume has one, else a copy.
+    ///
+    /// # Safety
+    /// Nobody may write to these bytes, or make the file shorter, while any view of them lives: views
+    /// hand out `&[u8]`, which must not change. Removing the file is fine.
+    ///
+    /// # Errors
+    /// [`NvmeError::Invalid`] if the file does not have these bytes; [`NvmeError::Io`] and
+    /// [`NvmeError::Transfer`] if they can't be had.
+    unsafe fn map(&self, offset_bytes: u64, len_bytes: usize) -> Result<TensorStorage, NvmeError> {
+        check_map_range(self, offset_bytes, len_bytes)?;
+        copy_range(self, offset_bytes, len_bytes)
+    }
+}
+
+/// Refuses a range that the file does not have.
+pub(crate) fn check_map_range(
+    file: &(impl VolumeFile + ?Sized),
+    offset_bytes: u64,
+    len_bytes: usize,
+) -> Result<(), NvmeError> {
+    let end = offset_bytes.checked_add(len_bytes as u64);
+    let file_bytes = file.len_bytes()?;
+    if end.is_none_or(|end| end > file_bytes) {
+        return Err(NvmeError::Invalid {
+            field: "map",
+            reason: format!(
+                "{len_bytes} bytes at offset {offset_bytes} are not within the {file_bytes} bytes of {}",
+                file.name()
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// Reads what covers a range, and gives the range of it.
+fn copy_range(
+    file: &(impl VolumeFile + ?Sized),
+    offset_bytes: u64,
+    len_bytes: usize,
+) -> Result<TensorStorage, NvmeError> {
+    let invalid = |error: &dyn fmt::Display| NvmeError::Invalid {
+        field: "map",
+        reason: error.to_string(),
+    };
+    if len_bytes == 0 {
+        return Ok(TensorStorage::from(BufferMut::from_vec(Vec::new())));
+    }
+    let Alignment {
+        memory_bytes,
+        offset_bytes: unit,
+    } = file.alignment();
+    let skipped = (offset_bytes % unit as u64) as usize;
+    let covered = (skipped + len_bytes).next_multiple_of(unit);
+    let target = BufferMut::zeroed(covered, memory_bytes).map_err(|error| invalid(&error))?;
+    let target = file.read_blocking(offset_bytes - skipped as u64, target)?;
+    TensorStorage::from(target)
+        .view(skipped, len_bytes)
+        .map_err(|error| invalid(&error))
 }

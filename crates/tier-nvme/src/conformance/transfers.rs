@@ -17,7 +17,7 @@ const ROUNDS: usize = 6;
 const THREADS: usize = 3;
 
 /// Checks that reads give what was written: many sizes, many operations outstanding at once from
-/// several threads, writes of more buffers than the kernel takes in one call, empty ones.
+/// several threads, writes of more buffers than the kernel takes in one call, empty ones, maps.
 ///
 /// # Errors
 /// The first thing that is not as it must be.
@@ -26,7 +26,8 @@ pub fn check_transfers(factory: Factory<'_>) -> Checked {
     check_from_threads(factory)?;
     check_vectored(factory)?;
     check_flood(factory)?;
-    check_empty(factory)
+    check_empty(factory)?;
+    check_map(factory)
 }
 
 fn create(factory: Factory<'_>, len_bytes: usize) -> Result<Arc<dyn VolumeFile>, NvmeError> {
@@ -184,4 +185,41 @@ fn check_empty(factory: Factory<'_>) -> Checked {
     let empty = file.write(unit, empty).wait()?;
     let empty = file.read(unit, empty).wait()?;
     ensure(empty.is_empty(), || "an empty buffer grew".into())
+}
+
+/// A map of any range shows what was written, and outlives its file.
+fn check_map(factory: Factory<'_>) -> Checked {
+    let volume = factory()?;
+    let name = FileName::new("data")?;
+    let file = volume.create(&name, REGION_BYTES as u64)?;
+    let source = pattern::filled(&*file, REGION_BYTES, &mut Sequence::new(7))?;
+    let expected = source.to_vec();
+    file.write(0, source).wait()?;
+    file.sync().wait()?;
+    let mut maps = Vec::new();
+    for range in [0..REGION_BYTES, 0..1, 4095..4097, 777..20_001, 100..100] {
+        // SAFETY: nobody writes to the file any more.
+        let map = unsafe { file.map(range.start as u64, range.len()) }?;
+        maps.push((range, map));
+    }
+    for (offset_bytes, len_bytes) in [
+        (0, REGION_BYTES + 1),
+        (REGION_BYTES as u64, 1),
+        (u64::MAX, 2),
+    ] {
+        // SAFETY: as above.
+        let error = unsafe { file.map(offset_bytes, len_bytes) }.err();
+        ensure(matches!(error, Some(NvmeError::Invalid { .. })), || {
+            format!("mapping {len_bytes} bytes at {offset_bytes} gives {error:?}")
+        })?;
+    }
+    drop(file);
+    volume.remove(&name)?;
+    drop(volume);
+    for (range, map) in maps {
+        ensure(*map.as_slice() == expected[range.clone()], || {
+            format!("a map of {range:?} shows other bytes")
+        })?;
+    }
+    Ok(())
 }

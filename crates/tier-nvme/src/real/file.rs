@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use core_view::BufferMut;
 use core_view::contract::{ContractError, ErrorKind, Failure, Transfer};
+use core_view::{BufferMut, TensorStorage};
 
+use super::map;
 use crate::engine::{Engine, OpenFile, Operation, run_attempts};
 use crate::{Alignment, FileName, NvmeError, VolumeFile};
 
@@ -185,5 +186,15 @@ impl VolumeFile for RealFile {
         let outcome = run_attempts(&mut operation, counters);
         operation.finish(outcome, counters);
         transfer.wait()
+    }
+
+    unsafe fn map(&self, offset_bytes: u64, len_bytes: usize) -> Result<TensorStorage, NvmeError> {
+        crate::volume::check_map_range(self, offset_bytes, len_bytes)?;
+        if len_bytes == 0 {
+            return Ok(TensorStorage::from(BufferMut::from_vec(Vec::new())));
+        }
+        // SAFETY: the range was checked to lie in the file; the rest is the caller's promise.
+        let mapped = unsafe { map::map(&self.file.file, offset_bytes, len_bytes) };
+        mapped.map_err(|error| NvmeError::from_io("map", &*self.file.path, 0, error))
     }
 }

@@ -4,6 +4,7 @@ mod directory;
 mod file;
 mod ladder;
 mod lock;
+mod map;
 mod options;
 mod probe;
 
