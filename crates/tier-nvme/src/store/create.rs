@@ -71,13 +71,15 @@ pub(super) fn read_superblock(
     let file = volume.open(&FileName::new(SUPERBLOCK_NAME)?)?;
     let mut found = None;
     let mut damaged = Vec::new();
+    let mut unreadable = None;
     for copy in 0..2_usize {
-        let decoded = match aligned_buffer(PAGE_BYTES) {
-            Ok(target) => match file.read_blocking((copy * PAGE_BYTES) as u64, target) {
-                Ok(page) => Superblock::decode(&page),
-                Err(_) => Err(FormatError::Damaged("it can't be read")),
-            },
-            Err(error) => return Err(error),
+        let page = file.read_blocking((copy * PAGE_BYTES) as u64, aligned_buffer(PAGE_BYTES)?);
+        let decoded = match page {
+            Ok(page) => Superblock::decode(&page),
+            Err(failure) => {
+                unreadable = Some(NvmeError::from(failure));
+                Err(FormatError::Damaged("it can't be read"))
+            }
         };
         match decoded {
             Ok(superblock) => found = found.or(Some(superblock)),
@@ -87,6 +89,9 @@ pub(super) fn read_superblock(
     let path = volume.report().location;
     if let Some(superblock) = found {
         return Ok((superblock, damaged));
+    }
+    if let Some(error) = unreadable {
+        return Err(error);
     }
     for (_, error) in &damaged {
         if let FormatError::NewerVersion(found) = error {

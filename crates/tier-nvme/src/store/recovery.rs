@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use core_view::contract::ErrorKind;
+
 use super::checkpoint::{CHECKPOINT_NAMES, UNFINISHED_SUFFIX};
 use super::create::{create, is_store, read_superblock};
 use super::index::{Index, Slot};
 use super::log::{Log, Segment, Segments, aligned_buffer, write_page};
+use super::read::read_stored;
 use super::replay::{Replay, Start};
 use super::verify::Damage;
 use super::{NvmeError, Shared, StorageConfig};
@@ -214,13 +217,12 @@ fn newest_checkpoint(
     report: &mut RecoveryReport,
 ) -> Result<Option<Checkpoint>, NvmeError> {
     let mut newest: Option<Checkpoint> = None;
+    let mut unreadable = None;
     for (file_index, name) in CHECKPOINT_NAMES.into_iter().enumerate() {
-        match read_checkpoint(volume, name, store_id)? {
+        match read_checkpoint(volume, name, store_id) {
             Ok((header, body)) => {
-                if newest
-                    .as_ref()
-                    .is_none_or(|newest| newest.header.generation < header.generation)
-                {
+                let generation = newest.as_ref().map_or(0, |newest| newest.header.generation);
+                if newest.is_none() || header.generation > generation {
                     newest = Some(Checkpoint {
                         header,
                         body,
@@ -228,38 +230,46 @@ fn newest_checkpoint(
                     });
                 }
             }
-            Err(reason) => {
+            Err(error @ NvmeError::NewerVersion { .. }) => return Err(error),
+            Err(error) => {
+                let reason = damage_reason(&error);
                 report
                     .damage
                     .push(Damage::structure("checkpoint", name.to_owned(), reason));
+                if !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) {
+                    unreadable = Some(error);
+                }
             }
         }
     }
-    Ok(newest)
+    match (newest, unreadable) {
+        // One that can't be read now is not one that is lost.
+        (None, Some(error)) => Err(error),
+        (newest, _) => Ok(newest),
+    }
 }
 
-type CheckpointParts = (CheckpointHeader, Vec<u8>);
+/// What is wrong, without what to do about it.
+pub(super) fn damage_reason(error: &NvmeError) -> String {
+    match error {
+        NvmeError::Corrupt { reason, .. } => reason.clone(),
+        error => error.to_string(),
+    }
+}
 
-/// A checkpoint's header and body, or why it can't be used.
+/// A checkpoint's header and body.
+///
+/// # Errors
+/// [`NvmeError::Corrupt`] if it is damaged, [`NvmeError::FileNotFound`], [`NvmeError::NewerVersion`], or
+/// the reason why it can't be read.
 pub(super) fn read_checkpoint(
     volume: &dyn Volume,
     name: &str,
     store_id: StoreId,
-) -> Result<Result<CheckpointParts, String>, NvmeError> {
-    let read = || -> Result<_, NvmeError> {
-        let file = volume.open(&FileName::new(name)?)?;
-        let len_bytes = file.len_bytes()? / PAGE_BYTES as u64 * PAGE_BYTES as u64;
-        if len_bytes == 0 {
-            return Ok(None);
-        }
-        let target = aligned_buffer(usize::try_from(len_bytes).unwrap_or(usize::MAX))?;
-        Ok(Some(file.read(0, target).wait()?))
-    };
-    let bytes = match read() {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => return Ok(Err("it is empty".to_owned())),
-        Err(error) => return Ok(Err(error.to_string())),
-    };
+) -> Result<(CheckpointHeader, Vec<u8>), NvmeError> {
+    let file = volume.open(&FileName::new(name)?)?;
+    let len_bytes = file.len_bytes()? / PAGE_BYTES as u64 * PAGE_BYTES as u64;
+    let bytes = read_stored(&*file, 0, len_bytes)?;
     let parsed = CheckpointHeader::decode(&bytes).and_then(|header| {
         if header.store_id != store_id {
             return Err(FormatError::Damaged("it belongs to another store"));
@@ -267,16 +277,19 @@ pub(super) fn read_checkpoint(
         let body = header.body(&bytes)?;
         Ok((header, body))
     });
-    match parsed {
-        Ok(parts) => Ok(Ok(parts)),
-        Err(FormatError::NewerVersion(found)) => Err(NvmeError::NewerVersion {
+    parsed.map_err(|error| match error {
+        FormatError::NewerVersion(found) => NvmeError::NewerVersion {
             path: volume.report().location,
             structure: "checkpoint",
             found,
             supported: VERSION,
-        }),
-        Err(error) => Ok(Err(error.reason())),
-    }
+        },
+        FormatError::Damaged(_) => NvmeError::Corrupt {
+            structure: "checkpoint",
+            location: name.to_owned(),
+            reason: error.reason(),
+        },
+    })
 }
 
 /// Segments by id, as the names of the files say.

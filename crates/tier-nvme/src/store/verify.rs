@@ -6,7 +6,7 @@ use super::checkpoint::CHECKPOINT_NAMES;
 use super::create::read_superblock;
 use super::log::{Segment, aligned_buffer};
 use super::read::{check, read_stored};
-use super::recovery::{name_of, read_checkpoint};
+use super::recovery::{damage_reason, name_of, read_checkpoint};
 use super::{NvmeError, Shared};
 use crate::VolumeFile;
 use crate::format::{BatchHeader, BatchPlace, FormatError, PAGE_BYTES, SegmentHeader};
@@ -98,10 +98,8 @@ impl Shared {
         // Under the log's lock no checkpoint is being replaced.
         let _log = self.log();
         for name in CHECKPOINT_NAMES {
-            let result = match read_checkpoint(&*self.volume, name, self.store_id) {
-                Ok(parts) => parts.map(drop),
-                Err(error) => Err(error.to_string()),
-            };
+            let result = read_checkpoint(&*self.volume, name, self.store_id);
+            let result = result.map(drop).map_err(|error| damage_reason(&error));
             report.add("checkpoint", name.to_owned(), result);
         }
     }
