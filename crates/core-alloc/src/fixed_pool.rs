@@ -103,14 +103,15 @@ impl<S: Storage> FixedPool<S> {
         let mut filled = Vec::new();
         for _ in 0..blocks {
             let block = inner.request(request)?;
-            if let Some(address) = block.address()
-                && !address.is_multiple_of(alignment_bytes as u64)
-            {
-                return Err(broken(
-                    block.storage_type(),
-                    block_bytes,
-                    format!("address {address:#x} is not a multiple of {alignment_bytes}"),
-                ));
+            let found = match block.address() {
+                _ if block.size() != block_bytes => format!("it returned {} bytes", block.size()),
+                Some(address) if !address.is_multiple_of(alignment_bytes as u64) => {
+                    format!("address {address:#x} is not a multiple of {alignment_bytes}")
+                }
+                _ => String::new(),
+            };
+            if !found.is_empty() {
+                return Err(broken(block.storage_type(), block_bytes, found));
             }
             // SAFETY: the pool never reads a block, and hands it out as uninitialised.
             filled.push(unsafe { block.assume_init() });
