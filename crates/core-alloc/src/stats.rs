@@ -30,38 +30,58 @@ pub struct Usage {
     pub failed_count: u64,
 }
 
+/// Bytes in use now, and at the most.
 #[derive(Debug, Default)]
-struct Tally {
+struct Level {
     current_bytes: AtomicU64,
     peak_bytes: AtomicU64,
+}
+
+impl Level {
+    fn raise(&self, bytes: u64) {
+        let current = self.current_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        if current > self.peak_bytes.load(Ordering::Acquire) {
+            self.peak_bytes.fetch_max(current, Ordering::AcqRel);
+        }
+    }
+
+    fn lower(&self, bytes: u64) {
+        self.current_bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    level: Level,
     total_bytes: AtomicU64,
-    current_count: AtomicU64,
     total_count: AtomicU64,
+    released_count: AtomicU64,
     failed_count: AtomicU64,
 }
 
 impl Tally {
     fn add(&self, bytes: u64) {
-        let current = self.current_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
-        self.peak_bytes.fetch_max(current, Ordering::AcqRel);
+        self.level.raise(bytes);
         self.total_bytes.fetch_add(bytes, Ordering::AcqRel);
-        self.current_count.fetch_add(1, Ordering::AcqRel);
         self.total_count.fetch_add(1, Ordering::AcqRel);
     }
 
     fn remove(&self, bytes: u64) {
-        self.current_bytes.fetch_sub(bytes, Ordering::AcqRel);
-        self.current_count.fetch_sub(1, Ordering::AcqRel);
+        self.level.lower(bytes);
+        self.released_count.fetch_add(1, Ordering::AcqRel);
     }
 
     fn usage(&self) -> Usage {
         let read = |counter: &AtomicU64| counter.load(Ordering::Acquire);
+        // In this order, so that no more is seen to be released than was handed out.
+        let released_count = read(&self.released_count);
+        let total_count = read(&self.total_count);
         Usage {
-            current_bytes: read(&self.current_bytes),
-            peak_bytes: read(&self.peak_bytes),
+            current_bytes: read(&self.level.current_bytes),
+            peak_bytes: read(&self.level.peak_bytes),
             total_bytes: read(&self.total_bytes),
-            current_count: read(&self.current_count),
-            total_count: read(&self.total_count),
+            current_count: total_count.saturating_sub(released_count),
+            total_count,
             failed_count: read(&self.failed_count),
         }
     }
@@ -69,7 +89,7 @@ impl Tally {
 
 #[derive(Debug, Default)]
 struct Book {
-    all: Tally,
+    all: Level,
     system: Tally,
     pinned: Tally,
     disk: Tally,
@@ -93,6 +113,34 @@ impl Book {
                 .unwrap_or(&self.other_devices),
         }
     }
+
+    /// The sums over all kinds; the peak is that of the sum.
+    fn all(&self) -> Usage {
+        let kinds = [
+            &self.system,
+            &self.pinned,
+            &self.disk,
+            &self.remote,
+            &self.null,
+        ];
+        let others = self.devices.iter().chain([&self.other_devices]);
+        let sum = |sum: Usage, kind: &Tally| {
+            let usage = kind.usage();
+            Usage {
+                total_bytes: sum.total_bytes + usage.total_bytes,
+                current_count: sum.current_count + usage.current_count,
+                total_count: sum.total_count + usage.total_count,
+                failed_count: sum.failed_count + usage.failed_count,
+                ..sum
+            }
+        };
+        let start = Usage {
+            current_bytes: self.all.current_bytes.load(Ordering::Acquire),
+            peak_bytes: self.all.peak_bytes.load(Ordering::Acquire),
+            ..Usage::default()
+        };
+        kinds.into_iter().chain(others).fold(start, sum)
+    }
 }
 
 /// A line in the books of a [`Stats`]; dropping it takes its bytes out of the current ones.
@@ -108,7 +156,7 @@ impl<S> Guard<S> for Entry {}
 impl Drop for Entry {
     fn drop(&mut self) {
         self.book.of(self.kind).remove(self.bytes);
-        self.book.all.remove(self.bytes);
+        self.book.all.lower(self.bytes);
     }
 }
 
@@ -142,7 +190,7 @@ impl<A> Stats<A> {
     /// The counts over all kinds. Each is exact; together they are a snapshot only while no other
     /// thread allocates.
     pub fn all(&self) -> Usage {
-        self.book.all.usage()
+        self.book.all()
     }
 
     /// The counts of one kind. Disk regions are counted together, whatever their payload, and so are
@@ -158,7 +206,7 @@ impl<A> Stats<A> {
 
     fn enter(&self, kind: StorageType, bytes: u64) -> Entry {
         self.book.of(kind).add(bytes);
-        self.book.all.add(bytes);
+        self.book.all.raise(bytes);
         Entry {
             book: Arc::clone(&self.book),
             kind,
@@ -185,10 +233,8 @@ impl<S: Storage, A: StorageAllocator<S>> StorageAllocator<Counted<S>> for Stats<
                 Ok(unsafe { storage.map(|storage| Guarded::new(storage, size, entry)) })
             }
             Err(error) => {
-                let kind = self.inner.storage_type();
-                for tally in [self.book.of(kind), &self.book.all] {
-                    tally.failed_count.fetch_add(1, Ordering::AcqRel);
-                }
+                let tally = self.book.of(self.inner.storage_type());
+                tally.failed_count.fetch_add(1, Ordering::AcqRel);
                 Err(error)
             }
         }
