@@ -32,6 +32,7 @@ pub trait StorageAllocator<S: Storage>: Send + Sync {
     /// # Errors
     /// [`StorageError::InvalidConfig`] for a size of zero or above `isize::MAX`; otherwise as
     /// [`StorageAllocator::request`].
+    #[inline]
     fn allocate_uninit(&self, size: usize) -> Result<Uninit<S>, StorageError> {
         self.request(Request::new(size)?)
     }

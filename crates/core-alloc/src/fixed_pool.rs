@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::slots::{SLOTS_MAX, SlotIndex, Slots, Stack};
+use crate::slots::{SLOTS_MAX, SlotRef, Slots, Stack};
 use crate::{
     Guard, Guarded, Request, Storage, StorageAllocator, StorageError, StorageType, Uninit,
 };
@@ -14,7 +14,7 @@ use crate::{
 pub type FixedBlock<S> = Guarded<S, FixedReturn<S>>;
 
 struct Shared<S> {
-    stack: Stack,
+    stack: Stack<S>,
     slots: Slots<S>,
     block_bytes: usize,
     blocks: usize,
@@ -35,7 +35,7 @@ impl<S> fmt::Debug for Shared<S> {
 /// The way back into a [`FixedPool`].
 pub struct FixedReturn<S: Storage> {
     shared: Arc<Shared<S>>,
-    slot: SlotIndex,
+    slot: SlotRef<S>,
 }
 
 impl<S: Storage> fmt::Debug for FixedReturn<S> {
@@ -54,8 +54,8 @@ impl<S: Storage> Guard<S> for FixedReturn<S> {
         let shared = std::ptr::from_ref(&this.shared);
         // SAFETY: the field is read once, and never dropped in place.
         let shared = ManuallyDrop::new(unsafe { shared.read() });
-        // SAFETY: the guard owns the slot, and is gone after this.
-        let returned = unsafe { shared.stack.push(&shared.slots, this.slot, storage) };
+        // SAFETY: the guard owns the slot, which is one of the pool's, and is gone after this.
+        let returned = unsafe { shared.stack.push(this.slot, storage) };
         if let Err(storage) = returned {
             let _last = ManuallyDrop::into_inner(shared);
             drop(storage);
@@ -198,7 +198,8 @@ impl<S: Storage> FixedPool<S> {
     #[inline]
     pub fn take(&self) -> Option<Uninit<FixedBlock<S>>> {
         let shared = &self.shared;
-        let (slot, storage) = shared.stack.pop(&shared.slots)?;
+        // SAFETY: all slots on the stack are those of the pool.
+        let (slot, storage) = unsafe { shared.stack.pop(&shared.slots) }?;
         // SAFETY: the block that was just taken forgot its own `Arc` when it was put on the stack.
         let shared = unsafe { Arc::from_raw(Arc::as_ptr(shared)) };
         let size = shared.block_bytes;
@@ -232,7 +233,9 @@ impl<S: Storage> FixedPool<S> {
 
 impl<S: Storage> Drop for FixedPool<S> {
     fn drop(&mut self) {
-        for (_, storage) in self.shared.stack.close(&self.shared.slots) {
+        // SAFETY: all slots on the stack are those of the pool.
+        let waiting = unsafe { self.shared.stack.close(&self.shared.slots) };
+        for (_, storage) in waiting {
             // SAFETY: a block that waits forgot its own `Arc` when it was put on the stack.
             let _hold = unsafe { Arc::from_raw(Arc::as_ptr(&self.shared)) };
             drop(storage);

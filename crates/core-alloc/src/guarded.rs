@@ -35,6 +35,7 @@ pub struct Guarded<S: Storage, G: Guard<S>> {
 
 impl<S: Storage, G: Guard<S>> Guarded<S, G> {
     /// Puts the first `size` bytes of `storage`, or all if it has fewer, under `guard`.
+    #[inline]
     pub fn new(storage: S, size: usize, guard: G) -> Self {
         let size = size.min(storage.size());
         Self {
@@ -68,6 +69,7 @@ impl<S: Storage, G: Guard<S>> Guarded<S, G> {
 }
 
 impl<S: Storage, G: Guard<S>> Drop for Guarded<S, G> {
+    #[inline]
     fn drop(&mut self) {
         // SAFETY: the value is being dropped, so that nothing uses the field after this.
         let guard = unsafe { ManuallyDrop::take(&mut self.guard) };

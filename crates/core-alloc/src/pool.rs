@@ -22,16 +22,24 @@ pub type Pooled<S> = Guarded<S, Return<S>>;
 /// The way back into a [`Pool`].
 pub struct Return<S: Storage> {
     shared: Arc<Shared<S>>,
-    seat: Option<Seat>,
-    /// The class that a block without a seat may still get one in.
-    class: Option<usize>,
-    bytes: usize,
+    place: Place<S>,
+}
+
+/// Where a block may wait.
+#[derive(Debug)]
+enum Place<S> {
+    /// On the stack of its class.
+    Seat(Seat<S>),
+    /// Nowhere yet: there was no room for another block of its class.
+    Class(u32),
+    /// Nowhere: it is larger than any class.
+    None { bytes: usize },
 }
 
 impl<S: Storage> fmt::Debug for Return<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Return")
-            .field("block_bytes", &self.bytes)
+            .field("place", &self.place)
             .finish_non_exhaustive()
     }
 }
@@ -45,20 +53,37 @@ impl<S: Storage> Guard<S> for Return<S> {
         let shared = std::ptr::from_ref(&this.shared);
         // SAFETY: the field is read once, and never dropped in place.
         let shared = ManuallyDrop::new(unsafe { shared.read() });
-        let seat = this.seat.or_else(|| shared.seat(this.class?));
+        let seat = match this.place {
+            Place::Seat(seat) => Some(seat),
+            Place::Class(class) => shared.seat(class),
+            Place::None { .. } => None,
+        };
         let storage = match seat {
             // SAFETY: the guard holds the seat, and is gone after this.
             Some(seat) => match unsafe { shared.push(seat, storage) } {
                 Ok(()) => return,
                 Err(storage) => storage,
             },
-            None => {
-                shared.released.fetch_add(1, Ordering::AcqRel);
-                storage
-            }
+            None => storage,
         };
-        let shared = ManuallyDrop::into_inner(shared);
-        shared.free(storage, seat, this.bytes);
+        Self::free(ManuallyDrop::into_inner(shared), storage, &this.place, seat);
+    }
+}
+
+impl<S: Storage> Return<S> {
+    #[cold]
+    fn free(shared: Arc<Shared<S>>, storage: S, place: &Place<S>, seat: Option<Seat<S>>) {
+        if seat.is_none() {
+            shared.released.fetch_add(1, Ordering::AcqRel);
+        }
+        let bytes = match *place {
+            Place::Seat(Seat { class, .. }) | Place::Class(class) => {
+                shared.classes.size_bytes(class)
+            }
+            Place::None { bytes } => bytes,
+        };
+        // SAFETY: the guard held the seat, and is gone after this.
+        unsafe { shared.free(storage, seat, bytes) };
     }
 }
 
@@ -76,7 +101,7 @@ pub struct PoolUsage {
     pub high_water_bytes: usize,
     /// Requests that needed the allocator inside.
     pub misses: u64,
-    /// Blocks freed when given back, because of a bound on what is kept.
+    /// Blocks freed when given back, because of a bound on what is kept or because of their size.
     pub released: u64,
     /// Waiting blocks freed by trimming, to make room for another size, or for lack of memory.
     pub evicted: u64,
@@ -190,7 +215,7 @@ impl<S: Storage, A: StorageAllocator<S>> Pool<A, S> {
     fn miss(
         &self,
         request: Request,
-        class: Option<usize>,
+        class: Option<u32>,
     ) -> Result<Uninit<Pooled<S>>, StorageError> {
         let shared = &self.shared;
         shared.misses.fetch_add(1, Ordering::AcqRel);
@@ -204,17 +229,19 @@ impl<S: Storage, A: StorageAllocator<S>> Pool<A, S> {
         self.check(&storage, block)?;
         let bytes = block.size();
         shared.charge(bytes);
-        let seat = class.and_then(|class| {
+        let seat = |class| {
             shared.seat(class).or_else(|| {
                 Shared::evict(shared, bytes);
                 shared.seat(class)
             })
-        });
+        };
+        let place = match class {
+            None => Place::None { bytes },
+            Some(class) => seat(class).map_or(Place::Class(class), Place::Seat),
+        };
         let guard = Return {
             shared: Arc::clone(shared),
-            seat,
-            class,
-            bytes,
+            place,
         };
         // SAFETY: the guard reads nothing and covers a prefix of the block.
         Ok(unsafe { storage.map(|storage| Guarded::new(storage, request.size(), guard)) })
@@ -257,9 +284,7 @@ impl<S: Storage, A: StorageAllocator<S>> StorageAllocator<Pooled<S>> for Pool<A,
         };
         let guard = Return {
             shared: Shared::take_hold(&self.shared),
-            seat: Some(seat),
-            class,
-            bytes: self.shared.classes.size_bytes(seat.class),
+            place: Place::Seat(seat),
         };
         Ok(Uninit::new(Guarded::new(storage, request.size(), guard)))
     }

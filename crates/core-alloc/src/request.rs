@@ -18,21 +18,15 @@ impl Request {
     ///
     /// # Errors
     /// [`StorageError::InvalidConfig`] if `size` is zero or above `isize::MAX`.
+    #[inline]
     pub fn new(size: usize) -> Result<Self, StorageError> {
-        let reason = match size {
-            0 => "a storage of zero bytes can't be had; ask for at least one".to_owned(),
-            1..=SIZE_MAX_BYTES => {
-                return Ok(Self {
-                    size,
-                    zero_preferred: false,
-                });
-            }
-            _ => format!("{size} bytes are more than an object can have ({SIZE_MAX_BYTES})"),
-        };
-        Err(StorageError::InvalidConfig {
-            field: "size",
-            reason,
-        })
+        match size {
+            1..=SIZE_MAX_BYTES => Ok(Self {
+                size,
+                zero_preferred: false,
+            }),
+            _ => Err(refusal(size)),
+        }
     }
 
     /// Says that the bytes will have to be zero. An allocator that has zeroed memory at no cost marks
@@ -55,13 +49,26 @@ impl Request {
     }
 
     /// The size in bytes, from one to `isize::MAX`.
+    #[inline]
     pub fn size(self) -> usize {
         self.size
     }
 
     /// Whether memory that is zero already is of use to the caller.
+    #[inline]
     pub fn prefers_zero(self) -> bool {
         self.zero_preferred
+    }
+}
+
+#[cold]
+fn refusal(size: usize) -> StorageError {
+    StorageError::InvalidConfig {
+        field: "size",
+        reason: match size {
+            0 => "a storage of zero bytes can't be had; ask for at least one".to_owned(),
+            _ => format!("{size} bytes are more than an object can have ({SIZE_MAX_BYTES})"),
+        },
     }
 }
 

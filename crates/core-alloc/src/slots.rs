@@ -1,14 +1,17 @@
 //! Lock-free stacks of values in slots that never move.
 //!
-//! A slot is named by its index. It is owned by one party at a time: by a stack while its value waits
-//! there, otherwise by whoever took it. Slots are added in segments of doubling size and freed with
-//! the whole, so that a late reader of a slot's link never touches freed memory; a tag that changes
-//! with each push and pop keeps it from acting on what it read (R. K. Treiber, "Systems programming:
-//! coping with parallelism", 1986).
+//! A slot is owned by one party at a time: by a stack while its value waits there, otherwise by
+//! whoever took it. Slots are added in segments of doubling size and freed with the whole, so that a
+//! late reader of a slot's link never touches freed memory; a tag that changes with each push and pop
+//! keeps it from acting on what it read (R. K. Treiber, "Systems programming: coping with
+//! parallelism", 1986). One slot of each stack waits in front of it, by pointer, so that taking and
+//! returning the same one in turns needs neither links nor indices.
 
 use std::cell::UnsafeCell;
+use std::fmt;
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 const FIRST_SEGMENT: u32 = 64;
@@ -24,13 +27,32 @@ const CLOSED: u32 = u32::MAX - 1;
 /// The slot is not in a stack.
 const TAKEN: u32 = u32::MAX - 2;
 
-/// The index of a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SlotIndex(u32);
+/// A slot, for its owner of the moment.
+pub(crate) struct SlotRef<T>(NonNull<Slot<T>>);
+
+impl<T> Clone for SlotRef<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for SlotRef<T> {}
+
+impl<T> fmt::Debug for SlotRef<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+// SAFETY: only the owner reaches the slot's value, and values are `Send`; the rest is atomic.
+unsafe impl<T: Send> Send for SlotRef<T> {}
+// SAFETY: a shared `SlotRef` gives no access to the value.
+unsafe impl<T: Send> Sync for SlotRef<T> {}
 
 struct Slot<T> {
     next: AtomicU32,
     class: AtomicU32,
+    index: u32,
     value: UnsafeCell<MaybeUninit<T>>,
 }
 
@@ -72,13 +94,13 @@ impl<T> Slots<T> {
         }
     }
 
-    fn slot(&self, index: SlotIndex) -> Option<&Slot<T>> {
-        let (segment, offset) = locate(index.0);
+    fn slot(&self, index: u32) -> Option<&Slot<T>> {
+        let (segment, offset) = locate(index);
         self.segments.get(segment)?.get()?.get(offset)
     }
 
     /// A slot that belongs to the caller, labelled with `class`; none if all are in use.
-    pub(crate) fn acquire(&self, class: u32) -> Option<SlotIndex> {
+    pub(crate) fn acquire(&self, class: u32) -> Option<SlotRef<T>> {
         let index = {
             let mut unused = self.unused.lock().unwrap_or_else(PoisonError::into_inner);
             match unused.returned.pop() {
@@ -92,24 +114,31 @@ impl<T> Slots<T> {
             }
         };
         let (segment, _) = locate(index);
+        let first = (FIRST_SEGMENT << segment) - FIRST_SEGMENT;
         self.segments.get(segment)?.get_or_init(|| {
-            (0..FIRST_SEGMENT << segment)
-                .map(|_| Slot {
+            (first..first + (FIRST_SEGMENT << segment))
+                .map(|index| Slot {
                     next: AtomicU32::new(TAKEN),
                     class: AtomicU32::new(0),
+                    index,
                     value: UnsafeCell::new(MaybeUninit::uninit()),
                 })
                 .collect()
         });
-        let index = SlotIndex(index);
-        self.slot(index)?.class.store(class, Ordering::Relaxed);
-        Some(index)
+        let slot = self.slot(index)?;
+        slot.class.store(class, Ordering::Relaxed);
+        Some(SlotRef(NonNull::from(slot)))
     }
 
-    /// Takes back an empty slot that the caller owned.
-    pub(crate) fn release(&self, index: SlotIndex) {
+    /// Takes back an empty slot.
+    ///
+    /// # Safety
+    /// The slot is one of these, and the caller owned it.
+    pub(crate) unsafe fn release(&self, slot: SlotRef<T>) {
+        // SAFETY: slots live as long as `self`.
+        let index = unsafe { slot.0.as_ref() }.index;
         let mut unused = self.unused.lock().unwrap_or_else(PoisonError::into_inner);
-        unused.returned.push(index.0);
+        unused.returned.push(index);
     }
 
     /// How many values wait in stacks, by class: exact while nobody pushes or pops.
@@ -124,7 +153,9 @@ impl<T> Slots<T> {
 
 /// A stack of slots. A closed one accepts nothing more.
 #[repr(align(128))]
-pub(crate) struct Stack {
+pub(crate) struct Stack<T> {
+    /// The slot in front, or null, or [`closed`].
+    front: AtomicPtr<Slot<T>>,
     /// Tag in the upper half, index of the top in the lower.
     head: AtomicU64,
 }
@@ -137,9 +168,16 @@ fn unpack(head: u64) -> (u32, u32) {
     ((head >> 32) as u32, head as u32)
 }
 
-impl Stack {
+/// Stands in front of a closed stack; no slot has this address.
+#[inline]
+fn closed<T>() -> *mut Slot<T> {
+    std::ptr::without_provenance_mut(1)
+}
+
+impl<T> Stack<T> {
     pub(crate) fn new() -> Self {
         Self {
+            front: AtomicPtr::new(std::ptr::null_mut()),
             head: AtomicU64::new(pack(0, END)),
         }
     }
@@ -147,51 +185,88 @@ impl Stack {
     /// Puts a value on the stack; a closed stack returns it.
     ///
     /// # Safety
-    /// The caller owns the slot, it is empty, and it is given up on success.
+    /// The slot's [`Slots`] lives, and is that of all on this stack. The caller owns the slot, it is
+    /// empty, and it is given up on success.
     #[inline]
-    pub(crate) unsafe fn push<T>(
-        &self,
-        slots: &Slots<T>,
-        index: SlotIndex,
-        value: T,
-    ) -> Result<(), T> {
-        let Some(slot) = slots.slot(index) else {
-            return Err(value);
-        };
+    pub(crate) unsafe fn push(&self, place: SlotRef<T>, value: T) -> Result<(), T> {
+        // SAFETY: slots live as long as the `Slots` that they are part of.
+        let slot = unsafe { place.0.as_ref() };
         let cell = slot.value.get().cast::<T>();
         // SAFETY: the caller owns the slot, so that nobody else reaches its value.
         unsafe { cell.write(value) };
+        slot.next.store(END, Ordering::Relaxed);
+        let (empty, full) = (std::ptr::null_mut(), place.0.as_ptr());
+        let placed = self
+            .front
+            .compare_exchange(empty, full, Ordering::AcqRel, Ordering::Relaxed);
+        if placed.is_ok() || self.push_behind(slot) {
+            return Ok(());
+        }
+        // SAFETY: the slot is still the caller's, and was filled above.
+        Err(unsafe { Self::take(slot) })
+    }
+
+    /// Links a filled slot in; says whether the stack is open.
+    fn push_behind(&self, slot: &Slot<T>) -> bool {
         let mut head = self.head.load(Ordering::Acquire);
         loop {
             let (tag, top) = unpack(head);
             if top == CLOSED {
-                slot.next.store(TAKEN, Ordering::Relaxed);
-                // SAFETY: written above, and not read since.
-                return Err(unsafe { cell.read() });
+                return false;
             }
             slot.next.store(top, Ordering::Relaxed);
-            let new = pack(tag.wrapping_add(1), index.0);
+            let new = pack(tag.wrapping_add(1), slot.index);
             match self
                 .head
                 .compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Acquire)
             {
-                Ok(_) => return Ok(()),
+                Ok(_) => return true,
                 Err(current) => head = current,
             }
         }
     }
 
-    /// Takes the latest value, and with it the slot.
+    /// Takes a value, and with it the slot.
+    ///
+    /// # Safety
+    /// All slots that were pushed are some of `slots`.
     #[inline]
-    pub(crate) fn pop<T>(&self, slots: &Slots<T>) -> Option<(SlotIndex, T)> {
+    pub(crate) unsafe fn pop(&self, slots: &Slots<T>) -> Option<(SlotRef<T>, T)> {
+        loop {
+            let front = self.front.load(Ordering::Relaxed);
+            if let Some(place) = NonNull::new(front)
+                && front != closed()
+            {
+                let (full, empty) = (front, std::ptr::null_mut());
+                let taken =
+                    self.front
+                        .compare_exchange(full, empty, Ordering::AcqRel, Ordering::Relaxed);
+                if taken.is_ok() {
+                    // SAFETY: slots live as long as the `Slots` that they are part of.
+                    let slot = unsafe { place.as_ref() };
+                    // SAFETY: the exchange made the slot this caller's alone; a slot in front is full.
+                    return Some((SlotRef(place), unsafe { Self::take(slot) }));
+                }
+            }
+            if let Some(found) = self.pop_behind(slots) {
+                return Some(found);
+            }
+            // What came to the front in the meantime is not to be missed.
+            let front = self.front.load(Ordering::Relaxed);
+            if front.is_null() || front == closed() {
+                return None;
+            }
+        }
+    }
+
+    fn pop_behind(&self, slots: &Slots<T>) -> Option<(SlotRef<T>, T)> {
         let mut head = self.head.load(Ordering::Acquire);
         loop {
             let (tag, top) = unpack(head);
             if top == END || top == CLOSED {
                 return None;
             }
-            let index = SlotIndex(top);
-            let slot = slots.slot(index)?;
+            let slot = slots.slot(top)?;
             // Possibly out of date, or another stack's: the tag makes the exchange fail then.
             let next = slot.next.load(Ordering::Relaxed);
             let new = pack(tag.wrapping_add(1), next);
@@ -199,9 +274,12 @@ impl Stack {
                 .head
                 .compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Acquire)
             {
-                // SAFETY: the exchange took the slot off the stack, so that it is this caller's alone,
-                // and each slot on a stack holds a value.
-                Ok(_) => return Some((index, unsafe { Self::take(slot) })),
+                Ok(_) => {
+                    let place = SlotRef(NonNull::from(slot));
+                    // SAFETY: the exchange took the slot off the stack, so that it is this caller's
+                    // alone, and each slot on a stack holds a value.
+                    return Some((place, unsafe { Self::take(slot) }));
+                }
                 Err(current) => head = current,
             }
         }
@@ -210,7 +288,7 @@ impl Stack {
     /// # Safety
     /// The caller owns the slot, and it holds a value.
     #[inline]
-    unsafe fn take<T>(slot: &Slot<T>) -> T {
+    unsafe fn take(slot: &Slot<T>) -> T {
         slot.next.store(TAKEN, Ordering::Relaxed);
         let cell = slot.value.get().cast::<T>();
         // SAFETY: the caller's promise.
@@ -218,17 +296,29 @@ impl Stack {
     }
 
     /// Closes the stack for good and takes all that was on it.
-    pub(crate) fn close<T>(&self, slots: &Slots<T>) -> Vec<(SlotIndex, T)> {
-        let (_, mut top) = unpack(self.head.swap(pack(0, CLOSED), Ordering::AcqRel));
+    ///
+    /// # Safety
+    /// All slots that were pushed are some of `slots`.
+    pub(crate) unsafe fn close(&self, slots: &Slots<T>) -> Vec<(SlotRef<T>, T)> {
         let mut taken = Vec::new();
+        let front = self.front.swap(closed(), Ordering::AcqRel);
+        if let Some(place) = NonNull::new(front)
+            && front != closed()
+        {
+            // SAFETY: slots live as long as the `Slots` that they are part of.
+            let slot = unsafe { place.as_ref() };
+            // SAFETY: the swap took the slot from the front; a slot there holds a value.
+            taken.push((SlotRef(place), unsafe { Self::take(slot) }));
+        }
+        let (_, mut top) = unpack(self.head.swap(pack(0, CLOSED), Ordering::AcqRel));
         while top != END && top != CLOSED {
-            let index = SlotIndex(top);
-            let Some(slot) = slots.slot(index) else {
+            let Some(slot) = slots.slot(top) else {
                 break;
             };
             top = slot.next.load(Ordering::Relaxed);
+            let place = SlotRef(NonNull::from(slot));
             // SAFETY: the swap took the whole chain off the stack; each slot on it holds a value.
-            taken.push((index, unsafe { Self::take(slot) }));
+            taken.push((place, unsafe { Self::take(slot) }));
         }
         taken
     }

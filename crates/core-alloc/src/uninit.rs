@@ -24,6 +24,7 @@ pub struct Uninit<S: Storage> {
 
 impl<S: Storage> Uninit<S> {
     /// Wraps a storage whose contents are unspecified.
+    #[inline]
     pub fn new(storage: S) -> Self {
         Self {
             storage,

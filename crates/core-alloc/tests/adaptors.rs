@@ -10,8 +10,6 @@ use core_alloc::{
 use proptest::prelude::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
-
     /// Counts equal a model, with failures from above and below in between.
     #[test]
     fn stats_equal_a_model(

@@ -1,24 +1,14 @@
 //! The conformance suite over every allocator, and over stacks of adaptors.
 #![cfg(feature = "testing")]
 
+mod sanitizer;
+
 use core_alloc::conformance::{Report, Spec, Violation, outlive, run};
 use core_alloc::{
     Alignment, Fallback, Fault, FixedPool, HugePageAllocator, Limit, MmapAllocator,
     NullDeviceAllocator, OnOom, Pages, Pool, PoolConfig, Stats, StorageAllocator, StorageError,
     StorageMemset, SystemAllocator, Trace, Verdict, split_slab,
 };
-
-/// Asked by AddressSanitizer, which would otherwise end the process at a size that can't be had.
-#[unsafe(no_mangle)]
-extern "C" fn __asan_default_options() -> *const std::ffi::c_char {
-    c"allocator_may_return_null=1".as_ptr()
-}
-
-/// The same question of ThreadSanitizer.
-#[unsafe(no_mangle)]
-extern "C" fn __tsan_default_options() -> *const std::ffi::c_char {
-    c"allocator_may_return_null=1".as_ptr()
-}
 
 fn spec() -> Spec {
     Spec::default().with_churn(3, 150)

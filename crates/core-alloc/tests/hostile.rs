@@ -1,22 +1,12 @@
 //! Sizes and settings that nobody means well with, and allocators that fail at random.
 
+mod sanitizer;
+
 use core_alloc::{
     AddressableStorage, Alignment, Fault, HugePageAllocator, Limit, MmapAllocator, OnOom, Pages,
     Pool, PoolConfig, Request, Stats, Storage, StorageAllocator, StorageError, SystemAllocator,
     SystemStorage, Trace, Verdict, split_slab,
 };
-
-/// Asked by AddressSanitizer, which would otherwise end the process at a size that can't be had.
-#[unsafe(no_mangle)]
-extern "C" fn __asan_default_options() -> *const std::ffi::c_char {
-    c"allocator_may_return_null=1".as_ptr()
-}
-
-/// The same question of ThreadSanitizer.
-#[unsafe(no_mangle)]
-extern "C" fn __tsan_default_options() -> *const std::ffi::c_char {
-    c"allocator_may_return_null=1".as_ptr()
-}
 
 const ISIZE_MAX: usize = isize::MAX as usize;
 

@@ -73,8 +73,6 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
-
     #[test]
     fn a_pool_without_pressure_equals_its_model(steps in steps()) {
         let stats = Stats::new(SystemAllocator);

@@ -6,20 +6,28 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::config::PoolConfig;
 use super::size_class::SizeClasses;
-use crate::slots::{SlotIndex, Slots, Stack};
+use crate::slots::{SlotRef, Slots, Stack};
 use crate::{Storage, StorageError};
 
 /// A block's right to be kept: a slot, charged to the bytes that the pool retains.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Seat {
-    pub(super) slot: SlotIndex,
-    pub(super) class: usize,
+#[derive(Debug)]
+pub(super) struct Seat<S> {
+    slot: SlotRef<S>,
+    pub(super) class: u32,
 }
+
+impl<S> Clone for Seat<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Seat<S> {}
 
 /// Blocks by size class, and the accounts.
 pub(super) struct Shared<S> {
     pub(super) classes: SizeClasses,
-    stacks: Box<[Stack]>,
+    stacks: Box<[Stack<S>]>,
     slots: Slots<S>,
     retained_max_bytes: usize,
     /// Sizes of blocks with a seat, in use or not.
@@ -44,7 +52,7 @@ impl<S> fmt::Debug for Shared<S> {
 /// Takes a freed block off the accounts, also if freeing it unwound.
 struct Settle<'a, S> {
     shared: &'a Shared<S>,
-    seat: Option<Seat>,
+    seat: Option<Seat<S>>,
     bytes: usize,
 }
 
@@ -54,7 +62,8 @@ impl<S> Drop for Settle<'_, S> {
             .held_bytes
             .fetch_sub(self.bytes, Ordering::AcqRel);
         if let Some(seat) = self.seat {
-            self.shared.give_up(seat);
+            // SAFETY: the block's seat, which nothing uses after this.
+            unsafe { self.shared.give_up(seat) };
         }
     }
 }
@@ -80,8 +89,10 @@ impl<S> Shared<S> {
     }
 
     #[inline]
-    pub(super) fn pop(&self, class: usize) -> Option<(Seat, S)> {
-        let (slot, storage) = self.stacks.get(class)?.pop(&self.slots)?;
+    pub(super) fn pop(&self, class: u32) -> Option<(Seat<S>, S)> {
+        let stack = self.stacks.get(class as usize)?;
+        // SAFETY: the slots of all stacks here are those of `self.slots`.
+        let (slot, storage) = unsafe { stack.pop(&self.slots) }?;
         Some((Seat { slot, class }, storage))
     }
 
@@ -90,16 +101,16 @@ impl<S> Shared<S> {
     /// # Safety
     /// The caller holds the seat, and gives it up on success.
     #[inline]
-    pub(super) unsafe fn push(&self, seat: Seat, storage: S) -> Result<(), S> {
-        match self.stacks.get(seat.class) {
-            // SAFETY: the caller holds the seat, which owns the slot.
-            Some(stack) => unsafe { stack.push(&self.slots, seat.slot, storage) },
+    pub(super) unsafe fn push(&self, seat: Seat<S>, storage: S) -> Result<(), S> {
+        match self.stacks.get(seat.class as usize) {
+            // SAFETY: the caller holds the seat, which owns the slot; it is one of `self.slots`.
+            Some(stack) => unsafe { stack.push(seat.slot, storage) },
             None => Err(storage),
         }
     }
 
     /// A seat for a block of a class, if there is room among what the pool retains.
-    pub(super) fn seat(&self, class: usize) -> Option<Seat> {
+    pub(super) fn seat(&self, class: u32) -> Option<Seat<S>> {
         let bytes = self.classes.size_bytes(class);
         self.retained_bytes
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |retained| {
@@ -108,18 +119,21 @@ impl<S> Shared<S> {
                     .filter(|&sum| sum <= self.retained_max_bytes)
             })
             .ok()?;
-        let slot = u32::try_from(class)
-            .ok()
-            .and_then(|label| self.slots.acquire(label));
+        let slot = self.slots.acquire(class);
         if slot.is_none() {
             self.retained_bytes.fetch_sub(bytes, Ordering::AcqRel);
         }
         Some(Seat { slot: slot?, class })
     }
 
-    pub(super) fn give_up(&self, seat: Seat) {
+    /// Takes a seat back.
+    ///
+    /// # Safety
+    /// The caller held the seat, which is one of this pool, and its slot is empty.
+    unsafe fn give_up(&self, seat: Seat<S>) {
         let bytes = self.classes.size_bytes(seat.class);
-        self.slots.release(seat.slot);
+        // SAFETY: the seat owned the slot, and gives it up here.
+        unsafe { self.slots.release(seat.slot) };
         self.retained_bytes.fetch_sub(bytes, Ordering::AcqRel);
     }
 
@@ -130,7 +144,10 @@ impl<S> Shared<S> {
     }
 
     /// Gives a block back to where it came from.
-    pub(super) fn free(&self, storage: S, seat: Option<Seat>, bytes: usize) {
+    ///
+    /// # Safety
+    /// The caller holds the seat, if there is one, and gives it up.
+    pub(super) unsafe fn free(&self, storage: S, seat: Option<Seat<S>>, bytes: usize) {
         let _settle = Settle {
             shared: self,
             seat,
@@ -156,7 +173,7 @@ impl<S> Shared<S> {
     pub(super) fn idle(&self) -> (usize, usize) {
         let (mut bytes, mut blocks) = (0usize, 0);
         self.slots.waiting(|class| {
-            bytes += self.classes.size_bytes(class as usize);
+            bytes += self.classes.size_bytes(class);
             blocks += 1;
         });
         (bytes, blocks)
@@ -178,7 +195,8 @@ impl<S: Storage> Shared<S> {
                 let hold = Self::take_hold(this);
                 freed += this.classes.size_bytes(class);
                 this.evicted.fetch_add(1, Ordering::AcqRel);
-                this.free(storage, Some(seat), this.classes.size_bytes(class));
+                // SAFETY: the seat came off the stack with the storage.
+                unsafe { this.free(storage, Some(seat), this.classes.size_bytes(class)) };
                 drop(hold);
             }
         }
@@ -187,11 +205,14 @@ impl<S: Storage> Shared<S> {
 
     /// Closes the pool: what waits is freed, what is in use will be when it is given back.
     pub(super) fn close(this: &Arc<Self>) {
-        for (class, stack) in this.stacks.iter().enumerate() {
-            for (slot, storage) in stack.close(&this.slots) {
+        for (class, stack) in (0..).zip(&this.stacks) {
+            // SAFETY: the slots of all stacks here are those of `this.slots`.
+            let waiting = unsafe { stack.close(&this.slots) };
+            for (slot, storage) in waiting {
                 let hold = Self::take_hold(this);
                 let seat = Seat { slot, class };
-                this.free(storage, Some(seat), this.classes.size_bytes(class));
+                // SAFETY: the seat came off the stack with the storage.
+                unsafe { this.free(storage, Some(seat), this.classes.size_bytes(class)) };
                 drop(hold);
             }
         }

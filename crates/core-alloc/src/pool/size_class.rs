@@ -27,15 +27,15 @@ impl SizeClasses {
     }
 
     /// How many classes there are.
-    pub(crate) fn count(self) -> usize {
-        self.count
+    pub(crate) fn count(self) -> u32 {
+        self.count as u32
     }
 
     /// The smallest class that `size` (not zero) fits in; none if it is too large for all.
     #[inline]
-    pub(crate) fn of(self, size: usize) -> Option<usize> {
+    pub(crate) fn of(self, size: usize) -> Option<u32> {
         let class = self.index(size);
-        (class < self.count).then_some(class)
+        (class < self.count).then_some(class as u32)
     }
 
     #[inline]
@@ -52,7 +52,8 @@ impl SizeClasses {
 
     /// The size of a class in bytes.
     #[inline]
-    pub(crate) fn size_bytes(self, class: usize) -> usize {
+    pub(crate) fn size_bytes(self, class: u32) -> usize {
+        let class = class as usize;
         let granules = match class.checked_sub(STEPS) {
             None => class + 1,
             Some(above) => (STEPS + above % STEPS + 1) << (above / STEPS),
@@ -67,8 +68,6 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
-
         #[test]
         fn waste_is_at_most_an_eighth(shift in 0u32..22, size in 1usize..1 << 46) {
             let granule = 1usize << shift;

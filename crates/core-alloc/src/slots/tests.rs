@@ -19,40 +19,49 @@ fn every_index_has_its_own_place() {
 }
 
 #[test]
-fn last_in_first_out() {
+fn one_waits_in_front_and_the_others_last_in_first_out() {
     let (slots, stack) = (Slots::new(3), Stack::new());
-    for value in ["first", "second", "third"] {
+    for value in ["front", "first", "second"] {
         let slot = slots.acquire(0).unwrap();
         // SAFETY: the slot was just acquired.
-        unsafe { stack.push(&slots, slot, value) }.unwrap();
+        unsafe { stack.push(slot, value) }.unwrap();
     }
     assert!(slots.acquire(0).is_none(), "the bound on slots holds");
-    let order: Vec<_> = std::iter::from_fn(|| stack.pop(&slots))
+    let mut waiting = 0;
+    slots.waiting(|_| waiting += 1);
+    assert_eq!(waiting, 3);
+    // SAFETY: all slots are those of `slots`.
+    let order: Vec<_> = std::iter::from_fn(|| unsafe { stack.pop(&slots) })
         .map(|(slot, value)| {
-            slots.release(slot);
+            // SAFETY: the slot was just popped.
+            unsafe { slots.release(slot) };
             value
         })
         .collect();
-    assert_eq!(order, ["third", "second", "first"]);
+    assert_eq!(order, ["front", "second", "first"]);
+    slots.waiting(|_| waiting += 1);
+    assert_eq!(waiting, 3, "none waits any more");
     assert!(slots.acquire(0).is_some(), "released slots are used again");
 }
 
 #[test]
 fn a_closed_stack_returns_what_is_pushed() {
     let (slots, stack) = (Slots::new(8), Stack::new());
-    let first = slots.acquire(0).unwrap();
-    let second = slots.acquire(0).unwrap();
-    // SAFETY: the slot was just acquired.
-    unsafe { stack.push(&slots, first, 1) }.unwrap();
-    let taken: Vec<i32> = stack
-        .close(&slots)
-        .into_iter()
-        .map(|(_, value)| value)
-        .collect();
-    assert_eq!(taken, [1]);
-    // SAFETY: the slot was acquired above and never given up.
-    assert_eq!(unsafe { stack.push(&slots, second, 2) }, Err(2));
-    assert!(stack.pop(&slots).is_none());
+    for value in 1..=3 {
+        let slot = slots.acquire(0).unwrap();
+        // SAFETY: the slot was just acquired.
+        unsafe { stack.push(slot, value) }.unwrap();
+    }
+    // SAFETY: all slots are those of `slots`.
+    let taken = unsafe { stack.close(&slots) };
+    let values: Vec<i32> = taken.iter().map(|(_, value)| *value).collect();
+    assert_eq!(values, [1, 3, 2]);
+    // SAFETY: the slot was taken above.
+    assert_eq!(unsafe { stack.push(taken[0].0, 4) }, Err(4));
+    // SAFETY: all slots are those of `slots`.
+    assert!(unsafe { stack.pop(&slots) }.is_none());
+    // SAFETY: all slots are those of `slots`.
+    assert!(unsafe { stack.close(&slots) }.is_empty());
 }
 
 /// Values that more than one thread holds at a time would trip the flag in them.
@@ -65,27 +74,30 @@ fn no_value_is_in_two_hands() {
     for _ in 0..3 {
         let slot = slots.acquire(0).unwrap();
         // SAFETY: the slot was just acquired.
-        assert!(unsafe { stack.push(&slots, slot, Arc::new(AtomicUsize::new(0))) }.is_ok());
+        assert!(unsafe { stack.push(slot, Arc::new(AtomicUsize::new(0))) }.is_ok());
     }
-    let misses = AtomicUsize::new(0);
+    let hands = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 for _ in 0..ROUNDS {
-                    let Some((slot, value)) = stack.pop(&slots) else {
-                        misses.fetch_add(1, Ordering::Relaxed);
+                    // SAFETY: all slots are those of `slots`.
+                    let Some((slot, value)) = (unsafe { stack.pop(&slots) }) else {
                         std::thread::yield_now();
                         continue;
                     };
+                    hands.fetch_add(1, Ordering::Relaxed);
                     assert_eq!(value.swap(1, Ordering::AcqRel), 0);
                     assert_eq!(value.swap(0, Ordering::AcqRel), 1);
                     // SAFETY: the slot was just popped.
-                    assert!(unsafe { stack.push(&slots, slot, value) }.is_ok());
+                    assert!(unsafe { stack.push(slot, value) }.is_ok());
                 }
             });
         }
     });
-    let left = stack.close(&slots);
+    assert!(hands.into_inner() > ROUNDS);
+    // SAFETY: all slots are those of `slots`.
+    let left = unsafe { stack.close(&slots) };
     let addresses: HashSet<_> = left.iter().map(|(_, value)| Arc::as_ptr(value)).collect();
     assert_eq!((left.len(), addresses.len()), (3, 3));
 }
