@@ -13,7 +13,7 @@ use crate::command::{Invocation, Shell};
 use crate::error::Error;
 use crate::feature_sets;
 use crate::test_counts::Counts;
-use crate::workspace::{Package, Workspace};
+use crate::workspace::{Package, TargetKind, Workspace};
 
 /// A configuration in which the suites can run.
 struct Configuration {
@@ -130,12 +130,16 @@ fn test(shell: &Shell, configuration: &Configuration, package: &Package) -> Resu
         .args([
             "test",
             "--no-fail-fast",
-            "--lib",
             "--bins",
             "--tests",
             "-p",
             &package.name,
         ])
+        .args(
+            package
+                .has_target(TargetKind::Library, None)
+                .then_some("--lib"),
+        )
         .args(feature_sets::arguments([package], feature_sets::run))
         .env_default("STEPWELL_SEEDS", "100")
         .env_default("STEPWELL_KILLS", "5");
