@@ -16,6 +16,9 @@ use core_view::contract::{
 };
 
 fn verdict(run: impl FnOnce()) -> Option<String> {
+    // One report at a time: the library that prints them is not known to sanitizers.
+    static REPORTING: Mutex<()> = Mutex::new(());
+    let _alone = REPORTING.lock().unwrap();
     let panic = catch_unwind(AssertUnwindSafe(run)).err()?;
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()))

@@ -78,22 +78,27 @@ impl StoreSuite {
         else {
             return;
         };
-        let len = 4096.min(capabilities.payload_bytes_max);
+        let max = capabilities.payload_bytes_max;
+        let len = usize::try_from(capacity / 64).unwrap_or(max).clamp(1, max);
         let mut stored = Vec::new();
-        let most = 2 * capacity / len as u64 + 256;
+        // What fails by chance fails so often in a row only when the store is full.
+        const REFUSALS: u64 = 24;
         let mut refused = 0;
-        for key in 0..most {
+        for key in 0..2 * capacity / len as u64 + 10 * REFUSALS {
             let what = "fill the store";
             match self.try_put(what, self.put(u128::from(key), key, b"", len)) {
-                Some(()) => stored.push(key),
+                Some(()) => {
+                    stored.push(key);
+                    refused = 0;
+                }
                 None => refused += 1,
             }
-            if refused > 64 {
+            if refused >= REFUSALS {
                 break;
             }
         }
         assert!(
-            refused > 64,
+            refused >= REFUSALS,
             "a store with a bound of {capacity} bytes is never full"
         );
         for &key in &stored {
