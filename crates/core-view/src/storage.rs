@@ -151,12 +151,10 @@ impl TensorStorage {
     /// [`ViewError::OutOfBounds`] if the range does not lie inside this view.
     #[inline]
     pub fn view(&self, offset: usize, len: usize) -> Result<Self, ViewError> {
-        if offset > self.len || len > self.len - offset {
-            return Err(ViewError::OutOfBounds {
-                offset_bytes: offset,
-                len_bytes: len,
-                size_bytes: self.len,
-            });
+        // Counting the holder is most of the work and waits for all that comes before it, so it comes first.
+        let owner = Arc::clone(&self.owner);
+        if offset.checked_add(len).is_none_or(|end| end > self.len) {
+            return Err(self.out_of_bounds(offset, len));
         }
         // SAFETY: `offset` is at most the length, so the result is inside the view or one past its end.
         let pointer = unsafe { self.pointer.add(offset) };
@@ -164,8 +162,18 @@ impl TensorStorage {
             pointer,
             len,
             offset: self.offset + offset,
-            owner: Arc::clone(&self.owner),
+            owner,
         })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn out_of_bounds(&self, offset: usize, len: usize) -> ViewError {
+        ViewError::OutOfBounds {
+            offset_bytes: offset,
+            len_bytes: len,
+            size_bytes: self.len,
+        }
     }
 
     /// Whether this is the only holder of the memory at this moment.

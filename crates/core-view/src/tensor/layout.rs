@@ -75,6 +75,17 @@ impl Layout {
         }
     }
 
+    /// A copy. As a whole it would be copied by a call to `memcpy`, which its size just demands; the
+    /// arrays alone are copied in place, and the masked rank keeps the compiler from joining them.
+    #[inline(always)]
+    pub(super) fn duplicate(&self) -> Self {
+        Self {
+            dims: self.dims,
+            strides: self.strides,
+            rank: self.rank % 16,
+        }
+    }
+
     #[inline]
     pub(super) fn rank(&self) -> usize {
         usize::from(self.rank)

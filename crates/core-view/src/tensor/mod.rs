@@ -34,13 +34,24 @@ use layout::Layout;
 /// assert_eq!(tensor.reshape(&[3, 2])?.get::<f32>(&[2, 0])?, 5.0);
 /// # Ok::<(), core_view::ViewError>(())
 /// ```
-#[derive(Clone)]
 pub struct Tensor {
     storage: TensorStorage,
     layout: Layout,
     /// Index in the storage of the first element; meaningless if there is none.
     offset: usize,
     dtype: DType,
+}
+
+impl Clone for Tensor {
+    #[inline]
+    fn clone(&self) -> Self {
+        Self {
+            storage: self.storage.clone(),
+            layout: self.layout.duplicate(),
+            offset: self.offset,
+            dtype: self.dtype,
+        }
+    }
 }
 
 const _: () = {

@@ -18,13 +18,33 @@ impl Tensor {
         })
     }
 
-    /// Moves the first element to `position` of a dimension.
+    /// A clone whose dimension `dim` has another length and stride and starts at `first`.
     ///
-    /// Of a tensor without elements the place of the first one is meaningless, and wrapping is harmless.
-    #[inline]
-    fn advance(&mut self, dim: usize, position: usize) {
-        let distance = self.layout.strides[dim].wrapping_mul(position as isize);
-        self.offset = self.offset.wrapping_add_signed(distance);
+    /// Moving a tensor costs as much as all else here. Out of line, and with nothing but the tensor as its
+    /// result, the clone is changed in the very place where the caller wants it.
+    #[inline(never)]
+    fn with_dim(&self, dim: usize, len: usize, stride: isize, first: usize) -> Self {
+        // Of a tensor without elements the place of the first one is meaningless, and wrapping is harmless.
+        let distance = self.layout.strides[dim % RANK_MAX].wrapping_mul(first as isize);
+        let mut view = self.clone();
+        view.layout.dims[dim % RANK_MAX] = len;
+        view.layout.strides[dim % RANK_MAX] = stride;
+        view.offset = self.offset.wrapping_add_signed(distance);
+        view
+    }
+
+    /// A clone with two dimensions swapped; out of line as [`Tensor::with_dim`].
+    #[inline(never)]
+    fn with_swapped(&self, dim: usize, other: usize) -> Self {
+        let (dim, other) = (dim % RANK_MAX, other % RANK_MAX);
+        let lengths = (self.layout.dims[dim], self.layout.dims[other]);
+        let strides = (self.layout.strides[dim], self.layout.strides[other]);
+        let mut view = self.clone();
+        view.layout.dims[dim] = lengths.1;
+        view.layout.dims[other] = lengths.0;
+        view.layout.strides[dim] = strides.1;
+        view.layout.strides[other] = strides.0;
+        view
     }
 
     /// `len` elements of a dimension from `start` on.
@@ -43,10 +63,8 @@ impl Tensor {
                 len: dim_len,
             });
         }
-        let mut view = self.clone();
-        view.layout.dims[dim] = len;
-        view.advance(dim, start);
-        Ok(view)
+        let stride = self.layout.strides[dim];
+        Ok(self.with_dim(dim, len, stride, start))
     }
 
     /// Every `step`-th element of a range of a dimension; a negative step goes from the range's last
@@ -92,14 +110,14 @@ impl Tensor {
                 len: dim_len,
             });
         }
-        let mut view = self.clone();
-        view.layout.dims[dim] = (end - start).div_ceil(step.unsigned_abs());
-        if start < end {
-            view.advance(dim, if step > 0 { start } else { end - 1 });
-        }
+        let len = (end - start).div_ceil(step.unsigned_abs());
+        let first = match step > 0 {
+            true => start,
+            false => end.saturating_sub(1),
+        };
         // A step that overflows is larger than the dimension, so that at most one element is left.
-        view.layout.strides[dim] = view.layout.strides[dim].wrapping_mul(step);
-        Ok(view)
+        let stride = self.layout.strides[dim].wrapping_mul(step);
+        Ok(self.with_dim(dim, len, stride, first))
     }
 
     /// A dimension in reverse order.
@@ -176,10 +194,7 @@ impl Tensor {
     pub fn transpose(&self, dim: usize, other: usize) -> Result<Self, ViewError> {
         self.require_dim(dim)?;
         self.require_dim(other)?;
-        let mut view = self.clone();
-        view.layout.dims.swap(dim, other);
-        view.layout.strides.swap(dim, other);
-        Ok(view)
+        Ok(self.with_swapped(dim, other))
     }
 
     /// With the dimensions in another order: dimension `i` is the former `dims[i]`.
