@@ -1,1 +1,66 @@
 //! Content-addressed, deduplicated, compressed model weights.
+//!
+//! A tensor is stored once, under the root of a SHA-256 tree over its bytes, whatever names it goes by
+//! ([`WeightStore`]). A model is a manifest over tensors: it is exported byte for byte as it was
+//! imported.
+//!
+//! ```
+//! use core_view::DType;
+//! use weightstore::{HashKey, MemoryStore, WeightStore, WeightTensor};
+//!
+//! let store = MemoryStore::new();
+//! let weight = WeightTensor::new("fc.bias", DType::F32, &[2], vec![0.5_f32, -0.5])?;
+//! let hash = store.store(&weight, None)?;
+//!
+//! // The same content under another name is a use of the same tensor.
+//! let twin = WeightTensor::new("fc2.bias", DType::F32, &[2], vec![0.5_f32, -0.5])?;
+//! assert_eq!(store.store(&twin, None)?, hash);
+//! assert_eq!(store.uses(&hash.into())?.len(), 2);
+//!
+//! // Coral's hash leads to it too.
+//! let alias = HashKey::from(weight.compute_alias());
+//! assert!(store.exists(&alias)?);
+//! # Ok::<(), weightstore::WeightError>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod alias;
+mod codec;
+mod delta;
+mod error;
+mod hash;
+mod identity;
+mod memory;
+mod metadata;
+#[cfg(feature = "native")]
+mod native;
+mod parallel;
+#[cfg(feature = "native")]
+mod record;
+mod source;
+mod store;
+mod tensor;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use alias::AliasHasher;
+pub use codec::Codec;
+pub use delta::{Delta, DeltaKind};
+pub use error::WeightError;
+pub use hash::{CoralAlias, HashKey, WeightHash};
+pub use identity::{CHUNK_LEN_BYTES, Leaf, chunk_count, leaf_digest, leaf_digests, tensor_root};
+pub use memory::MemoryStore;
+pub use metadata::{DeltaStorageInfo, StorageInfo, WeightMetadata};
+#[cfg(feature = "native")]
+pub use native::{
+    Damage, DamageKind, ExportOptions, ExportReport, ImportOptions, ImportReport, ModelFile,
+    ModelInfo, ModelTensor, NativeConfig, NativeStore, OnProgress, Progress, RemovalReport,
+    SourceFile, StoreStats, VerifyReport,
+};
+pub use source::ByteSource;
+pub use store::WeightStore;
+pub use tensor::WeightTensor;
+
+#[cfg(all(doctest, feature = "native"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

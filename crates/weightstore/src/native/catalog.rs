@@ -1,0 +1,271 @@
+//! What is in the store, in memory.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::record::Key;
+use crate::{CoralAlias, HashKey, WeightError, WeightHash};
+
+/// The content of the store by its keys; built at open without reading a value.
+#[derive(Debug, Default)]
+pub(super) struct Catalog {
+    objects: BTreeMap<WeightHash, ObjectEntry>,
+    aliases: BTreeSet<(CoralAlias, WeightHash)>,
+    hints: BTreeSet<([u8; 16], WeightHash)>,
+    models: BTreeSet<Arc<str>>,
+    deltas: BTreeSet<WeightHash>,
+    references: Option<References>,
+}
+
+#[derive(Debug)]
+pub(super) struct ObjectEntry {
+    pub(super) alias: CoralAlias,
+    /// Number and digest of each use, oldest first.
+    pub(super) uses: Vec<(u64, [u8; 16])>,
+    /// Under which the tensor is found by its beginning, if it is large.
+    pub(super) hint: Option<[u8; 16]>,
+    /// How many running operations rely on the tensor.
+    pins: u32,
+}
+
+/// Who needs which tensor; read from manifests and deltas when first asked for.
+#[derive(Debug, Default)]
+pub(super) struct References {
+    by_models: HashMap<WeightHash, Vec<Arc<str>>>,
+    by_deltas: BTreeSet<(HashKey, WeightHash)>,
+    /// Models and deltas whose records can't be read: anything may be needed by them.
+    pub(super) unreadable: BTreeSet<String>,
+}
+
+impl References {
+    pub(super) fn add_model(&mut self, name: &Arc<str>, roots: &BTreeSet<WeightHash>) {
+        for root in roots {
+            self.by_models
+                .entry(*root)
+                .or_default()
+                .push(Arc::clone(name));
+        }
+    }
+
+    pub(super) fn remove_model(&mut self, name: &str) {
+        self.unreadable.remove(&unreadable_model(name));
+        self.by_models.retain(|_, models| {
+            models.retain(|model| **model != *name);
+            !models.is_empty()
+        });
+    }
+
+    pub(super) fn add_delta(&mut self, reference: HashKey, id: WeightHash) {
+        self.by_deltas.insert((reference, id));
+    }
+
+    pub(super) fn remove_delta(&mut self, id: &WeightHash) {
+        self.unreadable.remove(&unreadable_delta(id));
+        self.by_deltas.retain(|(_, delta)| delta != id);
+    }
+
+    pub(super) fn models_of(&self, hash: &WeightHash) -> &[Arc<str>] {
+        self.by_models.get(hash).map_or(&[], Vec::as_slice)
+    }
+
+    fn delta_of(&self, key: HashKey) -> Option<WeightHash> {
+        let first = (key, WeightHash::from_bytes([0; 32]));
+        let found = self.by_deltas.range(first..).next();
+        found
+            .filter(|(reference, _)| *reference == key)
+            .map(|(_, id)| *id)
+    }
+}
+
+/// The entry of a damaged manifest in [`References::unreadable`].
+pub(super) fn unreadable_model(name: &str) -> String {
+    format!("model {name:?}")
+}
+
+/// The entry of a damaged delta in [`References::unreadable`].
+pub(super) fn unreadable_delta(id: &WeightHash) -> String {
+    format!("delta {id}")
+}
+
+impl Catalog {
+    /// Takes a key in that is in the store; chunks and the store's own records are not kept.
+    pub(super) fn insert(&mut self, key: Key) {
+        match key {
+            Key::Object(hash, alias) => {
+                self.aliases.insert((alias, hash));
+                let entry = self.objects.entry(hash).or_insert_with(|| ObjectEntry {
+                    alias,
+                    uses: Vec::new(),
+                    hint: None,
+                    pins: 0,
+                });
+                entry.alias = alias;
+            }
+            // Without its object a hint leads nowhere.
+            Key::Hint(hint, hash) => {
+                if let Some(entry) = self.objects.get_mut(&hash) {
+                    entry.hint = Some(hint);
+                    self.hints.insert((hint, hash));
+                }
+            }
+            // A use whose tensor is missing is reported by verify, which reads the keys itself.
+            Key::Label {
+                hash,
+                number,
+                digest,
+            } => {
+                if let Some(entry) = self.objects.get_mut(&hash) {
+                    entry.uses.push((number, digest));
+                }
+            }
+            Key::Delta(id) => {
+                self.deltas.insert(id);
+            }
+            Key::Model(name) => {
+                self.models.insert(name.into());
+            }
+            Key::Format | Key::Bodies | Key::Chunk(..) => {}
+        }
+    }
+
+    pub(super) fn remove_object(&mut self, hash: &WeightHash) {
+        if let Some(entry) = self.objects.remove(hash) {
+            self.aliases.remove(&(entry.alias, *hash));
+            if let Some(hint) = entry.hint {
+                self.hints.remove(&(hint, *hash));
+            }
+        }
+    }
+
+    pub(super) fn remove_model(&mut self, name: &str) {
+        self.models.remove(name);
+        if let Some(references) = &mut self.references {
+            references.remove_model(name);
+        }
+    }
+
+    pub(super) fn remove_delta(&mut self, id: &WeightHash) {
+        self.deltas.remove(id);
+        if let Some(references) = &mut self.references {
+            references.remove_delta(id);
+        }
+    }
+
+    pub(super) fn object(&self, hash: &WeightHash) -> Option<&ObjectEntry> {
+        self.objects.get(hash)
+    }
+
+    pub(super) fn hashes(&self) -> impl ExactSizeIterator<Item = &WeightHash> {
+        self.objects.keys()
+    }
+
+    pub(super) fn models(&self) -> &BTreeSet<Arc<str>> {
+        &self.models
+    }
+
+    pub(super) fn deltas(&self) -> &BTreeSet<WeightHash> {
+        &self.deltas
+    }
+
+    /// The tensors that begin as the hint says.
+    pub(super) fn hinted(&self, hint: [u8; 16]) -> Vec<WeightHash> {
+        let first = (hint, WeightHash::from_bytes([0; 32]));
+        self.hints
+            .range(first..)
+            .take_while(|(found, _)| *found == hint)
+            .map(|(_, hash)| *hash)
+            .collect()
+    }
+
+    /// The tensor that a key leads to.
+    pub(super) fn resolve(&self, key: &HashKey) -> Result<Option<WeightHash>, WeightError> {
+        let alias = match key {
+            HashKey::Sha256(hash) => {
+                return Ok(self.objects.contains_key(hash).then_some(*hash));
+            }
+            HashKey::Coral(alias) => *alias,
+        };
+        let first = (alias, WeightHash::from_bytes([0; 32]));
+        let mut candidates = self
+            .aliases
+            .range(first..)
+            .take_while(|(found, _)| *found == alias);
+        let found = candidates.next().map(|(_, hash)| *hash);
+        match candidates.count() {
+            0 => Ok(found),
+            others => Err(WeightError::AmbiguousAlias {
+                alias: *key,
+                candidates: others + 1,
+            }),
+        }
+    }
+
+    /// Keeps a tensor until it is unpinned; `false` if it is not there.
+    pub(super) fn pin(&mut self, hash: &WeightHash) -> bool {
+        match self.objects.get_mut(hash) {
+            Some(entry) => {
+                entry.pins += 1;
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(super) fn unpin(&mut self, hash: &WeightHash) {
+        if let Some(entry) = self.objects.get_mut(hash) {
+            entry.pins = entry.pins.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn references(&self) -> Option<&References> {
+        self.references.as_ref()
+    }
+
+    pub(super) fn references_mut(&mut self) -> Option<&mut References> {
+        self.references.as_mut()
+    }
+
+    pub(super) fn set_references(&mut self, references: References) {
+        self.references = Some(references);
+    }
+
+    /// Who needs a tensor besides its own uses, running operations and the model `except`.
+    ///
+    /// Before the references were read, everything counts as needed.
+    pub(super) fn user_of(&self, hash: &WeightHash, except: Option<&str>) -> Option<String> {
+        let Some(references) = &self.references else {
+            return Some("models that were not read yet".into());
+        };
+        let models = references.models_of(hash);
+        if let Some(model) = models.iter().find(|model| Some(&***model) != except) {
+            return Some(format!("model {model:?}"));
+        }
+        let alias = self.objects.get(hash).map(|entry| entry.alias);
+        let keys = [Some(HashKey::from(*hash)), alias.map(HashKey::from)];
+        let delta = keys
+            .into_iter()
+            .flatten()
+            .find_map(|key| references.delta_of(key));
+        if let Some(delta) = delta {
+            return Some(format!("delta {delta}"));
+        }
+        let own = except.map(unreadable_model);
+        let mut unreadable = references.unreadable.iter();
+        unreadable
+            .find(|name| Some(*name) != own.as_ref())
+            .map(|name| format!("possibly the damaged {name}"))
+    }
+
+    /// Whether nothing at all needs a tensor that is there, the model `except` aside.
+    pub(super) fn is_free(&self, hash: &WeightHash, except: Option<&str>) -> bool {
+        self.objects
+            .get(hash)
+            .is_some_and(|entry| entry.pins == 0 && entry.uses.is_empty())
+            && self.user_of(hash, except).is_none()
+    }
+
+    /// Whether a running operation relies on a tensor.
+    pub(super) fn is_pinned(&self, hash: &WeightHash) -> bool {
+        self.objects.get(hash).is_some_and(|entry| entry.pins > 0)
+    }
+}

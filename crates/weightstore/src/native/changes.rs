@@ -1,0 +1,106 @@
+//! What is to be committed together.
+
+use core_view::BufferMut;
+use std::collections::BTreeSet;
+
+use crate::WeightHash;
+use crate::metadata::Label;
+use crate::record::{BodyId, DeltaRecord, Key, Manifest, ObjectRecord};
+
+/// A tensor whose header is to be committed.
+#[derive(Debug)]
+pub(super) struct NewObject {
+    pub(super) hash: WeightHash,
+    pub(super) record: ObjectRecord,
+    pub(super) hint: Option<[u8; 16]>,
+}
+
+/// A model whose manifest is to be committed.
+#[derive(Debug)]
+pub(super) struct NewModel {
+    pub(super) name: String,
+    pub(super) manifest: Manifest,
+    /// Whether a model of that name with other content gives way.
+    pub(super) replace: bool,
+}
+
+/// Changes that happen together or not at all.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub(super) chunks: Vec<(BodyId, u32, BufferMut)>,
+    pub(super) objects: Vec<NewObject>,
+    pub(super) labels: Vec<(WeightHash, Label)>,
+    pub(super) deltas: Vec<(WeightHash, DeltaRecord)>,
+    pub(super) model: Option<NewModel>,
+    pub(super) deletes: BTreeSet<Vec<u8>>,
+    payload_bytes: usize,
+    entries: usize,
+}
+
+/// Entries after which changes are committed, so that their keys stay a small part of the batch.
+const ENTRIES_MAX: usize = 40_000;
+
+impl Changes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries == 0 && self.model.is_none() && self.deletes.is_empty()
+    }
+
+    /// Whether they should be committed before `next_bytes` more are added.
+    pub(super) fn is_full(&self, next_bytes: usize, batch_bytes: usize) -> bool {
+        self.entries > 0
+            && (self.payload_bytes + next_bytes > batch_bytes || self.entries >= ENTRIES_MAX)
+    }
+
+    pub(super) fn add_chunk(&mut self, body: BodyId, index: u32, encoded: BufferMut) {
+        self.payload_bytes += padded(encoded.len());
+        self.entries += 1;
+        self.chunks.push((body, index, encoded));
+    }
+
+    pub(super) fn add_object(&mut self, object: NewObject) {
+        self.payload_bytes += header_bytes(object.record.body.chunks.len());
+        self.entries += 2;
+        self.objects.push(object);
+    }
+
+    pub(super) fn add_label(&mut self, hash: WeightHash, label: Label) {
+        self.payload_bytes += 64 + label.name.len() + label.compression_info.len();
+        self.entries += 1;
+        self.labels.push((hash, label));
+    }
+
+    pub(super) fn add_delta(&mut self, id: WeightHash, record: DeltaRecord) {
+        self.payload_bytes += header_bytes(record.body.chunks.len());
+        self.entries += 1;
+        self.deltas.push((id, record));
+    }
+
+    /// Deletes the chunks of a body, those that wait in these changes and those committed before.
+    pub(super) fn drop_body(&mut self, body: BodyId, count: u32) {
+        self.chunks.retain(|(chunk_body, ..)| *chunk_body != body);
+        for index in 0..count {
+            self.deletes.insert(Key::Chunk(body, index).encode());
+        }
+    }
+
+    /// The highest body number that they use.
+    pub(super) fn body_max(&self) -> BodyId {
+        let numbers = self.chunks.iter().map(|(body, ..)| *body);
+        numbers.max().unwrap_or_default()
+    }
+}
+
+/// About what a header of that many chunks takes.
+fn header_bytes(chunks: usize) -> usize {
+    padded(256 + 40 * chunks)
+}
+
+/// Bytes that a value of that length takes: from a page on, whole pages.
+fn padded(len: usize) -> usize {
+    const PAGE_LEN: usize = 4096;
+    if len < PAGE_LEN {
+        len.next_multiple_of(8)
+    } else {
+        len.next_multiple_of(PAGE_LEN)
+    }
+}

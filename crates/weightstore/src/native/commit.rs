@@ -1,0 +1,400 @@
+//! Commit points: where changes become durable and visible.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, MutexGuard};
+
+use core_view::BufferMut;
+use tier_nvme::WriteBatch;
+
+use super::catalog::{References, unreadable_delta, unreadable_model};
+use super::changes::{Changes, NewModel};
+use super::core::{Core, Ledger};
+use crate::record::StoreRecord;
+use crate::record::{BodyId, BodyReservation, HINT_RECORD, Key, LabelRecord, Manifest, Place};
+use crate::{WeightError, WeightHash};
+
+/// Body numbers that are reserved at once.
+const BODIES_PER_RESERVATION: u64 = 1 << 20;
+
+/// Deletions in one batch.
+const DELETES_MAX: usize = 50_000;
+
+/// What a commit did.
+#[derive(Debug, Default)]
+pub(super) struct Committed {
+    /// Tensors that are new in the store.
+    pub(super) new_tensors: u64,
+    /// Bytes of all values put.
+    pub(super) stored_bytes: u64,
+    /// Whether the model was there already with the same content.
+    pub(super) model_was_there: bool,
+    /// The tensors of the model that gave way.
+    pub(super) replaced: BTreeSet<WeightHash>,
+}
+
+impl Core {
+    /// Commits changes. Tensors in `objects` are pinned for the caller, new or not.
+    pub(super) fn commit(&self, changes: Changes) -> Result<Committed, WeightError> {
+        if changes.is_empty() {
+            return Ok(Committed::default());
+        }
+        let mut ledger = self.ledger();
+        self.commit_locked(&mut ledger, changes)
+    }
+
+    pub(super) fn commit_locked(
+        &self,
+        ledger: &mut MutexGuard<'_, Ledger>,
+        mut changes: Changes,
+    ) -> Result<Committed, WeightError> {
+        let mut committed = Committed::default();
+        let present = self.drop_what_is_there(&mut changes);
+        let mut model = changes.model.take();
+        if let Some(new) = &model {
+            match self.model_in_the_way(new)? {
+                InTheWay::Nothing => {}
+                InTheWay::Same => {
+                    committed.model_was_there = true;
+                    model = None;
+                }
+                InTheWay::Other(roots) => committed.replaced = roots,
+            }
+        }
+        let labels = self.number_labels(&changes);
+        let reserved = reservation(ledger, &changes);
+        let mut writer = Writer::default();
+        if !ledger.formatted {
+            writer.put(&Key::Format, StoreRecord::encode());
+        }
+        if let Some(reserved) = reserved {
+            writer.put(&Key::Bodies, BodyReservation::encode(reserved));
+        }
+        self.write_up(&mut writer, &mut changes, &labels, model.as_ref())?;
+        self.blobs
+            .write_batch(writer.batch)
+            .map_err(|error| WeightError::storage("commit", error))?;
+        ledger.formatted = true;
+        ledger.reserved = reserved.unwrap_or(ledger.reserved);
+        committed.new_tensors = changes.objects.len() as u64;
+        committed.stored_bytes = writer.stored_bytes;
+        self.publish(changes, labels, model, &present);
+        Ok(committed)
+    }
+
+    /// Another writer may have stored the same content since it was looked up: its copy stays.
+    /// Returns the tensors that were dropped.
+    fn drop_what_is_there(&self, changes: &mut Changes) -> Vec<WeightHash> {
+        let mut present = Vec::new();
+        let catalog = self.catalog();
+        let (stay, go): (Vec<_>, Vec<_>) = std::mem::take(&mut changes.objects)
+            .into_iter()
+            .partition(|object| catalog.object(&object.hash).is_none());
+        changes.objects = stay;
+        drop(catalog);
+        for object in go {
+            if let Place::Chunks(body) = object.record.body.place {
+                changes.drop_body(body, object.record.body.chunks.len() as u32);
+            }
+            present.push(object.hash);
+        }
+        let (go, stay): (Vec<_>, Vec<_>) = {
+            let catalog = self.catalog();
+            std::mem::take(&mut changes.deltas)
+                .into_iter()
+                .partition(|(id, _)| catalog.deltas().contains(id))
+        };
+        changes.deltas = stay;
+        for (_, record) in go {
+            if let Place::Chunks(body) = record.body.place {
+                changes.drop_body(body, record.body.chunks.len() as u32);
+            }
+        }
+        present
+    }
+
+    fn model_in_the_way(&self, new: &NewModel) -> Result<InTheWay, WeightError> {
+        if !self.catalog().models().contains(new.name.as_str()) {
+            return Ok(InTheWay::Nothing);
+        }
+        match self.manifest(&new.name) {
+            Ok(old) if old.content_hash == new.manifest.content_hash => Ok(InTheWay::Same),
+            Ok(old) if new.replace => Ok(InTheWay::Other(old.roots().copied().collect())),
+            // What a damaged model needs can't be known any more; it may still be replaced.
+            Err(WeightError::Corrupt { .. }) if new.replace => Ok(InTheWay::Other(BTreeSet::new())),
+            Ok(_) => Err(WeightError::ModelExists {
+                name: new.name.clone(),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives each new use its number; uses that are there already are left out.
+    fn number_labels(&self, changes: &Changes) -> Vec<NumberedLabel> {
+        let catalog = self.catalog();
+        let mut numbered: Vec<NumberedLabel> = Vec::new();
+        for (hash, label) in &changes.labels {
+            let record = LabelRecord::encode(label);
+            let digest = LabelRecord::digest(&record);
+            let stored = catalog.object(hash).map_or(&[][..], |entry| &entry.uses);
+            let new = || numbered.iter().filter(|other| other.hash == *hash);
+            if stored.iter().any(|(_, other)| *other == digest)
+                || new().any(|other| other.digest == digest)
+            {
+                continue;
+            }
+            let last = new().map(|other| other.number).max();
+            let last = last.or(stored.iter().map(|(number, _)| *number).max());
+            let number = last.map_or(0, |last| last + 1);
+            numbered.push(NumberedLabel {
+                hash: *hash,
+                number,
+                digest,
+                record,
+            });
+        }
+        numbered
+    }
+
+    fn write_up(
+        &self,
+        writer: &mut Writer,
+        changes: &mut Changes,
+        labels: &[NumberedLabel],
+        model: Option<&NewModel>,
+    ) -> Result<(), WeightError> {
+        for (body, index, encoded) in changes.chunks.drain(..) {
+            writer.put(&Key::Chunk(body, index), encoded);
+        }
+        for object in &changes.objects {
+            let key = Key::Object(object.hash, object.record.alias);
+            writer.put(&key, object.record.encode());
+            if let Some(hint) = object.hint {
+                writer.put(&Key::Hint(hint, object.hash), HINT_RECORD.to_vec());
+            }
+        }
+        for label in labels {
+            writer.put(&label.key(), label.record.clone());
+        }
+        for (id, record) in &changes.deltas {
+            writer.put(&Key::Delta(*id), record.encode());
+        }
+        if let Some(new) = model {
+            let record = new.manifest.encode();
+            self.check_record_size(&new.name, record.len())?;
+            writer.put(&Key::Model(new.name.clone()), record);
+        }
+        for key in &changes.deletes {
+            writer.delete(key.clone());
+        }
+        Ok(())
+    }
+
+    fn check_record_size(&self, name: &str, found: usize) -> Result<(), WeightError> {
+        // Half of a segment leaves room for what is committed with it.
+        let limit_bytes = self.segment_bytes() / 2;
+        if found as u64 > limit_bytes {
+            return Err(WeightError::TooLarge {
+                what: format!("the manifest of model {name:?}"),
+                found_bytes: found as u64,
+                limit_bytes,
+            });
+        }
+        Ok(())
+    }
+
+    /// Makes committed changes visible.
+    fn publish(
+        &self,
+        changes: Changes,
+        labels: Vec<NumberedLabel>,
+        model: Option<NewModel>,
+        present: &[WeightHash],
+    ) {
+        let mut catalog = self.catalog();
+        for key in changes.deletes.iter().filter_map(|key| Key::parse(key)) {
+            match key {
+                Key::Object(hash, _) => catalog.remove_object(&hash),
+                Key::Model(name) => catalog.remove_model(&name),
+                Key::Delta(id) => catalog.remove_delta(&id),
+                _ => {}
+            }
+        }
+        for object in changes.objects {
+            catalog.insert(Key::Object(object.hash, object.record.alias));
+            if let Some(hint) = object.hint {
+                catalog.insert(Key::Hint(hint, object.hash));
+            }
+            catalog.pin(&object.hash);
+        }
+        for hash in present {
+            catalog.pin(hash);
+        }
+        for label in labels {
+            catalog.insert(label.key());
+        }
+        for (id, record) in changes.deltas {
+            catalog.insert(Key::Delta(id));
+            if let Some(references) = catalog.references_mut() {
+                references.add_delta(record.reference_hash(), id);
+            }
+        }
+        if let Some(new) = model {
+            let roots: BTreeSet<_> = new.manifest.roots().copied().collect();
+            let name: Arc<str> = new.name.as_str().into();
+            if let Some(references) = catalog.references_mut() {
+                references.remove_model(&name);
+                references.add_model(&name, &roots);
+            }
+            catalog.insert(Key::Model(new.name));
+        }
+    }
+
+    /// Reads who needs which tensor, once; the caller holds the commit lock.
+    pub(super) fn read_references(&self) -> Result<(), WeightError> {
+        let (models, deltas) = {
+            let catalog = self.catalog();
+            if catalog.references().is_some() {
+                return Ok(());
+            }
+            (catalog.models().clone(), catalog.deltas().clone())
+        };
+        let mut references = References::default();
+        for name in models {
+            match self.manifest(&name) {
+                Ok(manifest) => {
+                    references.add_model(&name, &manifest.roots().copied().collect());
+                }
+                Err(WeightError::Corrupt { .. } | WeightError::Newer { .. }) => {
+                    references.unreadable.insert(unreadable_model(&name));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for id in deltas {
+            match self.delta_record(&id) {
+                Ok(Some(record)) => references.add_delta(record.reference_hash(), id),
+                Ok(None) => {}
+                Err(WeightError::Corrupt { .. } | WeightError::Newer { .. }) => {
+                    references.unreadable.insert(unreadable_delta(&id));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.catalog().set_references(references);
+        Ok(())
+    }
+
+    /// Adds the deletion of a tensor's records.
+    pub(super) fn delete_object(
+        &self,
+        hash: &WeightHash,
+        changes: &mut Changes,
+    ) -> Result<(), WeightError> {
+        let (alias, hint, uses) = match self.catalog().object(hash) {
+            Some(entry) => (entry.alias, entry.hint, entry.uses.clone()),
+            None => return Ok(()),
+        };
+        match self.object(hash) {
+            Ok(Some(record)) => {
+                if let Place::Chunks(body) = record.body.place {
+                    changes.drop_body(body, record.body.chunks.len() as u32);
+                }
+            }
+            // Which chunks a damaged header names is lost; they stay behind, unreachable.
+            Ok(None) | Err(WeightError::Corrupt { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        changes.deletes.insert(Key::Object(*hash, alias).encode());
+        if let Some(hint) = hint {
+            changes.deletes.insert(Key::Hint(hint, *hash).encode());
+        }
+        for (number, digest) in uses {
+            let key = Key::Label {
+                hash: *hash,
+                number,
+                digest,
+            };
+            changes.deletes.insert(key.encode());
+        }
+        Ok(())
+    }
+
+    /// Deletes those of the tensors that nothing needs any more.
+    pub(super) fn release(&self, hashes: &BTreeSet<WeightHash>) -> Result<u64, WeightError> {
+        let mut ledger = self.ledger();
+        self.read_references()?;
+        let mut released = 0;
+        let mut changes = Changes::default();
+        for hash in hashes {
+            if !self.catalog().is_free(hash, None) {
+                continue;
+            }
+            released += 1;
+            self.delete_object(hash, &mut changes)?;
+            if changes.deletes.len() >= DELETES_MAX {
+                self.commit_locked(&mut ledger, std::mem::take(&mut changes))?;
+            }
+        }
+        if !changes.is_empty() {
+            self.commit_locked(&mut ledger, changes)?;
+        }
+        Ok(released)
+    }
+
+    /// The manifest of a model.
+    pub(super) fn manifest(&self, name: &str) -> Result<Manifest, WeightError> {
+        let key = Key::Model(name.to_owned());
+        let record = self.read(&key)?.ok_or_else(|| WeightError::ModelNotFound {
+            name: name.to_owned(),
+        })?;
+        Manifest::parse(&record).map_err(|error| error.about("model", format!("{name:?}")))
+    }
+}
+
+enum InTheWay {
+    Nothing,
+    Same,
+    Other(BTreeSet<WeightHash>),
+}
+
+/// A use with its place in the order of the tensor's uses.
+struct NumberedLabel {
+    hash: WeightHash,
+    number: u64,
+    digest: [u8; 16],
+    record: Vec<u8>,
+}
+
+impl NumberedLabel {
+    fn key(&self) -> Key {
+        Key::Label {
+            hash: self.hash,
+            number: self.number,
+            digest: self.digest,
+        }
+    }
+}
+
+/// The next reservation of body numbers, if the changes need one.
+fn reservation(ledger: &Ledger, changes: &Changes) -> Option<BodyId> {
+    let body_max = changes.body_max();
+    (body_max >= ledger.reserved).then(|| BodyId(body_max.0.saturating_add(BODIES_PER_RESERVATION)))
+}
+
+#[derive(Default)]
+struct Writer {
+    batch: WriteBatch,
+    stored_bytes: u64,
+}
+
+impl Writer {
+    fn put(&mut self, key: &Key, value: impl Into<BufferMut>) {
+        let value = value.into();
+        self.stored_bytes += value.len() as u64;
+        self.batch = std::mem::take(&mut self.batch).put(key.encode(), value);
+    }
+
+    fn delete(&mut self, key: Vec<u8>) {
+        self.batch = std::mem::take(&mut self.batch).delete(key);
+    }
+}

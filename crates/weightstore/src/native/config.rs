@@ -1,0 +1,126 @@
+//! How a native store is opened.
+
+use tier_nvme::StorageConfig;
+
+use crate::{Codec, WeightError};
+
+/// How a [`NativeStore`](crate::NativeStore) is opened.
+///
+/// ```
+/// use weightstore::{Codec, NativeConfig};
+///
+/// let config = NativeConfig::default()
+///     .with_codec(Codec::Lz4)
+///     .with_create(false);
+/// assert_eq!(config.codec(), Codec::Lz4);
+/// ```
+#[derive(Debug, Clone)]
+pub struct NativeConfig {
+    codec: Codec,
+    batch_bytes: usize,
+    threads: usize,
+    storage: StorageConfig,
+}
+
+impl Default for NativeConfig {
+    /// Content as it is, batches of 32 MiB, a thread for each core, the storage's own defaults.
+    fn default() -> Self {
+        Self {
+            codec: Codec::None,
+            batch_bytes: 32 << 20,
+            threads: crate::parallel::threads_for(usize::MAX),
+            storage: StorageConfig::default(),
+        }
+    }
+}
+
+impl NativeConfig {
+    /// Smallest batch in bytes: a chunk fits in it.
+    pub const BATCH_BYTES_MIN: usize = 1 << 20;
+    /// Largest batch in bytes.
+    pub const BATCH_BYTES_MAX: usize = 128 << 20;
+    /// Most threads.
+    pub const THREADS_MAX: usize = 256;
+
+    /// The codec that new content is stored with.
+    #[must_use]
+    pub fn with_codec(mut self, codec: Codec) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// Bytes that are committed together. Two such batches are in memory during an import.
+    #[must_use]
+    pub fn with_batch_bytes(mut self, bytes: usize) -> Self {
+        self.batch_bytes = bytes;
+        self
+    }
+
+    /// Threads that hash, encode and decode.
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Whether to make a store where there is none.
+    #[must_use]
+    pub fn with_create(mut self, create: bool) -> Self {
+        self.storage = self.storage.with_create(create);
+        self
+    }
+
+    /// Whether to refuse changes.
+    #[must_use]
+    pub fn with_read_only(mut self, read_only: bool) -> Self {
+        self.storage = self.storage.with_read_only(read_only);
+        self
+    }
+
+    /// How the storage below is opened.
+    #[must_use]
+    pub fn with_storage(mut self, storage: StorageConfig) -> Self {
+        self.storage = storage;
+        self
+    }
+
+    /// The codec that new content is stored with.
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// Bytes that are committed together.
+    pub fn batch_bytes(&self) -> usize {
+        self.batch_bytes
+    }
+
+    /// Threads that hash, encode and decode.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// How the storage below is opened.
+    pub fn storage(&self) -> &StorageConfig {
+        &self.storage
+    }
+
+    /// Checks every field.
+    pub(super) fn check(&self) -> Result<(), WeightError> {
+        self.codec.check()?;
+        let refused = |field, reason| Err(WeightError::InvalidConfig { field, reason });
+        if !(Self::BATCH_BYTES_MIN..=Self::BATCH_BYTES_MAX).contains(&self.batch_bytes) {
+            let reason = format!(
+                "{} is not {} to {}",
+                self.batch_bytes,
+                Self::BATCH_BYTES_MIN,
+                Self::BATCH_BYTES_MAX
+            );
+            return refused("batch_bytes", reason);
+        }
+        if !(1..=Self::THREADS_MAX).contains(&self.threads) {
+            let reason = format!("{} is not 1 to {}", self.threads, Self::THREADS_MAX);
+            return refused("threads", reason);
+        }
+        Ok(())
+    }
+}

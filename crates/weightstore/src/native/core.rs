@@ -1,0 +1,153 @@
+//! The parts that every operation of the native store works on.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use core_view::BufferMut;
+use tier_nvme::{NvmeError, NvmeStore};
+
+use super::buffers::Buffers;
+use super::catalog::Catalog;
+use super::config::NativeConfig;
+use crate::record::{BodyId, BodyReservation, Key, StoreRecord};
+use crate::{WeightError, WeightHash};
+
+/// The blob store and what is known of its content.
+pub(super) struct Core {
+    pub(super) blobs: NvmeStore,
+    pub(super) config: NativeConfig,
+    pub(super) buffers: Buffers,
+    catalog: Mutex<Catalog>,
+    /// Held while changes are decided, committed and published; taken before the catalog's lock.
+    commit: Mutex<Ledger>,
+    next_body: AtomicU64,
+}
+
+/// What the records of the store itself say.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    /// Whether the store record is there.
+    pub(super) formatted: bool,
+    /// The first body number that is not reserved.
+    pub(super) reserved: BodyId,
+}
+
+impl Core {
+    pub(super) fn open(blobs: NvmeStore, config: NativeConfig) -> Result<Self, WeightError> {
+        config.check()?;
+        let formatted = match read(&blobs, &Key::Format)? {
+            Some(record) => {
+                StoreRecord::parse(&record).map_err(|error| error.about("store record", ""))?;
+                true
+            }
+            None if blobs.is_empty() => false,
+            None => {
+                return Err(WeightError::NotAWeightStore {
+                    location: blobs.stats().volume.location,
+                });
+            }
+        };
+        let reserved = match read(&blobs, &Key::Bodies)? {
+            Some(record) => BodyReservation::parse(&record)
+                .map_err(|error| error.about("body reservation", ""))?,
+            None => BodyId(1),
+        };
+        Ok(Self {
+            catalog: Mutex::new(catalog_of(&blobs)),
+            commit: Mutex::new(Ledger {
+                formatted,
+                reserved,
+            }),
+            next_body: AtomicU64::new(reserved.0),
+            buffers: Buffers::new()?,
+            blobs,
+            config,
+        })
+    }
+
+    pub(super) fn catalog(&self) -> MutexGuard<'_, Catalog> {
+        self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.commit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn new_body(&self) -> BodyId {
+        BodyId(self.next_body.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The value under a key, checked by the blob store.
+    pub(super) fn read(&self, key: &Key) -> Result<Option<BufferMut>, WeightError> {
+        read(&self.blobs, key)
+    }
+
+    /// Bytes of a segment of the blob store, which a batch has to fit into.
+    pub(super) fn segment_bytes(&self) -> u64 {
+        let stats = self.blobs.stats();
+        match stats.segments {
+            0 => self.config.storage().segment_bytes(),
+            segments => stats.reserved_bytes / segments,
+        }
+    }
+
+    /// The most bytes that one batch may have.
+    pub(super) fn batch_bytes(&self) -> usize {
+        // Room for the header of the batch and one more value.
+        let room = usize::try_from(self.segment_bytes() / 4 * 3).unwrap_or(usize::MAX);
+        self.config.batch_bytes().min(room)
+    }
+
+    /// The threads that fetch: more than the cores, since they wait for the device too.
+    pub(super) fn fetch_threads(&self) -> usize {
+        (2 * self.config.threads()).max(4)
+    }
+}
+
+fn read(blobs: &NvmeStore, key: &Key) -> Result<Option<BufferMut>, WeightError> {
+    blobs
+        .read_direct(key.encode())
+        .map_err(|error| match error {
+            NvmeError::Corrupt {
+                location, reason, ..
+            } => {
+                let (structure, name) = described(key);
+                WeightError::corrupt(structure, name, format!("{reason} ({location})"))
+            }
+            other => WeightError::storage("read a record", other),
+        })
+}
+
+/// What a key names, for messages.
+pub(super) fn described(key: &Key) -> (&'static str, String) {
+    let hash_of = |hash: &WeightHash| hash.to_string();
+    match key {
+        Key::Format => ("store record", String::new()),
+        Key::Bodies => ("body reservation", String::new()),
+        Key::Object(hash, _) => ("tensor", hash_of(hash)),
+        Key::Chunk(body, index) => ("chunk", format!("{index} of body {}", body.0)),
+        Key::Hint(_, hash) => ("hint", hash_of(hash)),
+        Key::Label { hash, .. } => ("use of tensor", hash_of(hash)),
+        Key::Delta(id) => ("delta", hash_of(id)),
+        Key::Model(name) => ("model", format!("{name:?}")),
+    }
+}
+
+fn catalog_of(blobs: &NvmeStore) -> Catalog {
+    let mut catalog = Catalog::default();
+    // Objects first: hints and uses attach to them.
+    for prefix in [
+        Key::OBJECTS,
+        Key::HINTS,
+        Key::LABELS,
+        Key::DELTAS,
+        Key::MODELS,
+    ] {
+        for key in blobs.keys_with_prefix(prefix) {
+            if let Some(key) = Key::parse(&key) {
+                catalog.insert(key);
+            }
+        }
+    }
+    catalog
+}

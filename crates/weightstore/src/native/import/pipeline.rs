@@ -1,0 +1,415 @@
+//! The import's pipeline: read and hash ahead, decide in order, encode, commit behind.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{Scope, ScopedJoinHandle};
+
+use core_view::safetensors::TensorInfo;
+use sha2::{Digest, Sha256};
+
+use super::group::{Cursor, Group, Part, Slot};
+use super::tensors::{Begun, OpenTensor, Verdict};
+use super::workers::{Job, Outcome, Ticket, Workers};
+use super::{OnProgress, Progress, SourceFile, hint_of};
+use crate::codec::chunk::ChunkCodec;
+use crate::native::body_writer::EncodedChunk;
+use crate::native::changes::{Changes, NewObject};
+use crate::native::core::Core;
+use crate::native::session::Session;
+use crate::record::ObjectRecord;
+use crate::{Codec, WeightError, WeightHash};
+
+/// The tensors of a file in the order of their data.
+pub(super) struct FileTensors<'env> {
+    pub(super) file: SourceFile<'env>,
+    pub(super) tensors: &'env [TensorInfo],
+    /// Offset of the data section in the file.
+    pub(super) data_start: u64,
+}
+
+/// What an import has committed, and what waits for its last commit.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    pub(super) new_tensors: u64,
+    pub(super) stored_bytes: u64,
+    pub(super) rest: Changes,
+}
+
+/// What stays the same during an import.
+#[derive(Clone, Copy)]
+pub(super) struct Settings<'env> {
+    pub(super) core: &'env Core,
+    pub(super) session: &'env Session<'env>,
+    pub(super) codec: Codec,
+    pub(super) total_bytes: u64,
+    pub(super) progress: Option<OnProgress<'env>>,
+}
+
+/// An import under way.
+pub(super) struct Pipeline<'scope, 'env> {
+    settings: Settings<'env>,
+    workers: Workers<'env>,
+    committer: Committer<'scope>,
+    batch_bytes: usize,
+    /// Groups that workers owe results for, by number.
+    groups: BTreeMap<u64, Group>,
+    next_group: u64,
+    changes: Changes,
+    /// Tensors that this import found or stores.
+    known: HashSet<WeightHash>,
+    begun: Begun,
+    /// Bytes of the files before.
+    files_bytes: u64,
+}
+
+/// A part whose chunks are to be stored, with its tensor.
+struct PlannedWrite {
+    part: Part,
+    tensor: OpenTensor,
+    /// The hash of the tensor, if the part is its last.
+    root: Option<WeightHash>,
+}
+
+/// The tensors of the file that is being imported.
+struct FileState {
+    roots: Vec<WeightHash>,
+    open: Option<OpenTensor>,
+    /// A tensor that is stored without a look for one that begins like it.
+    forced: Option<usize>,
+}
+
+impl<'scope, 'env> Pipeline<'scope, 'env> {
+    pub(super) fn start(scope: &'scope Scope<'scope, 'env>, settings: Settings<'env>) -> Self {
+        Self {
+            settings,
+            workers: Workers::start(scope, settings.core),
+            committer: Committer::start(scope, settings.session),
+            batch_bytes: settings.core.batch_bytes(),
+            groups: BTreeMap::new(),
+            next_group: 0,
+            changes: Changes::default(),
+            known: HashSet::new(),
+            begun: Begun::new(),
+            files_bytes: 0,
+        }
+    }
+
+    /// Imports the tensors of a file and returns their hashes in order.
+    pub(super) fn file(
+        &mut self,
+        file: &FileTensors<'env>,
+        mut sha256: Option<&mut Sha256>,
+    ) -> Result<Vec<WeightHash>, WeightError> {
+        let mut state = FileState {
+            roots: Vec::with_capacity(file.tensors.len()),
+            open: None,
+            forced: None,
+        };
+        let mut cursor = Cursor::default();
+        let mut current = self.begin_group(file, &mut cursor)?;
+        while let Some(id) = current {
+            let group = self.wait(id)?;
+            let next = self.begin_group(file, &mut cursor)?;
+            let restart = self.settle(file, &mut state, group, sha256.as_deref_mut())?;
+            current = match restart {
+                None => next,
+                Some(tensor) => {
+                    if let Some(next) = next {
+                        self.wait(next)?;
+                    }
+                    state.forced = Some(tensor);
+                    cursor = Cursor { tensor, chunk: 0 };
+                    self.begin_group(file, &mut cursor)?
+                }
+            };
+            self.report(file, cursor);
+        }
+        let data_bytes: u64 = file.tensors.iter().map(TensorInfo::len_bytes).sum();
+        self.files_bytes += file.data_start + data_bytes;
+        Ok(state.roots)
+    }
+
+    fn report(&self, file: &FileTensors<'_>, cursor: Cursor) {
+        if let Some(progress) = self.settings.progress {
+            let in_file = match file.tensors.get(cursor.tensor) {
+                Some(info) => info.start + (cursor.chunk << 20),
+                None => file.tensors.last().map_or(0, |info| info.end),
+            };
+            let done_bytes = self.files_bytes + file.data_start + in_file;
+            let total_bytes = self.settings.total_bytes;
+            progress(Progress {
+                done_bytes: done_bytes.min(total_bytes),
+                total_bytes,
+            });
+        }
+    }
+
+    /// Sends the next group of chunks to the workers.
+    fn begin_group(
+        &mut self,
+        file: &FileTensors<'env>,
+        cursor: &mut Cursor,
+    ) -> Result<Option<u64>, WeightError> {
+        let Some((parts, chunks)) = cursor.next_group(file.tensors) else {
+            return Ok(None);
+        };
+        let id = self.next_group;
+        self.next_group += 1;
+        let group = Group {
+            parts,
+            slots: chunks.iter().map(|_| Slot::default()).collect(),
+            waiting: chunks.len(),
+        };
+        self.groups.insert(id, group);
+        for (slot, chunk) in chunks.into_iter().enumerate() {
+            self.send(Job::Read {
+                ticket: Ticket { group: id, slot },
+                file: file.file,
+                offset_bytes: file.data_start + chunk.offset_bytes,
+                len: chunk.len,
+            })?;
+        }
+        Ok(Some(id))
+    }
+
+    fn send(&self, job: Job<'env>) -> Result<(), WeightError> {
+        self.workers.jobs.send(job).map_err(|_| worker_lost())
+    }
+
+    /// Waits until nothing of a group is owed any more.
+    fn wait(&mut self, id: u64) -> Result<Group, WeightError> {
+        while self.groups.get(&id).is_some_and(|group| group.waiting > 0) {
+            let answer = self.workers.answers.recv().ok().flatten();
+            let (ticket, outcome) = answer.ok_or_else(worker_lost)?;
+            let outcome = outcome?;
+            let Some(group) = self.groups.get_mut(&ticket.group) else {
+                continue;
+            };
+            group.waiting -= 1;
+            if let Some(slot) = group.slots.get_mut(ticket.slot) {
+                match outcome {
+                    Outcome::Read { raw, leaf } => (slot.raw, slot.leaf) = (Some(raw), leaf),
+                    Outcome::Encoded(encoded) => slot.encoded = Some(encoded),
+                }
+            }
+        }
+        Ok(self.groups.remove(&id).unwrap_or_default())
+    }
+
+    /// Decides on a hashed group and stores what is new; returns the tensor to begin again with, if any.
+    fn settle(
+        &mut self,
+        file: &FileTensors<'env>,
+        state: &mut FileState,
+        mut group: Group,
+        mut sha256: Option<&mut Sha256>,
+    ) -> Result<Option<usize>, WeightError> {
+        let mut writes = Vec::new();
+        let mut restart = None;
+        for part in std::mem::take(&mut group.parts) {
+            let Some(info) = file.tensors.get(part.tensor) else {
+                continue;
+            };
+            let slots = group.slots.get(part.slots.clone()).unwrap_or_default();
+            let mut tensor = match state.open.take() {
+                Some(tensor) => tensor,
+                None => OpenTensor::new(part.tensor, info, sha256.as_deref()),
+            };
+            if state.forced == Some(part.tensor) {
+                tensor.write_anyway();
+            }
+            if let Some(hasher) = sha256.as_deref_mut() {
+                let chunks = slots.iter().filter_map(|slot| slot.raw.as_ref());
+                chunks.for_each(|raw| hasher.update(&raw[..]));
+            }
+            let place = (self.settings.core, self.settings.session);
+            match tensor.decide(place, &self.begun, info, &part, slots)? {
+                Verdict::Restart => {
+                    if let (Some(hasher), Some(before)) = (sha256, tensor.sha256_before) {
+                        *hasher = before;
+                    }
+                    restart = Some(part.tensor);
+                    break;
+                }
+                Verdict::Skip if part.last => state.roots.extend(tensor.compared_with()),
+                Verdict::Skip => state.open = Some(tensor),
+                Verdict::Write => {
+                    let write = self.plan_write(state, info, tensor, part, slots);
+                    writes.extend(write);
+                }
+            }
+        }
+        let open = self.store(file, group, writes)?;
+        if restart.is_none() && open.is_some() {
+            state.open = open;
+        }
+        Ok(restart)
+    }
+
+    /// Takes a part in that is to be stored, unless its tensor turns out to be known.
+    fn plan_write(
+        &mut self,
+        state: &mut FileState,
+        info: &TensorInfo,
+        mut tensor: OpenTensor,
+        part: Part,
+        slots: &[Slot],
+    ) -> Option<PlannedWrite> {
+        let root = part.last.then(|| tensor.root(info));
+        if let Some(root) = root {
+            state.roots.push(root);
+            if self.known.contains(&root) || self.settings.session.keep(&root) {
+                self.known.insert(root);
+                if let Some((body, count)) = tensor.writer.started() {
+                    self.changes.drop_body(body, count);
+                }
+                return None;
+            }
+            self.known.insert(root);
+        }
+        tensor.take_bytes(slots);
+        Some(PlannedWrite { part, tensor, root })
+    }
+
+    /// Encodes and stores parts; returns the tensor that goes on in the next group.
+    fn store(
+        &mut self,
+        file: &FileTensors<'env>,
+        group: Group,
+        writes: Vec<PlannedWrite>,
+    ) -> Result<Option<OpenTensor>, WeightError> {
+        let mut slots = self.encode(group, &writes)?.slots;
+        let mut open = None;
+        for mut write in writes {
+            let chunks = slots.get_mut(write.part.slots.clone()).unwrap_or_default();
+            for slot in chunks {
+                let Some(encoded) = slot.encoded.take() else {
+                    return Err(worker_lost());
+                };
+                self.make_room(encoded.bytes.len())?;
+                let core = self.settings.core;
+                write
+                    .tensor
+                    .writer
+                    .push(core, slot.leaf, encoded, &mut self.changes);
+            }
+            match (write.root, file.tensors.get(write.part.tensor)) {
+                (Some(hash), Some(info)) => {
+                    let record = ObjectRecord {
+                        dtype: info.dtype,
+                        shape: info.shape.clone(),
+                        alias: write.tensor.alias(),
+                        body: write.tensor.writer.finish(),
+                    };
+                    self.make_room(40 * record.body.chunks.len())?;
+                    let hint = hint_of(&record);
+                    if let Some(hint) = hint {
+                        self.begun.insert(hint, (hash, record.body.leaves()));
+                    }
+                    self.changes.add_object(NewObject { hash, record, hint });
+                }
+                _ => open = Some(write.tensor),
+            }
+        }
+        Ok(open)
+    }
+
+    fn encode(&mut self, mut group: Group, writes: &[PlannedWrite]) -> Result<Group, WeightError> {
+        let id = self.next_group;
+        self.next_group += 1;
+        for index in writes.iter().flat_map(|write| write.part.slots.clone()) {
+            let Some(slot) = group.slots.get_mut(index) else {
+                continue;
+            };
+            let Some(raw) = slot.raw.take() else {
+                return Err(worker_lost());
+            };
+            match self.settings.codec {
+                Codec::None => {
+                    slot.encoded = Some(EncodedChunk {
+                        codec: ChunkCodec::None,
+                        bytes: raw,
+                    });
+                }
+                codec => {
+                    group.waiting += 1;
+                    let ticket = Ticket {
+                        group: id,
+                        slot: index,
+                    };
+                    self.send(Job::Encode { ticket, codec, raw })?;
+                }
+            }
+        }
+        self.groups.insert(id, group);
+        self.wait(id)
+    }
+
+    fn make_room(&mut self, next_bytes: usize) -> Result<(), WeightError> {
+        if self.changes.is_full(next_bytes, self.batch_bytes) {
+            self.committer.commit(std::mem::take(&mut self.changes))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the commits under way.
+    pub(super) fn finish(self) -> Result<Totals, WeightError> {
+        let mut totals = self.committer.finish()?;
+        totals.rest = self.changes;
+        Ok(totals)
+    }
+}
+
+fn worker_lost() -> WeightError {
+    WeightError::storage("import", "a worker thread panicked")
+}
+
+/// The thread that commits while the next batch is made.
+struct Committer<'scope> {
+    changes: Option<SyncSender<Changes>>,
+    thread: Option<ScopedJoinHandle<'scope, Result<Totals, WeightError>>>,
+}
+
+impl<'scope> Committer<'scope> {
+    fn start<'env>(scope: &'scope Scope<'scope, 'env>, session: &'env Session<'env>) -> Self {
+        let (changes, receiver) = sync_channel::<Changes>(0);
+        let thread = scope.spawn(move || {
+            let mut totals = Totals::default();
+            for changes in receiver {
+                let committed = session.commit(changes)?;
+                totals.new_tensors += committed.new_tensors;
+                totals.stored_bytes += committed.stored_bytes;
+            }
+            Ok(totals)
+        });
+        Self {
+            changes: Some(changes),
+            thread: Some(thread),
+        }
+    }
+
+    /// Hands changes over; waits while those before are being committed.
+    fn commit(&mut self, changes: Changes) -> Result<(), WeightError> {
+        let handed = match &self.changes {
+            Some(sender) => sender.send(changes).is_ok(),
+            None => false,
+        };
+        if handed {
+            return Ok(());
+        }
+        // The thread ended: with an error, which is the answer here.
+        self.join().and_then(|_| Err(worker_lost()))
+    }
+
+    fn join(&mut self) -> Result<Totals, WeightError> {
+        self.changes = None;
+        match self.thread.take().map(ScopedJoinHandle::join) {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(_)) | None => Err(worker_lost()),
+        }
+    }
+
+    fn finish(mut self) -> Result<Totals, WeightError> {
+        self.join()
+    }
+}

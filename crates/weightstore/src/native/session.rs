@@ -1,0 +1,110 @@
+//! What one operation relies on while it runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use super::changes::Changes;
+use super::commit::Committed;
+use super::core::Core;
+use crate::record::{BodyId, Key, Place};
+use crate::{WeightError, WeightHash};
+
+/// Keeps the tensors that an operation has found or stored from being deleted until it ends.
+pub(super) struct Session<'a> {
+    core: &'a Core,
+    pinned: Mutex<Vec<WeightHash>>,
+    /// Bodies whose chunks are committed and whose header is not yet, with their number of chunks.
+    unfinished: Mutex<BTreeMap<BodyId, u32>>,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(core: &'a Core) -> Self {
+        Self {
+            core,
+            pinned: Mutex::new(Vec::new()),
+            unfinished: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// Whether a tensor is there; if so it stays.
+    pub(super) fn keep(&self, hash: &WeightHash) -> bool {
+        let there = self.core.catalog().pin(hash);
+        if there {
+            self.note([*hash]);
+        }
+        there
+    }
+
+    /// Commits changes; their tensors stay.
+    pub(super) fn commit(&self, changes: Changes) -> Result<Committed, WeightError> {
+        let hashes: Vec<WeightHash> = changes.objects.iter().map(|object| object.hash).collect();
+        let mut chunks = BTreeMap::new();
+        for (body, index, _) in &changes.chunks {
+            let count = chunks.entry(*body).or_insert(0);
+            *count = (index + 1).max(*count);
+        }
+        let objects = changes.objects.iter().map(|object| &object.record.body);
+        let deltas = changes.deltas.iter().map(|(_, record)| &record.body);
+        let finished: Vec<BodyId> = objects
+            .chain(deltas)
+            .filter_map(|body| match body.place {
+                Place::Chunks(number) => Some(number),
+                Place::Inline(_) => None,
+            })
+            .collect();
+        let committed = self.core.commit(changes)?;
+        self.note(hashes);
+        let mut unfinished = self
+            .unfinished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        unfinished.extend(chunks);
+        for body in finished {
+            unfinished.remove(&body);
+        }
+        Ok(committed)
+    }
+
+    fn note(&self, hashes: impl IntoIterator<Item = WeightHash>) {
+        self.pinned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(hashes);
+    }
+
+    fn unpin(&self) -> BTreeSet<WeightHash> {
+        let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut catalog = self.core.catalog();
+        let hashes = std::mem::take(&mut *pinned);
+        for hash in &hashes {
+            catalog.unpin(hash);
+        }
+        hashes.into_iter().collect()
+    }
+
+    /// Ends a session that failed: what it stored and nobody needs goes.
+    pub(super) fn abandon(self) {
+        let hashes = self.unpin();
+        let mut changes = Changes::default();
+        let unfinished = std::mem::take(
+            &mut *self
+                .unfinished
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        for (body, count) in unfinished {
+            for index in 0..count {
+                changes.deletes.insert(Key::Chunk(body, index).encode());
+            }
+        }
+        // What can't be deleted now is unreachable and does no harm.
+        drop(self.core.commit(changes));
+        drop(self.core.release(&hashes));
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        self.unpin();
+    }
+}

@@ -1,0 +1,366 @@
+//! Reading and checking everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::NativeStore;
+use super::content::Owner;
+use super::core::{Core, described};
+use super::export::header_of;
+use super::import::{OnProgress, Progress};
+use crate::alias::AliasHasher;
+use crate::record::{Body, BodyId, Key, ObjectRecord, Place};
+use crate::{WeightError, WeightHash, parallel};
+
+/// What is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum DamageKind {
+    /// A tensor: its header or its content.
+    Tensor,
+    /// A model: its manifest, or a tensor that it needs is missing.
+    Model,
+    /// A name under which a single tensor was stored.
+    Use,
+    /// A delta.
+    Delta,
+    /// A structure of the store below, or a record that nothing reaches.
+    Structure,
+}
+
+impl DamageKind {
+    /// A word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tensor => "tensor",
+            Self::Model => "model",
+            Self::Use => "use",
+            Self::Delta => "delta",
+            Self::Structure => "structure",
+        }
+    }
+}
+
+/// Something that is not what was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Damage {
+    /// What is damaged.
+    pub kind: DamageKind,
+    /// Its name: a hash, a model's name, a file and offset.
+    pub name: String,
+    /// Each model that needs it, with the tensor's name there where there is one: `model: tensor`.
+    pub models: Vec<String>,
+    /// What does not match.
+    pub reason: String,
+}
+
+/// The outcome of reading everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Tensors, models, uses, deltas and structures that were checked.
+    pub checked: u64,
+    /// Bytes of tensors and deltas that were decoded and compared with their digests.
+    pub checked_bytes: u64,
+    /// Records that nothing reaches: the rest of imports that a crash cut off.
+    pub unreachable: u64,
+    /// What is damaged.
+    pub corrupt: Vec<Damage>,
+}
+
+impl VerifyReport {
+    /// Whether everything is as it was stored.
+    pub fn is_whole(&self) -> bool {
+        self.corrupt.is_empty()
+    }
+}
+
+impl NativeStore {
+    /// Reads and checks everything: the store below, every tensor by its leaves, its hash and its alias,
+    /// every model, use and delta.
+    ///
+    /// It runs beside imports and removals: what they change meanwhile is not called damaged.
+    ///
+    /// # Errors
+    /// [`WeightError::Closed`]; what can't be read is in the report.
+    pub fn verify(&self, progress: Option<OnProgress<'_>>) -> Result<VerifyReport, WeightError> {
+        let core = self.enter()?;
+        let mut verification = Verification {
+            core: &core,
+            progress,
+            report: VerifyReport::default(),
+            bodies: BTreeSet::new(),
+            needed_by: BTreeMap::new(),
+        };
+        verification.models();
+        verification.tensors()?;
+        verification.uses();
+        verification.deltas();
+        verification.blobs()?;
+        let mut report = verification.report;
+        report
+            .corrupt
+            .sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+        Ok(report)
+    }
+}
+
+/// A verification under way.
+struct Verification<'a> {
+    core: &'a Core,
+    progress: Option<OnProgress<'a>>,
+    report: VerifyReport,
+    /// The bodies that headers name.
+    bodies: BTreeSet<BodyId>,
+    /// For each tensor of a model, `model: tensor`.
+    needed_by: BTreeMap<WeightHash, Vec<String>>,
+}
+
+/// What a tensor's check found.
+struct Checked {
+    hash: WeightHash,
+    body: Option<BodyId>,
+    len_bytes: u64,
+    outcome: Result<(), String>,
+}
+
+impl Verification<'_> {
+    fn damage(&mut self, kind: DamageKind, name: String, models: Vec<String>, reason: String) {
+        self.report.corrupt.push(Damage {
+            kind,
+            name,
+            models,
+            reason,
+        });
+    }
+
+    fn models(&mut self) {
+        let names = self.core.catalog().models().clone();
+        for name in names {
+            self.report.checked += 1;
+            match self.model(&name) {
+                Ok(()) | Err(WeightError::ModelNotFound { .. }) => {}
+                Err(error) => {
+                    self.damage(
+                        DamageKind::Model,
+                        name.to_string(),
+                        Vec::new(),
+                        reason_of(error),
+                    );
+                }
+            }
+        }
+    }
+
+    fn model(&mut self, name: &str) -> Result<(), WeightError> {
+        let manifest = self.core.manifest(name)?;
+        for file in &manifest.files {
+            let header = header_of(name, file)?;
+            for (info, root) in header.tensors().iter().zip(&file.roots) {
+                self.needed_by
+                    .entry(*root)
+                    .or_default()
+                    .push(format!("{name}: {}", info.name));
+                let there = self.core.catalog().object(root).is_some();
+                // The model may have been removed, with its tensors, since its manifest was read.
+                if !there && self.core.catalog().models().contains(name) {
+                    let reason = "its record is missing".to_owned();
+                    let users = vec![format!("{name}: {}", info.name)];
+                    self.damage(DamageKind::Tensor, root.to_string(), users, reason);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tensors(&mut self) -> Result<(), WeightError> {
+        let core = self.core;
+        let hashes: Vec<WeightHash> = core.catalog().hashes().copied().collect();
+        let threads = core.config.threads();
+        let total_bytes = core.blobs.stats().live_bytes;
+        let mut checked = Vec::with_capacity(hashes.len());
+        let mut done_bytes = 0;
+        parallel::stream(
+            threads,
+            4 * threads,
+            hashes.into_iter().map(Ok),
+            |hash| Ok::<_, WeightError>(check_tensor(core, hash)),
+            |outcome| {
+                done_bytes += outcome.len_bytes;
+                if let Some(progress) = self.progress {
+                    progress(Progress {
+                        done_bytes: done_bytes.min(total_bytes),
+                        total_bytes,
+                    });
+                }
+                checked.push(outcome);
+                Ok(())
+            },
+        )?;
+        for outcome in checked {
+            self.report.checked += 1;
+            self.report.checked_bytes += outcome.len_bytes;
+            self.bodies.extend(outcome.body);
+            if let Err(reason) = outcome.outcome {
+                let users = self
+                    .needed_by
+                    .get(&outcome.hash)
+                    .cloned()
+                    .unwrap_or_default();
+                self.damage(DamageKind::Tensor, outcome.hash.to_string(), users, reason);
+            }
+        }
+        Ok(())
+    }
+
+    fn uses(&mut self) {
+        for key in self.core.blobs.keys_with_prefix(Key::LABELS) {
+            let Some(Key::Label {
+                hash,
+                number,
+                digest,
+            }) = Key::parse(&key)
+            else {
+                continue;
+            };
+            self.report.checked += 1;
+            if let Err(error) = self.core.label(&hash, (number, digest)) {
+                self.damage(
+                    DamageKind::Use,
+                    hash.to_string(),
+                    Vec::new(),
+                    reason_of(error),
+                );
+            }
+        }
+    }
+
+    fn deltas(&mut self) {
+        let ids = self.core.catalog().deltas().clone();
+        for id in ids {
+            self.report.checked += 1;
+            let outcome = match self.core.delta_record(&id) {
+                Ok(Some(record)) => {
+                    self.bodies.extend(body_of(&record.body));
+                    self.report.checked_bytes += record.body.len_bytes;
+                    check_body(self.core, Owner::delta(&id), &record.body, |_| ())
+                }
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            // It may have been deleted while it was read.
+            if let Err(error) = outcome
+                && self.core.catalog().deltas().contains(&id)
+            {
+                self.damage(
+                    DamageKind::Delta,
+                    id.to_string(),
+                    Vec::new(),
+                    reason_of(error),
+                );
+            }
+        }
+    }
+
+    /// The store below, and the records that nothing above has read.
+    fn blobs(&mut self) -> Result<(), WeightError> {
+        let below = self
+            .core
+            .blobs
+            .verify()
+            .map_err(|error| WeightError::storage("verify", error))?;
+        self.report.checked += below.structures_checked;
+        for damage in below.damage {
+            match damage.key.as_deref().map(Key::parse) {
+                // What carries content was read above and is named by its content.
+                Some(Some(Key::Object(..) | Key::Label { .. } | Key::Delta(_) | Key::Model(_))) => {
+                }
+                Some(Some(Key::Chunk(body, _))) if self.bodies.contains(&body) => {}
+                Some(Some(key)) => {
+                    let (structure, name) = described(&key);
+                    let name = format!("{structure} {name}");
+                    self.damage(DamageKind::Structure, name, Vec::new(), damage.reason);
+                }
+                None | Some(None) => {
+                    let name = format!("{} {}", damage.structure, damage.location);
+                    self.damage(DamageKind::Structure, name, Vec::new(), damage.reason);
+                }
+            }
+        }
+        let chunks = self.core.blobs.keys_with_prefix(Key::CHUNKS);
+        let unreachable = chunks.iter().filter(|key| match Key::parse(key) {
+            Some(Key::Chunk(body, _)) => !self.bodies.contains(&body),
+            _ => true,
+        });
+        self.report.unreachable = unreachable.count() as u64;
+        Ok(())
+    }
+}
+
+/// Checks a tensor; one that is deleted or stored anew meanwhile is not damaged.
+fn check_tensor(core: &Core, hash: WeightHash) -> Checked {
+    let mut checked = Checked {
+        hash,
+        body: None,
+        len_bytes: 0,
+        outcome: Ok(()),
+    };
+    let record = match core.object(&hash) {
+        Ok(Some(record)) => record,
+        Ok(None) => return checked,
+        Err(error) => {
+            checked.outcome = Err(reason_of(error));
+            return checked;
+        }
+    };
+    checked.body = body_of(&record.body);
+    checked.len_bytes = record.body.len_bytes;
+    if let Err(error) = check_content(core, &hash, &record)
+        && !core.moved(&hash, &record).unwrap_or(false)
+    {
+        checked.outcome = Err(reason_of(error));
+    }
+    checked
+}
+
+fn check_content(core: &Core, hash: &WeightHash, record: &ObjectRecord) -> Result<(), WeightError> {
+    let mut alias = AliasHasher::new(record.dtype, &record.shape);
+    let owner = Owner::tensor(hash);
+    check_body(core, owner, &record.body, |chunk| alias.update(chunk))?;
+    if alias.finish() == record.alias {
+        Ok(())
+    } else {
+        let reason = format!(
+            "its content has the alias {}, its header says {}",
+            alias.finish(),
+            record.alias
+        );
+        Err(WeightError::corrupt("tensor", hash.to_string(), reason))
+    }
+}
+
+fn check_body(
+    core: &Core,
+    owner: Owner<'_>,
+    body: &Body,
+    mut visit: impl FnMut(&[u8]),
+) -> Result<(), WeightError> {
+    for index in 0..body.chunks.len() {
+        visit(&core.chunk(owner, body, index)?);
+    }
+    Ok(())
+}
+
+fn body_of(body: &Body) -> Option<BodyId> {
+    match body.place {
+        Place::Chunks(number) => Some(number),
+        Place::Inline(_) => None,
+    }
+}
+
+fn reason_of(error: WeightError) -> String {
+    match error {
+        WeightError::Corrupt { reason, .. } => reason,
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,175 @@
+//! Runs independent work on several threads.
+
+#[cfg(feature = "native")]
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+#[cfg(feature = "native")]
+use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError};
+
+/// As many threads as `tasks` can keep busy on this machine.
+pub(crate) fn threads_for(tasks: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    tasks.min(cores)
+}
+
+/// The results of `work` on each item, in order, computed by up to `threads` threads.
+pub(crate) fn map<T: Send, R: Send>(
+    threads: usize,
+    items: Vec<T>,
+    work: impl Fn(T) -> R + Sync,
+) -> Vec<R> {
+    let threads = threads.min(items.len());
+    if threads <= 1 {
+        return items.into_iter().map(work).collect();
+    }
+    let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
+    let queue = Mutex::new(items.into_iter().zip(results.iter_mut()));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some((item, slot)) = next else { return };
+                    *slot = Some(work(item));
+                }
+            });
+        }
+    });
+    // A worker that panicked has ended the scope with its panic, so every slot is filled.
+    results.into_iter().flatten().collect()
+}
+
+/// Runs `work` on the items on `threads` threads and hands the results to `consume` in order.
+///
+/// At most `window` items are under way or waiting for their turn. `items` and `consume` run on the
+/// calling thread.
+///
+/// # Errors
+/// The first error of `items`, `work` or `consume`, in the order of the items.
+#[cfg(feature = "native")]
+pub(crate) fn stream<T: Send, R: Send, E: Send>(
+    threads: usize,
+    window: usize,
+    mut items: impl Iterator<Item = Result<T, E>>,
+    work: impl Fn(T) -> Result<R, E> + Sync,
+    mut consume: impl FnMut(R) -> Result<(), E>,
+) -> Result<(), E> {
+    let (job_sender, job_receiver) = mpsc::channel::<(usize, T)>();
+    let (done_sender, done_receiver) = mpsc::channel();
+    let jobs = Mutex::new(job_receiver);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            let done_sender = done_sender.clone();
+            let (jobs, work) = (&jobs, &work);
+            scope.spawn(move || {
+                while let Some((index, item)) = next_job(jobs) {
+                    if done_sender.send((index, work(item))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(done_sender);
+        // Dropped on every way out, which ends the workers.
+        let job_sender = job_sender;
+        let (mut sent, mut consumed) = (0, 0);
+        let mut early = BTreeMap::new();
+        let mut exhausted = false;
+        loop {
+            while !exhausted && sent < consumed + window.max(1) {
+                match items.next().transpose()? {
+                    Some(item) => {
+                        // The workers are there until the sender is dropped, or have panicked, which
+                        // shows when no result comes.
+                        if job_sender.send((sent, item)).is_err() {
+                            return Ok(());
+                        }
+                        sent += 1;
+                    }
+                    None => exhausted = true,
+                }
+            }
+            if consumed == sent {
+                return Ok(());
+            }
+            let Ok((index, result)) = done_receiver.recv() else {
+                return Ok(());
+            };
+            early.insert(index, result);
+            while let Some(result) = early.remove(&consumed) {
+                consumed += 1;
+                consume(result?)?;
+            }
+        }
+    })
+}
+
+/// The next job, `None` once no more can come.
+#[cfg(feature = "native")]
+pub(crate) fn next_job<T>(jobs: &Mutex<mpsc::Receiver<T>>) -> Option<T> {
+    jobs.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .recv()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_in_the_order_of_the_items() {
+        for threads in [0, 1, 2, 7] {
+            let doubled = map(threads, (0..1000).collect(), |i: u32| 2 * i);
+            assert_eq!(doubled, (0..1000).map(|i| 2 * i).collect::<Vec<_>>());
+        }
+        assert!(map(4, Vec::new(), |i: u32| i).is_empty());
+    }
+
+    #[cfg(feature = "native")]
+    #[test]
+    fn a_stream_keeps_the_order_and_the_window() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
+        let under_way = AtomicUsize::new(0);
+        let mut seen = Vec::new();
+        let items = (0..500).inspect(|_| {
+            under_way.fetch_add(1, Ordering::SeqCst);
+        });
+        let outcome = stream(
+            3,
+            7,
+            items.map(Ok::<usize, String>),
+            |i| {
+                assert!(under_way.load(Ordering::SeqCst) <= 7);
+                Ok(i * i)
+            },
+            |square| {
+                under_way.fetch_sub(1, Ordering::SeqCst);
+                seen.push(square);
+                Ok(())
+            },
+        );
+        assert_eq!(outcome, Ok(()));
+        assert_eq!(seen, (0..500).map(|i| i * i).collect::<Vec<_>>());
+    }
+
+    #[cfg(feature = "native")]
+    #[test]
+    fn a_stream_ends_at_the_first_error() {
+        let mut seen = Vec::new();
+        let outcome = stream(
+            2,
+            4,
+            (0..100).map(Ok),
+            |i| if i == 20 { Err("no") } else { Ok(i) },
+            |i| {
+                seen.push(i);
+                Ok(())
+            },
+        );
+        assert_eq!(outcome, Err("no"));
+        assert_eq!(seen, (0..20).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,58 @@
+//! The records of the store itself.
+
+use super::cursor::{Cursor, prelude};
+use super::{BodyId, RecordError};
+use crate::identity::CHUNK_LEN_BYTES;
+
+/// The record that makes a blob store a weight store.
+pub(crate) struct StoreRecord;
+
+impl StoreRecord {
+    const MAGIC: [u8; 4] = *b"SWST";
+
+    pub(crate) fn encode() -> Vec<u8> {
+        let mut bytes = prelude(Self::MAGIC);
+        bytes.extend_from_slice(&(CHUNK_LEN_BYTES as u32).to_le_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> Result<(), RecordError> {
+        let mut cursor = Cursor::open(bytes, Self::MAGIC)?;
+        let chunk_len = cursor.u32()?;
+        cursor.zeros::<4>()?;
+        cursor.end()?;
+        if chunk_len as usize != CHUNK_LEN_BYTES {
+            return Err(RecordError::Newer(format!(
+                "its chunks have {chunk_len} bytes"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The record of the body numbers that are taken.
+pub(crate) struct BodyReservation;
+
+impl BodyReservation {
+    const MAGIC: [u8; 4] = *b"SWBR";
+
+    pub(crate) fn encode(next: BodyId) -> Vec<u8> {
+        let mut bytes = prelude(Self::MAGIC);
+        bytes.extend_from_slice(&next.0.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> Result<BodyId, RecordError> {
+        let mut cursor = Cursor::open(bytes, Self::MAGIC)?;
+        let next = BodyId(cursor.u64()?);
+        cursor.end()?;
+        if next == BodyId(0) {
+            return Err(RecordError::damaged("body number 0 is not free"));
+        }
+        Ok(next)
+    }
+}
+
+/// The value under a hint's key: a prelude and nothing else.
+pub(crate) const HINT_RECORD: [u8; 8] = *b"SWHN\x01\0\0\0";

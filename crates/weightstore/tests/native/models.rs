@@ -1,0 +1,323 @@
+//! Models go in and come out byte for byte, and share their tensors.
+
+use std::sync::Mutex;
+
+use crate::fixture::{add, add_with, bytes, get, noise, plain, safetensors, store, varied};
+use weightstore::{
+    Codec, ExportOptions, HashKey, ImportOptions, NativeStore, SourceFile, WeightError, WeightStore,
+};
+
+const CODECS: [Codec; 3] = [Codec::None, Codec::Lz4, Codec::Gzip { level: 4 }];
+
+#[test]
+fn a_model_comes_out_as_it_went_in() {
+    let file = varied(1);
+    for codec in CODECS.into_iter().filter(|codec| codec.check().is_ok()) {
+        let (volume, store) = store();
+        let options = ImportOptions::default().with_codec(codec);
+        let report = add_with(&store, "m", &file, &options).unwrap();
+        assert_eq!(report.tensors, 28);
+        assert_eq!(report.new_tensors + report.deduplicated_tensors, 28);
+        assert_eq!(report.logical_bytes, file.len() as u64);
+        assert_eq!(get(&store, "m").unwrap(), file, "{codec}");
+        if codec != Codec::None {
+            assert!(
+                report.stored_bytes < 3 << 20,
+                "{codec}: {}",
+                report.stored_bytes
+            );
+        }
+        store.close().unwrap();
+        let store = NativeStore::on_volume(volume.handle(), crate::fixture::config()).unwrap();
+        assert_eq!(store.models().unwrap(), ["m"]);
+        assert_eq!(get(&store, "m").unwrap(), file, "{codec} reopened");
+        assert!(store.verify(None).unwrap().is_whole());
+    }
+}
+
+#[test]
+fn the_same_tensors_are_stored_once() {
+    let (_, store) = store();
+    let file = varied(1);
+    let first = add(&store, "first", &file).unwrap();
+    let second = add(&store, "second", &file).unwrap();
+    assert_eq!(second.new_tensors, 0);
+    assert_eq!(second.deduplicated_tensors, second.tensors);
+    assert_eq!(second.content_hash, first.content_hash);
+    assert!(second.stored_bytes < 10_000, "{}", second.stored_bytes);
+    let again = add(&store, "first", &file).unwrap();
+    assert!(again.was_there && again.new_tensors == 0);
+    assert_eq!(get(&store, "second").unwrap(), file);
+    let stats = store.stats().unwrap();
+    assert_eq!(stats.models, 2);
+    assert_eq!(stats.tensors, first.new_tensors);
+    assert_eq!(stats.logical_bytes, 2 * file.len() as u64);
+    assert!(stats.ratio > 0.4 && stats.ratio < 0.6, "{}", stats.ratio);
+}
+
+#[test]
+fn a_tensor_that_a_model_has_twice_is_stored_once() {
+    let (_, store) = store();
+    let large = noise(5, 20 << 20);
+    let file = safetensors(&[
+        bytes("embedding", large.clone()),
+        bytes("small", noise(6, 100)),
+        bytes("head", large),
+        bytes("small.again", noise(6, 100)),
+    ]);
+    let report = add(&store, "tied", &file).unwrap();
+    assert_eq!((report.new_tensors, report.deduplicated_tensors), (2, 2));
+    assert!(report.stored_bytes < 21 << 20);
+    assert_eq!(get(&store, "tied").unwrap(), file);
+    let verified = store.verify(None).unwrap();
+    assert!(
+        verified.is_whole() && verified.unreachable == 0,
+        "{verified:?}"
+    );
+}
+
+#[test]
+fn a_large_tensor_that_begins_like_another_is_stored_right() {
+    for codec in [Codec::None, Codec::Lz4] {
+        let (_, store) = store();
+        let first = noise(1, (40 << 20) + 5);
+        let mut second = first.clone();
+        *second.last_mut().unwrap() ^= 1;
+        let mut third = first.clone();
+        third[17 << 20] ^= 1;
+        for (name, large, new) in [
+            ("a", &first, 2),
+            ("b", &first, 0),
+            ("c", &second, 1),
+            ("d", &third, 1),
+        ] {
+            let file = safetensors(&[
+                bytes("before", plain(3, 5000)),
+                bytes("large", large.clone()),
+                bytes("after", plain(3, 5000)),
+            ]);
+            let options = ImportOptions::default()
+                .with_codec(codec)
+                .with_file_sha256(true);
+            let report = add_with(&store, name, &file, &options).unwrap();
+            assert_eq!(report.new_tensors, new, "{name}");
+            assert_eq!(get(&store, name).unwrap(), file, "{name}");
+        }
+        let verified = store.verify(None).unwrap();
+        assert!(
+            verified.is_whole() && verified.unreachable == 0,
+            "{verified:?}"
+        );
+    }
+}
+
+#[test]
+fn a_name_is_taken_by_its_first_content_until_it_is_replaced() {
+    let (_, store) = store();
+    let old = varied(1);
+    let new = safetensors(&[bytes("w", noise(9, 3 << 20))]);
+    add(&store, "m", &old).unwrap();
+    let refused = add(&store, "m", &new);
+    assert!(matches!(refused, Err(WeightError::ModelExists { .. })));
+    assert_eq!(get(&store, "m").unwrap(), old);
+    // The same header with other data shows only once it is hashed.
+    let mut changed = old.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    let refused = add(&store, "m", &changed);
+    assert!(matches!(refused, Err(WeightError::ModelExists { .. })));
+    let replace = ImportOptions::default().with_replace(true);
+    let report = add_with(&store, "m", &new, &replace).unwrap();
+    assert_eq!(report.new_tensors, 1);
+    assert_eq!(get(&store, "m").unwrap(), new);
+    assert_eq!(store.list_weights().unwrap().len(), 1);
+    let verified = store.verify(None).unwrap();
+    assert!(
+        verified.is_whole() && verified.unreachable == 0,
+        "{verified:?}"
+    );
+}
+
+#[test]
+fn removing_a_model_keeps_what_others_need() {
+    let (volume, store) = store();
+    let shared = bytes("shared", noise(1, 3 << 20));
+    let first = safetensors(&[shared.clone(), bytes("own", noise(2, 2 << 20))]);
+    let second = safetensors(&[shared.clone(), bytes("own", noise(3, 20 << 20))]);
+    add(&store, "first", &first).unwrap();
+    add(&store, "second", &second).unwrap();
+    let kept = store.load_tensor("first", "own").unwrap();
+    let key = HashKey::from(store.store(&kept, None).unwrap());
+
+    let report = store.remove_model("second").unwrap();
+    assert_eq!((report.removed_tensors, report.kept_tensors), (1, 1));
+    assert!(matches!(
+        get(&store, "second"),
+        Err(WeightError::ModelNotFound { .. })
+    ));
+    assert!(matches!(
+        store.remove_model("second"),
+        Err(WeightError::ModelNotFound { .. })
+    ));
+    assert_eq!(get(&store, "first").unwrap(), first);
+    assert!(matches!(store.delete(&key), Err(WeightError::InUse { .. })));
+
+    let report = store.remove_model("first").unwrap();
+    assert_eq!((report.removed_tensors, report.kept_tensors), (1, 1));
+    let loaded = store.load(&key).unwrap().unwrap();
+    assert_eq!((loaded.name(), loaded.bytes()), ("own", kept.bytes()));
+    assert!(store.delete(&key).unwrap());
+    assert!(store.list_weights().unwrap().is_empty());
+    let verified = store.verify(None).unwrap();
+    assert!(
+        verified.is_whole() && verified.unreachable == 0,
+        "{verified:?}"
+    );
+    store.close().unwrap();
+    let store = NativeStore::on_volume(volume.handle(), crate::fixture::config()).unwrap();
+    assert!(store.models().unwrap().is_empty());
+    assert!(store.blobs().keys_with_prefix(b"c/").is_empty());
+}
+
+#[test]
+fn tensors_of_models_are_weights_too() {
+    let (_, store) = store();
+    let file = safetensors(&[bytes("w", noise(1, 5000))]);
+    add(&store, "a", &file).unwrap();
+    add(&store, "b", &file).unwrap();
+    let hash = store.list_weights().unwrap()[0];
+    let metadata = store.get_metadata(&hash.into()).unwrap().unwrap();
+    assert_eq!(
+        (&*metadata.name, metadata.model_name.as_deref()),
+        ("w", Some("a"))
+    );
+    let uses = store.uses(&hash.into()).unwrap();
+    assert_eq!(uses.len(), 2);
+    assert_eq!(uses[1].model_name.as_deref(), Some("b"));
+    assert_eq!(
+        store.load(&hash.into()).unwrap().unwrap().bytes(),
+        noise(1, 5000)
+    );
+}
+
+#[test]
+fn parts_of_tensors_are_read_alone() {
+    let (_, store) = store();
+    let data = [noise(1, 2 << 20), plain(1, (2 << 20) + 9)].concat();
+    let options = ImportOptions::default().with_codec(Codec::Lz4);
+    add_with(
+        &store,
+        "m",
+        &safetensors(&[bytes("w", data.clone())]),
+        &options,
+    )
+    .unwrap();
+    let len = data.len();
+    for (start, end) in [
+        (0, 0),
+        (0, 1),
+        (0, len),
+        ((1 << 20) - 1, (1 << 20) + 1),
+        (len - 1, len),
+        (len, len),
+    ] {
+        let mut target = vec![0; end - start];
+        store
+            .read_tensor_range("m", "w", start as u64, &mut target)
+            .unwrap();
+        assert_eq!(target, data[start..end], "{start}..{end}");
+    }
+    let refused = store.read_tensor_range("m", "w", len as u64, &mut [0]);
+    assert!(matches!(refused, Err(WeightError::OutOfRange { .. })));
+    let refused = store.read_tensor_range("m", "w", u64::MAX, &mut [0; 2]);
+    assert!(matches!(refused, Err(WeightError::OutOfRange { .. })));
+    let refused = store.read_tensor_range("m", "x", 0, &mut [0]);
+    assert!(matches!(refused, Err(WeightError::PartNotFound { .. })));
+}
+
+#[test]
+fn a_sharded_model_keeps_its_files_and_index() {
+    let (_, store) = store();
+    let first = safetensors(&[bytes("a", noise(1, 100_000)), bytes("t", noise(3, 70))]);
+    let second = safetensors(&[bytes("b", noise(2, 100)), bytes("t2", noise(3, 70))]);
+    let index = r#"{"metadata":{},"weight_map":{"a":"one","t":"one","b":"two","t2":"two"}}"#;
+    let files = [
+        SourceFile {
+            name: "one",
+            source: &first,
+        },
+        SourceFile {
+            name: "two",
+            source: &second,
+        },
+    ];
+    let options = ImportOptions::default()
+        .with_index(index)
+        .with_metadata("origin", "test");
+    let report = store.add_sharded_model("m", &files, &options).unwrap();
+    assert_eq!((report.tensors, report.new_tensors), (4, 3));
+    let info = store.model("m").unwrap();
+    assert_eq!(info.index.as_deref(), Some(index));
+    assert_eq!(info.metadata, [("origin".to_owned(), "test".to_owned())]);
+    assert_eq!(info.files[1].tensors[1].name, "t2");
+    for (name, file) in [("one", &first), ("two", &second)] {
+        let mut restored = Vec::new();
+        let options = ExportOptions::default().with_file(name);
+        store.export_model("m", &mut restored, &options).unwrap();
+        assert_eq!(&restored, file);
+    }
+    for file in [None, Some("three")] {
+        let options = file.map_or_else(ExportOptions::default, |file| {
+            ExportOptions::default().with_file(file)
+        });
+        let refused = store.export_model("m", &mut Vec::new(), &options);
+        assert!(matches!(refused, Err(WeightError::PartNotFound { .. })));
+    }
+    let wrong = r#"{"weight_map":{"nowhere":"one"}}"#;
+    let refused = store.add_sharded_model("n", &files, &ImportOptions::default().with_index(wrong));
+    assert!(matches!(refused, Err(WeightError::PartNotFound { .. })));
+    let twins = [files[0], files[0]];
+    let refused = store.add_sharded_model("n", &twins, &ImportOptions::default());
+    assert!(matches!(refused, Err(WeightError::InvalidName { .. })));
+}
+
+#[test]
+fn progress_ends_at_the_total() {
+    let (_, store) = store();
+    let file = varied(3);
+    let seen = Mutex::new(Vec::new());
+    let progress = |progress: weightstore::Progress| seen.lock().unwrap().push(progress);
+    let options = ImportOptions::default().with_progress(&progress);
+    add_with(&store, "m", &file, &options).unwrap();
+    let options = ExportOptions::default().with_progress(&progress);
+    store.export_model("m", &mut Vec::new(), &options).unwrap();
+    for progress in seen.lock().unwrap().iter() {
+        assert_eq!(progress.total_bytes, file.len() as u64);
+    }
+    assert_eq!(
+        seen.lock().unwrap().last().unwrap().done_bytes,
+        file.len() as u64
+    );
+}
+
+#[test]
+fn a_model_without_tensors_is_a_model() {
+    let (_, store) = store();
+    let file = safetensors(&[]);
+    let report = add(&store, "nothing", &file).unwrap();
+    assert_eq!((report.tensors, report.new_tensors), (0, 0));
+    assert_eq!(get(&store, "nothing").unwrap(), file);
+}
+
+#[test]
+fn names_that_can_not_be_used_are_refused() {
+    let (_, store) = store();
+    let file = safetensors(&[]);
+    for name in ["", "a\nb", &"x".repeat(513)] {
+        let refused = add(&store, name, &file);
+        assert!(
+            matches!(refused, Err(WeightError::InvalidName { .. })),
+            "{name}"
+        );
+    }
+    add(&store, "org/模型 v1.0", &file).unwrap();
+}
