@@ -117,6 +117,11 @@ impl RealVolume {
             .directory
             .open_entry(name.as_str(), flags)
             .map_err(fail)?;
+        if self.read_only.is_none() {
+            // What a process that is gone wrote may be in memory only; whoever reads it now must be
+            // able to rely on it.
+            file.sync_all().map_err(fail)?;
+        }
         let open_file = OpenFile {
             file,
             name: name.clone(),
@@ -130,20 +135,19 @@ impl RealVolume {
         Ok(Arc::new(RealFile::new(open_file, engine, writable)))
     }
 
-    /// Reserves the space of a file just created and makes it durable.
+    /// Creates a file and reserves its space.
     fn fill_new(&self, name: &FileName, len_bytes: u64) -> Result<(), NvmeError> {
         let path = self.directory.path_of(name.as_str());
-        let fail = |operation| move |error| NvmeError::from_io(operation, path, len_bytes, error);
+        let fail = |error| NvmeError::from_io("create file", &*path, len_bytes, error);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let file = self
             .directory
             .open_entry(name.as_str(), flags)
-            .map_err(fail.clone()("create file"))?;
-        let filled = directory::reserve(&file, len_bytes).and_then(|()| file.sync_all());
-        filled.map_err(|error| {
+            .map_err(fail)?;
+        directory::reserve(&file, len_bytes).map_err(|error| {
             // Nothing may be left behind; that the removal fails, too, says nothing new.
             let _ = self.directory.remove(name.as_str());
-            fail("create file")(error)
+            fail(error)
         })
     }
 }
@@ -186,13 +190,7 @@ impl Volume for RealVolume {
                 reason: format!("{} is not a regular file", path()),
             });
         }
-        let file = self.open_file(name)?;
-        if self.read_only.is_none() {
-            // What a process that is gone wrote may be in memory only; whoever reads it now must be
-            // able to rely on it.
-            file.sync().wait()?;
-        }
-        Ok(file)
+        self.open_file(name)
     }
 
     fn rename(&self, source: &FileName, target: &FileName) -> Result<(), NvmeError> {
