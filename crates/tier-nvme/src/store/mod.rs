@@ -15,6 +15,8 @@ mod stats;
 mod verify;
 
 use std::fmt;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,6 +30,8 @@ pub use verify::{Damage, VerifyReport};
 
 use crate::format::StoreId;
 use crate::{NvmeError, Volume, VolumeLock};
+#[cfg(target_os = "linux")]
+use crate::{RealVolume, VolumeOptions};
 use group::CommitQueue;
 use index::Index;
 use log::{Log, Segments};
@@ -95,6 +99,38 @@ impl Shared {
 }
 
 impl NvmeStore {
+    /// Opens the store in the directory `path`, or makes one if there is none and the configuration
+    /// allows it.
+    ///
+    /// # Errors
+    /// As [`NvmeStore::on_volume`].
+    #[cfg(target_os = "linux")]
+    pub fn new(path: impl AsRef<Path>, config: StorageConfig) -> Result<Self, NvmeError> {
+        config.check()?;
+        let path = path.as_ref();
+        let options = VolumeOptions::default()
+            .with_io_depth(config.io_depth())
+            .with_direct_io(config.direct_io())
+            .with_read_only(config.read_only());
+        let not_a_store = |reason: &str| NvmeError::NotAStore {
+            path: path.display().to_string(),
+            reason: reason.to_owned(),
+        };
+        let opened = if config.create() && !config.read_only() {
+            RealVolume::create(path, options)
+        } else {
+            RealVolume::open(path, options)
+        };
+        let volume = opened.map_err(|error| match error {
+            NvmeError::FileNotFound { .. } => not_a_store("it does not exist"),
+            NvmeError::Io { source, .. } if source.kind() == ErrorKind::NotADirectory => {
+                not_a_store("it is not a directory")
+            }
+            error => error,
+        })?;
+        Self::on_volume(Arc::new(volume), config)
+    }
+
     /// Opens the store on `volume`, or makes one if the volume is empty and the configuration allows it.
     ///
     /// # Errors

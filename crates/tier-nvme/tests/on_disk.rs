@@ -1,0 +1,68 @@
+//! The blob store in a real directory.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
+use core_view::BufferMut;
+use core_view::contract::ErrorKind;
+use tier_nvme::{NvmeError, NvmeStore, StorageConfig, WriteBatch};
+
+fn config() -> StorageConfig {
+    StorageConfig::default().with_segment_bytes(8 << 20)
+}
+
+#[test]
+fn values_come_back_after_reopening_with_and_without_the_page_cache() {
+    for direct in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let config = config().with_direct_io(direct);
+        let store = NvmeStore::new(directory.path(), config.clone()).unwrap();
+        let mut large = BufferMut::zeroed(5 << 20, 4096).unwrap();
+        large
+            .iter_mut()
+            .enumerate()
+            .for_each(|(i, byte)| *byte = (i % 251) as u8);
+        let mut batch = WriteBatch::new().put("large", large);
+        for i in 0..1000_u32 {
+            batch = batch.put(i.to_le_bytes(), i.to_le_bytes().repeat(i as usize % 90));
+        }
+        store.write_batch(batch).unwrap();
+        store.close().unwrap();
+        let store = NvmeStore::new(directory.path(), config).unwrap();
+        assert!(store.recovery_report().clean);
+        let large = store.read_direct("large").unwrap().unwrap();
+        assert!(
+            large
+                .iter()
+                .enumerate()
+                .all(|(i, &byte)| byte == (i % 251) as u8)
+        );
+        for i in 0..1000_u32 {
+            let value = store.read_direct(i.to_le_bytes()).unwrap().unwrap();
+            assert_eq!(&value[..], i.to_le_bytes().repeat(i as usize % 90));
+        }
+        assert!(store.verify().unwrap().is_whole());
+    }
+}
+
+#[test]
+fn a_directory_in_use_absent_or_foreign_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let absent = directory.path().join("absent");
+    let no_create = config().with_create(false);
+    let error = NvmeStore::new(&absent, no_create.clone()).unwrap_err();
+    assert!(matches!(error, NvmeError::NotAStore { .. }), "{error:?}");
+    assert!(!absent.exists());
+
+    let store = NvmeStore::new(directory.path().join("store"), config()).unwrap();
+    let error = NvmeStore::new(directory.path().join("store"), config()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error:?}");
+    drop(store);
+
+    let file = directory.path().join("file");
+    std::fs::write(&file, "text").unwrap();
+    let error = NvmeStore::new(&file, no_create).unwrap_err();
+    assert!(matches!(error, NvmeError::NotAStore { .. }), "{error:?}");
+    let error = NvmeStore::new(directory.path(), config()).unwrap_err();
+    assert!(matches!(error, NvmeError::NotAStore { .. }), "{error:?}");
+    assert_eq!(std::fs::read(&file).unwrap(), b"text");
+}
