@@ -4,6 +4,8 @@
 //! far as bytes follow it, so that a hostile one is refused and never allocated, with or without a limit in
 //! the configuration.
 
+#![deny(clippy::indexing_slicing)]
+
 use bincode::de::read::Reader;
 use bincode::de::{Decode, Decoder};
 use bincode::enc::write::Writer;
@@ -126,7 +128,8 @@ fn decode_bytes<D: Decoder>(decoder: &mut D, len: usize) -> Result<TensorStorage
         let chunk = CHUNK_BYTES.min(len - start);
         bytes.try_reserve(chunk).map_err(refuse)?;
         bytes.resize(start + chunk, 0);
-        decoder.reader().read(&mut bytes[start..])?;
+        let fresh = bytes.get_mut(start..).unwrap_or_default();
+        decoder.reader().read(fresh)?;
     }
     // The alignment of a vector of bytes is not promised.
     TensorStorage::from_slice(&bytes).map_err(refuse)

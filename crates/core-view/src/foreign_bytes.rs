@@ -27,17 +27,12 @@ unsafe impl BufferOwner for BytesOwner {
         let Self::Shared(bytes) = self else {
             return None;
         };
-        let address = bytes.as_ptr();
         match std::mem::take(bytes).try_into_mut() {
-            Ok(mut unique) if unique.as_ptr() == address => {
+            Ok(mut unique) => {
+                // The pointer that views hold may only be read through, so that they need this one.
                 let pointer = NonNull::new(unique.as_mut_ptr())?;
                 *self = Self::Unique { _bytes: unique };
                 Some(pointer)
-            }
-            // Views hold the old address, so bytes that moved can't be used. None do at present.
-            Ok(moved) => {
-                *self = Self::Shared(moved.freeze());
-                None
             }
             Err(bytes) => {
                 *self = Self::Shared(bytes);

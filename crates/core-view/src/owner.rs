@@ -33,11 +33,11 @@ pub unsafe trait BufferOwner: Send + Sync + 'static {
     /// Whether the memory may be written.
     fn access(&self) -> Access;
 
-    /// Makes read-only memory writable in place, where the owner turns out to be its only user.
+    /// Makes read-only memory writable, where the owner turns out to be its only user.
     ///
-    /// Called by the one holder of an owner with [`Access::ReadOnly`]. An implementation that succeeds
-    /// returns a pointer to the first byte that was announced with it, at the same address and valid for
-    /// writes, and reports [`Access::ReadWrite`] from then on.
+    /// Called by the one holder of an owner with [`Access::ReadOnly`], who uses the result from then on. An
+    /// implementation that succeeds returns a pointer to the first of the bytes that were announced with it,
+    /// unchanged and valid for writes, and reports [`Access::ReadWrite`] afterwards.
     fn make_writable(&mut self) -> Option<NonNull<u8>> {
         None
     }

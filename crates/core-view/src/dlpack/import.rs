@@ -1,5 +1,7 @@
 //! Tensors of other libraries.
 
+#![deny(clippy::indexing_slicing)]
+
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -102,9 +104,8 @@ impl Tensor {
 struct Described {
     kind: StorageType,
     dtype: DType,
-    dims: [usize; RANK_MAX],
-    strides: Option<[isize; RANK_MAX]>,
-    rank: usize,
+    dims: Vec<usize>,
+    strides: Vec<isize>,
     /// Address of the first element; `None` if there is no memory.
     start: Option<*mut u8>,
 }
@@ -138,17 +139,20 @@ impl Described {
                 rank_max: RANK_MAX,
             });
         }
-        let mut dims = [0; RANK_MAX];
         // SAFETY: DLPack promises `ndim` lengths at the pointer.
-        let lengths = unsafe { read_numbers(tensor.shape, rank) }
-            .ok_or_else(|| refuse("its shape is a null pointer"))?;
-        for (dim, length) in dims.iter_mut().zip(lengths).take(rank) {
-            *dim = usize::try_from(length)
-                .map_err(|_| refuse(format!("a dimension has the length {length}")))?;
-        }
+        let dims = unsafe { read_numbers(tensor.shape, rank) }
+            .ok_or_else(|| refuse("its shape is a null pointer"))?
+            .into_iter()
+            .map(|length| {
+                usize::try_from(length)
+                    .map_err(|_| refuse(format!("a dimension has the length {length}")))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
         // SAFETY: DLPack promises `ndim` strides at the pointer unless it is null.
-        let strides = unsafe { read_numbers(tensor.strides, rank) }
-            .map(|strides| strides.map(|stride| stride as isize));
+        let strides = match unsafe { read_numbers(tensor.strides, rank) } {
+            Some(strides) => strides.into_iter().map(|stride| stride as isize).collect(),
+            None => Tensor::row_major_strides(&dims, dtype)?,
+        };
         let offset = usize::try_from(tensor.byte_offset)
             .map_err(|_| refuse(format!("its offset is {} bytes", tensor.byte_offset)))?;
         Ok(Self {
@@ -156,7 +160,6 @@ impl Described {
             dtype,
             dims,
             strides,
-            rank,
             start: NonNull::new(tensor.data)
                 .map(|data| data.as_ptr().cast::<u8>().wrapping_add(offset)),
         })
@@ -164,9 +167,7 @@ impl Described {
 
     /// The tensor over the memory that the description reaches.
     fn over(self, owner: Foreign) -> Result<Tensor, ViewError> {
-        let dims = &self.dims[..self.rank];
-        let strides = self.strides.as_ref().map(|strides| &strides[..self.rank]);
-        let reach = Tensor::reach_of(dims, strides, self.dtype)?;
+        let reach = Tensor::reach_of(&self.dims, &self.strides, self.dtype)?;
         let (below, elements) = match reach {
             Some((low, high)) => {
                 let below = low.unsigned_abs();
@@ -200,33 +201,24 @@ impl Described {
         // SAFETY: the importing caller promises that the memory that shape and strides reach is initialised
         // and stays so while the owner lives, and who may write to it.
         let storage = unsafe { TensorStorage::from_owner(pointer, len, Arc::new(owner)) };
-        match strides {
-            Some(strides) => {
-                Tensor::from_storage_strided(storage, self.dtype, dims, strides, below)
-            }
-            None => {
-                let row_major = Tensor::row_major_strides(dims, self.dtype)?;
-                Tensor::from_storage_strided(storage, self.dtype, dims, &row_major[..self.rank], 0)
-            }
-        }
+        Tensor::from_storage_strided(storage, self.dtype, &self.dims, &self.strides, below)
     }
 }
 
 /// Copies `count` numbers; `None` for a null pointer where there should be some.
 ///
 /// # Safety
-/// `numbers` must be null or point to `count` numbers, at most [`RANK_MAX`].
-unsafe fn read_numbers(numbers: *const i64, count: usize) -> Option<[i64; RANK_MAX]> {
-    let mut copy = [0; RANK_MAX];
+/// `numbers` must be null or point to `count` numbers.
+unsafe fn read_numbers(numbers: *const i64, count: usize) -> Option<Vec<i64>> {
     if count == 0 {
-        return Some(copy);
+        return Some(Vec::new());
     }
     let numbers = NonNull::new(numbers.cast_mut())?;
-    for (index, number) in copy.iter_mut().enumerate().take(count) {
+    let read = |index| {
         // SAFETY: the caller promises `count` numbers.
         let place = unsafe { numbers.add(index) };
         // SAFETY: as above; a foreign array may lie at any address.
-        *number = unsafe { place.read_unaligned() };
-    }
-    Some(copy)
+        unsafe { place.read_unaligned() }
+    };
+    Some((0..count).map(read).collect())
 }

@@ -19,6 +19,8 @@
 //! # Ok::<(), core_view::safetensors::SafetensorsError>(())
 //! ```
 
+#![deny(clippy::indexing_slicing)]
+
 mod builder;
 mod error;
 mod file;

@@ -237,18 +237,14 @@ impl Tensor {
         }
     }
 
-    /// Lowest and highest distance in elements from the first element; `None` if there is none. Strides
-    /// default to row-major order.
+    /// Lowest and highest distance in elements from the first element; `None` if there is none.
     #[cfg(feature = "dlpack")]
     pub(crate) fn reach_of(
         dims: &[usize],
-        strides: Option<&[isize]>,
+        strides: &[isize],
         dtype: DType,
     ) -> Result<Option<(isize, isize)>, ViewError> {
-        let layout = match strides {
-            Some(strides) => Layout::strided(dims, strides, dtype)?,
-            None => Layout::row_major(dims, dtype)?,
-        };
+        let layout = Layout::strided(dims, strides, dtype)?;
         if layout.is_empty() {
             return Ok(None);
         }
@@ -257,13 +253,10 @@ impl Tensor {
         })
     }
 
-    /// The strides of row-major order, in the first entries.
+    /// The strides of row-major order.
     #[cfg(feature = "dlpack")]
-    pub(crate) fn row_major_strides(
-        dims: &[usize],
-        dtype: DType,
-    ) -> Result<[isize; RANK_MAX], ViewError> {
-        Ok(Layout::row_major(dims, dtype)?.strides)
+    pub(crate) fn row_major_strides(dims: &[usize], dtype: DType) -> Result<Vec<isize>, ViewError> {
+        Ok(Layout::row_major(dims, dtype)?.strides().to_vec())
     }
 
     #[cfg(any(feature = "ndarray", feature = "dlpack"))]
