@@ -153,6 +153,18 @@ pub trait Volume: fmt::Debug + Send + Sync + 'static {
     /// Bytes that are still free, where that is known.
     fn available_bytes(&self) -> Option<u64>;
 
+    /// Waits until nobody writes the file any more.
+    ///
+    /// The lock of a killed process is given back at once, but an operation that it had in flight may
+    /// still reach the device, on top of what its successor writes there. Recovery asks before it reads.
+    ///
+    /// # Errors
+    /// [`NvmeError::Locked`] if that takes many seconds; [`NvmeError::Io`].
+    fn settle(&self, name: &FileName) -> Result<(), NvmeError> {
+        let _ = name;
+        Ok(())
+    }
+
     /// A number that no other store has; the simulated volume makes it from its seed.
     fn unique_id(&self) -> [u8; 16] {
         // Each `RandomState` has keys of its own from the system's source of randomness.

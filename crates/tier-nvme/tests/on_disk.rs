@@ -1,6 +1,5 @@
 //! The blob store in a real directory.
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use core_view::BufferMut;
 use core_view::contract::ErrorKind;

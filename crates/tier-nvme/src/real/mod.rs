@@ -7,6 +7,7 @@ mod lock;
 mod map;
 mod options;
 mod probe;
+mod straggler;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -121,6 +122,7 @@ impl RealVolume {
             // What a process that is gone wrote may be in memory only; whoever reads it now must be
             // able to rely on it.
             file.sync_all().map_err(fail)?;
+            straggler::mark_in_use(&file);
         }
         let open_file = OpenFile {
             file,
@@ -205,6 +207,15 @@ impl Volume for RealVolume {
 
     fn list(&self) -> Result<Vec<FileName>, NvmeError> {
         self.directory.list()
+    }
+
+    fn settle(&self, name: &FileName) -> Result<(), NvmeError> {
+        let path = self.directory.path_of(name.as_str());
+        let file = self
+            .directory
+            .open_entry(name.as_str(), OFlags::RDONLY)
+            .map_err(|error| NvmeError::from_io("open file", &*path, 0, error))?;
+        straggler::settle(&file, &path)
     }
 
     fn lock(&self) -> Result<Box<dyn VolumeLock>, NvmeError> {

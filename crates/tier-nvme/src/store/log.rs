@@ -70,6 +70,13 @@ impl Segments {
             .remove(&id);
     }
 
+    pub(super) fn clear(&self) {
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
     pub(super) fn all(&self) -> Vec<Arc<Segment>> {
         self.0
             .read()

@@ -277,6 +277,9 @@ impl NvmeStore {
             return Ok(());
         }
         let result = self.shared.close();
+        // The next user of the directory waits until nobody has these files open.
+        self.shared.log().active = None;
+        self.shared.segments.clear();
         drop(
             self.shared
                 .lock

@@ -119,6 +119,11 @@ fn recover(
     mut report: RecoveryReport,
 ) -> Result<Shared, NvmeError> {
     let on_disk = segments_on_disk(&*shared.volume)?;
+    if shared.read_only.is_none() {
+        for name in on_disk.values() {
+            shared.volume.settle(name)?;
+        }
+    }
     let start = match &checkpoint {
         Some(checkpoint) => load(&shared, checkpoint, &on_disk)?,
         None => {
