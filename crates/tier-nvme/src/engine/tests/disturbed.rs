@@ -35,12 +35,17 @@ fn short_transfers_are_continued() {
             disk.read_exact_at(&mut on_disk, 4096).unwrap();
             assert!(on_disk == expected, "{}: {plan:?}", engine.name());
 
-            let file = open_file(handle(), unit_bytes, Some(Script::new(plan)));
+            let script = Script::new(plan);
+            let file = open_file(handle(), unit_bytes, Some(Arc::clone(&script) as _));
             let target = BufferMut::from_vec(vec![0; LEN_BYTES]);
             let (read, transfer) = Operation::read(file, 4096, target);
             engine.submit(read);
             let target = transfer.wait().unwrap();
             assert!(*target == *expected, "{}: {plan:?}", engine.name());
+
+            for offset_bytes in script.offsets_bytes.lock().unwrap().iter() {
+                assert!(offset_bytes.is_multiple_of(unit_bytes as u64), "{plan:?}");
+            }
 
             disk.write_all_at(&vec![0; LEN_BYTES], 4096).unwrap();
             let file = open_file(handle(), unit_bytes, Some(Script::new(plan)));

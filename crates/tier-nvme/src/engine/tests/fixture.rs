@@ -49,6 +49,8 @@ pub(super) struct Script {
     /// What to do when the list is empty.
     pub(super) otherwise: Option<Disturbance>,
     pub(super) calls: AtomicUsize,
+    /// Where in the file the calls began.
+    pub(super) offsets_bytes: Mutex<Vec<u64>>,
 }
 
 impl Script {
@@ -68,8 +70,10 @@ impl Script {
 }
 
 impl Interference for Script {
-    fn before_call(&self, _operation: &Operation) -> Disturbance {
+    fn before_call(&self, operation: &Operation) -> Disturbance {
         self.calls.fetch_add(1, Ordering::AcqRel);
+        let mut offsets_bytes = self.offsets_bytes.lock().unwrap();
+        offsets_bytes.push(operation.position_bytes());
         let next = self.plan.lock().unwrap().pop_front();
         next.or(self.otherwise).unwrap_or(Disturbance::None)
     }
