@@ -3,6 +3,15 @@
 use crate::{StorageError, request::SIZE_MAX_BYTES};
 
 /// An alignment in bytes: a power of two from 1 to 2⁴⁸.
+///
+/// ```
+/// use core_alloc::Alignment;
+///
+/// assert_eq!(Alignment::DIRECT_IO.round_up(5000), Some(8192));
+/// assert_eq!(Alignment::DIRECT_IO.round_up(usize::MAX), None);
+/// assert!(Alignment::new(48).is_err());
+/// # Ok::<(), core_alloc::StorageError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Alignment(usize);
 

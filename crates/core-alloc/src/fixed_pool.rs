@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -54,8 +55,9 @@ impl<S: Storage> Guard<S> for FixedReturn<S> {
         let shared = std::ptr::from_ref(&this.shared);
         // SAFETY: the field is read once, and never dropped in place.
         let shared = ManuallyDrop::new(unsafe { shared.read() });
-        // SAFETY: the guard owns the slot, which is one of the pool's, and is gone after this.
-        let returned = unsafe { shared.stack.push(this.slot, storage) };
+        let stack = NonNull::from(&shared.stack);
+        // SAFETY: the guard owns the slot, and through its `Arc` the pool; it is gone after this.
+        let returned = unsafe { Stack::push(stack, this.slot, storage) };
         if let Err(storage) = returned {
             let _last = ManuallyDrop::into_inner(shared);
             drop(storage);

@@ -11,6 +11,30 @@ mod prefix;
 use prefix::Prefix;
 
 /// What an adaptor attaches to a storage: a share of a limit, a place in a pool, a line in a count.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+///
+/// use core_alloc::{Guard, Guarded, HostStorage, SystemStorage};
+///
+/// #[derive(Debug)]
+/// struct Farewell(Arc<AtomicUsize>);
+///
+/// impl Guard<SystemStorage> for Farewell {
+///     fn give_back(self, storage: SystemStorage) {
+///         drop(storage);
+///         self.0.fetch_add(1, Ordering::Relaxed);
+///     }
+/// }
+///
+/// let gone = Arc::new(AtomicUsize::new(0));
+/// let storage = Guarded::new(SystemStorage::new(100)?, 100, Farewell(Arc::clone(&gone)));
+/// assert_eq!(storage.as_slice().len(), 100);
+/// drop(storage);
+/// assert_eq!(gone.load(Ordering::Relaxed), 1);
+/// # Ok::<(), core_alloc::StorageError>(())
+/// ```
 pub trait Guard<S>: fmt::Debug + Send + Sync + 'static {
     /// Takes the storage at the end of its use. The default frees it and then drops the guard, in
     /// this order also when freeing unwinds.
@@ -79,12 +103,13 @@ impl<S: Storage, G: Guard<S>> Drop for Guarded<S, G> {
     }
 }
 
+/// Leaves the inner storage's own `Debug` out, which may show bytes that are not part of this.
 impl<S: Storage, G: Guard<S>> fmt::Debug for Guarded<S, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guarded")
-            .field("storage", &*self.storage)
-            .field("guard", &*self.guard)
+            .field("kind", &self.storage_type())
             .field("size", &self.size)
+            .field("guard", &*self.guard)
             .finish()
     }
 }

@@ -5,6 +5,7 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::slots::Stack;
 use crate::{
     Guard, Guarded, Request, Storage, StorageAllocator, StorageError, StorageType, Uninit,
 };
@@ -58,9 +59,10 @@ impl<S: Storage> Guard<S> for Return<S> {
             Place::Class(class) => shared.seat(class),
             Place::None { .. } => None,
         };
-        let storage = match seat {
-            // SAFETY: the guard holds the seat, and is gone after this.
-            Some(seat) => match unsafe { shared.push(seat, storage) } {
+        let home = seat.and_then(|seat| Some((shared.stack(seat.class)?, seat.slot)));
+        let storage = match home {
+            // SAFETY: the guard holds the seat, and through its `Arc` the pool; it is gone after this.
+            Some((stack, slot)) => match unsafe { Stack::push(stack, slot, storage) } {
                 Ok(()) => return,
                 Err(storage) => storage,
             },

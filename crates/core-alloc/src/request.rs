@@ -7,6 +7,15 @@ pub(crate) const SIZE_MAX_BYTES: usize = isize::MAX.unsigned_abs();
 
 /// A request for storage. Its size is never zero and never above `isize::MAX`, so no allocator and no
 /// adaptor has to defend itself against either.
+///
+/// ```
+/// use core_alloc::{Request, StorageAllocator, SystemAllocator};
+///
+/// let request = Request::new(4096)?.prefer_zero();
+/// assert!(SystemAllocator.request(request)?.is_zeroed());
+/// assert!(Request::new(0).is_err() && Request::new(usize::MAX).is_err());
+/// # Ok::<(), core_alloc::StorageError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Request {
     size: usize,

@@ -184,42 +184,58 @@ impl<T> Stack<T> {
 
     /// Puts a value on the stack; a closed stack returns it.
     ///
+    /// The moment the value is on the stack, another thread may take it, be the last to need the
+    /// stack and its slots, and free both. So nothing is touched after that, and no reference to
+    /// either is held across it.
+    ///
     /// # Safety
-    /// The slot's [`Slots`] lives, and is that of all on this stack. The caller owns the slot, it is
-    /// empty, and it is given up on success.
+    /// The stack lives, and so does the [`Slots`] of this slot, which is that of all on the stack. The
+    /// caller owns the slot, it is empty, and it is given up on success.
     #[inline]
-    pub(crate) unsafe fn push(&self, place: SlotRef<T>, value: T) -> Result<(), T> {
-        // SAFETY: slots live as long as the `Slots` that they are part of.
-        let slot = unsafe { place.0.as_ref() };
-        let cell = slot.value.get().cast::<T>();
-        // SAFETY: the caller owns the slot, so that nobody else reaches its value.
-        unsafe { cell.write(value) };
-        slot.next.store(END, Ordering::Relaxed);
+    pub(crate) unsafe fn push(this: NonNull<Self>, place: SlotRef<T>, value: T) -> Result<(), T> {
+        {
+            // SAFETY: the slot lives, and is the caller's until it is on the stack.
+            let slot = unsafe { place.0.as_ref() };
+            let cell = slot.value.get().cast::<T>();
+            // SAFETY: the caller owns the slot, so that nobody else reaches its value.
+            unsafe { cell.write(value) };
+            slot.next.store(END, Ordering::Relaxed);
+        }
         let (empty, full) = (std::ptr::null_mut(), place.0.as_ptr());
-        let placed = self
-            .front
-            .compare_exchange(empty, full, Ordering::AcqRel, Ordering::Relaxed);
-        if placed.is_ok() || self.push_behind(slot) {
+        // SAFETY: the stack lives until the exchange, which is the last use of the reference.
+        let front = unsafe { &(*this.as_ptr()).front };
+        let placed = front.compare_exchange(empty, full, Ordering::AcqRel, Ordering::Relaxed);
+        // SAFETY: when the exchange failed, the slot is still the caller's, and the stack lives.
+        if placed.is_ok() || unsafe { Self::push_behind(this, place) } {
             return Ok(());
         }
-        // SAFETY: the slot is still the caller's, and was filled above.
+        // SAFETY: the stack is closed, so that the slot is still the caller's.
+        let slot = unsafe { place.0.as_ref() };
+        // SAFETY: the slot was filled above.
         Err(unsafe { Self::take(slot) })
     }
 
     /// Links a filled slot in; says whether the stack is open.
-    fn push_behind(&self, slot: &Slot<T>) -> bool {
-        let mut head = self.head.load(Ordering::Acquire);
+    ///
+    /// # Safety
+    /// As for [`Stack::push`], but that the slot is full.
+    unsafe fn push_behind(this: NonNull<Self>, place: SlotRef<T>) -> bool {
+        // SAFETY: the stack lives until the slot is on it, which is the last use of the reference.
+        let top = unsafe { &(*this.as_ptr()).head };
+        let (next, index) = {
+            // SAFETY: the slot lives until it is on the stack.
+            let slot = unsafe { place.0.as_ref() };
+            (&slot.next, slot.index)
+        };
+        let mut head = top.load(Ordering::Acquire);
         loop {
-            let (tag, top) = unpack(head);
-            if top == CLOSED {
+            let (tag, first) = unpack(head);
+            if first == CLOSED {
                 return false;
             }
-            slot.next.store(top, Ordering::Relaxed);
-            let new = pack(tag.wrapping_add(1), slot.index);
-            match self
-                .head
-                .compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Acquire)
-            {
+            next.store(first, Ordering::Relaxed);
+            let new = pack(tag.wrapping_add(1), index);
+            match top.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return true,
                 Err(current) => head = current,
             }

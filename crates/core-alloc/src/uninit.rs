@@ -1,5 +1,6 @@
 //! Storage whose bytes have no value yet.
 
+use std::fmt;
 use std::mem::MaybeUninit;
 
 use crate::{HostStorage, Storage, StorageError, StorageMemset, StorageType};
@@ -16,10 +17,20 @@ use crate::{HostStorage, Storage, StorageError, StorageMemset, StorageType};
 /// assert_eq!(filled.as_slice(), b"bytes");
 /// # Ok::<(), core_alloc::StorageError>(())
 /// ```
-#[derive(Debug)]
 pub struct Uninit<S: Storage> {
     storage: S,
     zeroed: bool,
+}
+
+/// Leaves the storage's own `Debug` out, which may show bytes.
+impl<S: Storage> fmt::Debug for Uninit<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Uninit")
+            .field("kind", &self.storage_type())
+            .field("size", &self.size())
+            .field("zeroed", &self.zeroed)
+            .finish()
+    }
 }
 
 impl<S: Storage> Uninit<S> {

@@ -20,11 +20,9 @@ where
     S: StorageMemset,
     A: StorageAllocator<S>,
 {
-    for seed in 1..=2 {
-        let report = run(&make()?, &spec().with_seed(seed))?;
-        assert!(report.served > 100, "{report:?}");
-        assert_eq!(report.refused, 0);
-    }
+    let report = run(&make()?, &spec())?;
+    assert!(report.served > 100, "{report:?}");
+    assert_eq!(report.refused, 0);
     let allocator = make()?;
     outlive(|| allocator, &spec())?;
     Ok(())

@@ -1,22 +1,24 @@
 //! Bytes that tell whose they are.
 
-use std::sync::LazyLock;
-
 use super::Violation;
 use crate::Storage;
 
 /// Long and without a short period, so that a shift by a block or a page shows.
-static TABLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+static TABLE: [u8; 65_521] = table();
+
+const fn table() -> [u8; 65_521] {
+    let mut table = [0; 65_521];
     let mut state = 1u64;
-    (0..65_521)
-        .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (state >> 56) as u8
-        })
-        .collect()
-});
+    let mut place = 0;
+    while place < table.len() {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        table[place] = (state >> 56) as u8;
+        place += 1;
+    }
+    table
+}
 
 /// The pattern of `id`: the table, from a place that depends on the id, over and over.
 fn pieces(id: u64) -> impl Iterator<Item = &'static [u8]> {

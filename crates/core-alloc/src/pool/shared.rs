@@ -1,6 +1,7 @@
 //! The part of a pool that its blocks keep alive.
 
 use std::fmt;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -12,7 +13,7 @@ use crate::{Storage, StorageError};
 /// A block's right to be kept: a slot, charged to the bytes that the pool retains.
 #[derive(Debug)]
 pub(super) struct Seat<S> {
-    slot: SlotRef<S>,
+    pub(super) slot: SlotRef<S>,
     pub(super) class: u32,
 }
 
@@ -96,17 +97,10 @@ impl<S> Shared<S> {
         Some((Seat { slot, class }, storage))
     }
 
-    /// Puts a block on the stack of its class; a pool that is gone returns it.
-    ///
-    /// # Safety
-    /// The caller holds the seat, and gives it up on success.
+    /// The stack of a class.
     #[inline]
-    pub(super) unsafe fn push(&self, seat: Seat<S>, storage: S) -> Result<(), S> {
-        match self.stacks.get(seat.class as usize) {
-            // SAFETY: the caller holds the seat, which owns the slot; it is one of `self.slots`.
-            Some(stack) => unsafe { stack.push(seat.slot, storage) },
-            None => Err(storage),
-        }
+    pub(super) fn stack(&self, class: u32) -> Option<NonNull<Stack<S>>> {
+        self.stacks.get(class as usize).map(NonNull::from)
     }
 
     /// A seat for a block of a class, if there is room among what the pool retains.

@@ -1,4 +1,5 @@
 use std::collections::HashSet;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -24,7 +25,7 @@ fn one_waits_in_front_and_the_others_last_in_first_out() {
     for value in ["front", "first", "second"] {
         let slot = slots.acquire(0).unwrap();
         // SAFETY: the slot was just acquired.
-        unsafe { stack.push(slot, value) }.unwrap();
+        unsafe { Stack::push(NonNull::from(&stack), slot, value) }.unwrap();
     }
     assert!(slots.acquire(0).is_none(), "the bound on slots holds");
     let mut waiting = 0;
@@ -50,14 +51,15 @@ fn a_closed_stack_returns_what_is_pushed() {
     for value in 1..=3 {
         let slot = slots.acquire(0).unwrap();
         // SAFETY: the slot was just acquired.
-        unsafe { stack.push(slot, value) }.unwrap();
+        unsafe { Stack::push(NonNull::from(&stack), slot, value) }.unwrap();
     }
     // SAFETY: all slots are those of `slots`.
     let taken = unsafe { stack.close(&slots) };
     let values: Vec<i32> = taken.iter().map(|(_, value)| *value).collect();
     assert_eq!(values, [1, 3, 2]);
     // SAFETY: the slot was taken above.
-    assert_eq!(unsafe { stack.push(taken[0].0, 4) }, Err(4));
+    let refused = unsafe { Stack::push(NonNull::from(&stack), taken[0].0, 4) };
+    assert_eq!(refused, Err(4));
     // SAFETY: all slots are those of `slots`.
     assert!(unsafe { stack.pop(&slots) }.is_none());
     // SAFETY: all slots are those of `slots`.
@@ -73,8 +75,10 @@ fn no_value_is_in_two_hands() {
     let stack = Stack::new();
     for _ in 0..3 {
         let slot = slots.acquire(0).unwrap();
+        let value = Arc::new(AtomicUsize::new(0));
         // SAFETY: the slot was just acquired.
-        assert!(unsafe { stack.push(slot, Arc::new(AtomicUsize::new(0))) }.is_ok());
+        let pushed = unsafe { Stack::push(NonNull::from(&stack), slot, value) };
+        assert!(pushed.is_ok());
     }
     let hands = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -90,7 +94,7 @@ fn no_value_is_in_two_hands() {
                     assert_eq!(value.swap(1, Ordering::AcqRel), 0);
                     assert_eq!(value.swap(0, Ordering::AcqRel), 1);
                     // SAFETY: the slot was just popped.
-                    assert!(unsafe { stack.push(slot, value) }.is_ok());
+                    assert!(unsafe { Stack::push(NonNull::from(&stack), slot, value) }.is_ok());
                 }
             });
         }
