@@ -1,4 +1,18 @@
-//! Direct I/O, I/O engines and a crash-safe checksummed blob store.
+//! Direct input and output, and a crash-safe, checksummed store of values under keys.
+//!
+//! [`NvmeStore`] is the store; everything that it keeps goes through a [`Volume`]: a directory of a file
+//! system (`RealVolume`), or a simulated one that fails by a seed (`sim::SimVolume`).
+//!
+//! ```
+//! use tier_nvme::{NvmeStore, StorageConfig, WriteBatch};
+//!
+//! let directory = tempfile::tempdir()?;
+//! let store = NvmeStore::new(directory.path(), StorageConfig::default())?;
+//! store.write_batch(WriteBatch::new().put("a", vec![1, 2, 3]).put("b", vec![4]))?;
+//! assert_eq!(store.read_direct("a")?.as_deref(), Some(&[1, 2, 3][..]));
+//! println!("{:?}", store.stats().volume);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #[cfg(feature = "testing")]
 pub mod conformance;
@@ -23,3 +37,7 @@ pub use store::{
     StoreStats, VerifyReport, WriteBatch,
 };
 pub use volume::{Alignment, FileMode, FileName, Volume, VolumeFile, VolumeLock, VolumeReport};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
