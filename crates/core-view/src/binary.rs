@@ -203,6 +203,15 @@ mod tests {
     }
 
     #[test]
+    fn a_configured_limit_holds_for_the_data() {
+        let bytes = bincode::encode_to_vec(tensor(), config::standard()).unwrap();
+        let limited = config::standard().with_limit::<64>();
+        assert!(bincode::decode_from_slice::<Tensor, _>(&bytes, limited).is_err());
+        let limited = config::standard().with_limit::<200>();
+        assert!(bincode::decode_from_slice::<Tensor, _>(&bytes, limited).is_ok());
+    }
+
+    #[test]
     fn hostile_lengths_are_refused_before_allocation() {
         let big = [0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
         let u8_tensor = [&[2][..], b"U8", &[1], &big, &big, &[0; 10]].concat();

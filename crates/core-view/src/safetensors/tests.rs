@@ -58,11 +58,12 @@ fn scalars_empty_tensors_and_high_ranks_are_tensors() {
         r#"{"empty":{"dtype":"F64","shape":[3,0],"data_offsets":[2,2]},
             "scalar":{"dtype":"BF16","shape":[],"data_offsets":[0,2]},
             "end":{"dtype":"I8","shape":[0],"data_offsets":[3,3]},
+            "start":{"dtype":"I8","shape":[0],"data_offsets":[0,0]},
             "deep":{"dtype":"BOOL","shape":[1,1,1,1,1,1,1,1,1,1,1,1],"data_offsets":[2,3]}}"#,
         3,
     )
     .unwrap();
-    assert_eq!(header.tensors().len(), 4);
+    assert_eq!(header.tensors().len(), 5);
     assert_eq!(header.get("deep").unwrap().shape.len(), 12);
     assert_eq!(header.get("empty").unwrap().len_bytes(), 0);
     assert!(parse("{}", 0).unwrap().tensors().is_empty());
@@ -222,6 +223,16 @@ const MALFORMED: &[Malformed] = &[
             ..
         }),
         &["\"t\"", "8", "7"],
+    ),
+    (
+        r#"{"t":{"dtype":"F32","shape":[2],"data_offsets":[0,9]}}"#,
+        9,
+        is!(E::SizeMismatch {
+            expected_bytes: 8,
+            found_bytes: 9,
+            ..
+        }),
+        &["\"t\"", "8", "9"],
     ),
     (
         r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},

@@ -79,6 +79,10 @@ fn strides_and_offsets_are_held_inside_the_storage() {
             rank: 1
         })
     ));
+    let one_past = Tensor::from_storage_strided(storage.clone(), DType::U8, &[1], &[1], 20);
+    assert!(matches!(one_past, Err(ViewError::LayoutOutOfBounds { .. })));
+    assert!(Tensor::from_storage_strided(storage.clone(), DType::F4, &[1], &[1], 39).is_ok());
+    assert!(Tensor::from_storage_strided(storage.clone(), DType::F4, &[1], &[1], 40).is_err());
     assert!(strided(&[0, 3], &[isize::MAX, isize::MIN], usize::MAX).is_ok());
     assert!(strided(&[1, 10], &[isize::MIN, 1], 0).is_ok());
 }
