@@ -66,7 +66,7 @@ pub(crate) fn run_attempts(
 
 fn call(operation: &mut Operation, limit_bytes: Option<usize>) -> io::Result<usize> {
     let offset_bytes = operation.position_bytes();
-    let file = operation.file_handle();
+    let file = operation.file();
     match operation.attempt(limit_bytes) {
         Attempt::Read(target) => file.file.read_at(target, offset_bytes),
         Attempt::Write(source) => file.file.write_at(source, offset_bytes),

@@ -120,12 +120,8 @@ impl Operation {
         }
     }
 
-    pub(super) fn file(&self) -> &OpenFile {
-        &self.file
-    }
-
     /// The file, for a call that borrows the buffers at the same time.
-    pub(super) fn file_handle(&self) -> Arc<OpenFile> {
+    pub(super) fn file(&self) -> Arc<OpenFile> {
         Arc::clone(&self.file)
     }
 

@@ -10,7 +10,7 @@ use core_view::BufferMut;
 use core_view::contract::ErrorKind;
 
 use super::fixture::{Gate, counted, engines, open_file, wait_until};
-use crate::engine::{Engine, OpenFile, Operation};
+use crate::engine::{OpenFile, Operation};
 
 const LEN_BYTES: usize = 4096;
 
@@ -175,6 +175,8 @@ fn an_engine_survives_a_completion_that_panics() {
 #[test]
 fn the_kernel_may_write_after_everything_is_dropped() {
     use std::io::Write;
+
+    use crate::engine::Engine;
 
     let ring = match crate::engine::ring::IoUring::start(4, 1) {
         Ok(ring) => ring,
