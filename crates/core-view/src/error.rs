@@ -1,7 +1,10 @@
 //! The error of buffers, views and tensors.
 
+use std::io::ErrorKind::NotFound;
+
 use core_alloc::StorageError;
 
+use crate::contract::{ContractError, ErrorKind};
 use crate::{DType, Device};
 
 /// What a view or a tensor could not do, as facts.
@@ -292,9 +295,54 @@ pub enum ViewError {
     },
 }
 
+impl From<ViewError> for ContractError {
+    fn from(error: ViewError) -> Self {
+        let kind = match error {
+            ViewError::Storage(error) => return error.into(),
+            ViewError::Shared { .. } | ViewError::FileLocked { .. } => ErrorKind::Busy,
+            ViewError::File { ref source, .. } if source.kind() == NotFound => ErrorKind::NotFound,
+            ViewError::File { .. } => ErrorKind::Io,
+            ViewError::ReadOnly
+            | ViewError::Overlapping { .. }
+            | ViewError::NeedsCopy { .. }
+            | ViewError::NotConvertible { .. }
+            | ViewError::UnsupportedDevice { .. }
+            | ViewError::Foreign { .. } => ErrorKind::Unsupported,
+            ViewError::InvalidValue { .. } => ErrorKind::Corrupt,
+            _ => ErrorKind::InvalidInput,
+        };
+        Self::new(kind, "view memory")
+            .detail(error.to_string())
+            .source(error)
+    }
+}
+
 fn known_dtypes() -> String {
     DType::all()
         .map(DType::safetensors_name)
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_contract_error_says_what_to_do_next() {
+        let contract = ContractError::from(ViewError::Shared { holders: 2 });
+        assert_eq!(contract.kind(), ErrorKind::Busy);
+        assert!(contract.to_string().contains("2 holders"), "{contract}");
+        let missing = ViewError::File {
+            operation: "open",
+            path: "absent".into(),
+            source: std::io::Error::from(NotFound),
+        };
+        assert_eq!(ContractError::from(missing).kind(), ErrorKind::NotFound);
+        let storage = ViewError::Storage(StorageError::Injected {
+            nth: 1,
+            requested_bytes: 8,
+        });
+        assert_eq!(ContractError::from(storage).kind(), ErrorKind::NoSpace);
+    }
 }

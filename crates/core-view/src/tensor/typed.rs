@@ -89,11 +89,15 @@ impl Tensor {
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>, ViewError> {
         self.require_dtype(T::DTYPE)?;
         let contiguous = self.contiguous()?;
-        contiguous
-            .as_bytes()?
-            .chunks_exact(size_of::<T>())
-            .map(read_element)
-            .collect()
+        match contiguous.as_slice() {
+            Ok(elements) => Ok(elements.to_vec()),
+            Err(ViewError::Misaligned { .. }) => contiguous
+                .as_bytes()?
+                .chunks_exact(size_of::<T>())
+                .map(read_element)
+                .collect(),
+            Err(error) => Err(error),
+        }
     }
 
     /// Index in the storage of the element at `index`.
