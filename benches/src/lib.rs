@@ -24,6 +24,8 @@
 //! assert!(bench.finish());
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod group;
 mod report;
 mod settings;
