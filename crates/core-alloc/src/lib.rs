@@ -5,10 +5,10 @@
 //! follow, [`StorageMemset`] can be set to a value. [`StorageAllocator`] hands storage out, zeroed or
 //! as [`Uninit`], which is a type of its own. Dropping storage gives it back.
 //!
-//! Allocators: [`SystemAllocator`], [`MmapAllocator`], [`HugePageAllocator`]; device, pinned and disk
-//! memory have theirs in other crates. Adaptors wrap an allocator of any kind and are allocators
-//! again: [`Pool`], [`FixedPool`], [`Limit`], [`Stats`], [`Trace`], [`Fault`], [`Fallback`],
-//! [`OnOom`]. [`DynAllocator`] is any of them with its type erased.
+//! Allocators: [`SystemAllocator`](struct@SystemAllocator), [`MmapAllocator`],
+//! [`HugePageAllocator`]; device, pinned and disk memory have theirs in other crates. Adaptors wrap an
+//! allocator of any kind and are allocators again: [`Pool`], [`FixedPool`], [`Limit`], [`Stats`],
+//! [`Trace`], [`Fault`], [`Fallback`], [`OnOom`]. [`DynAllocator`] is any of them with its type erased.
 //!
 //! ```
 //! use core_alloc::{HostStorage, Limit, Pool, Stats, StorageAllocator, SystemAllocator};

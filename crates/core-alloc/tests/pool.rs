@@ -155,7 +155,8 @@ fn block(size: usize) -> PoolConfig {
 #[test]
 fn a_used_block_is_handed_out_again() -> Result<(), StorageError> {
     let pool = Pool::new(SystemAllocator)?;
-    let first = pool.allocate(2 << 20)?;
+    let mut first = pool.allocate(2 << 20)?;
+    first.as_mut_slice().fill(7);
     let address = first.addr();
     drop(first);
     let again = pool.allocate((2 << 20) - 1000)?;
