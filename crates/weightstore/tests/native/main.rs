@@ -1,6 +1,11 @@
 //! The native store: models, damage, crashes, bad input, threads.
 #![cfg(feature = "native")]
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod bad_input;
+mod crash;
+mod damage;
 mod fixture;
 mod models;
+mod properties;
+mod threads;
