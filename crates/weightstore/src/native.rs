@@ -11,16 +11,18 @@ mod core;
 mod export;
 mod import;
 mod models;
+mod reachability;
 mod session;
 mod stats;
 mod verify;
 mod weights;
 
 use std::ops::Deref;
+#[cfg(target_os = "linux")]
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use tier_nvme::{NvmeStore, RealVolume, Volume, VolumeOptions};
+use tier_nvme::{NvmeStore, Volume};
 
 use self::core::Core;
 use crate::WeightError;
@@ -57,20 +59,12 @@ impl NativeStore {
     /// [`WeightError::NotAWeightStore`] if the directory holds another kind of blob store;
     /// [`WeightError::Newer`]; [`WeightError::Corrupt`]; [`WeightError::InvalidConfig`];
     /// [`WeightError::Storage`] if the directory is in use, read-only, full or no store at all.
+    #[cfg(target_os = "linux")]
     pub fn open(path: impl AsRef<Path>, config: NativeConfig) -> Result<Self, WeightError> {
         config.check()?;
-        let storage = config.storage();
-        let options = VolumeOptions::default()
-            .with_direct_io(storage.direct_io())
-            .with_io_depth(storage.io_depth())
-            .with_read_only(storage.read_only());
-        let volume = if storage.create() && !storage.read_only() {
-            RealVolume::create(path, options)
-        } else {
-            RealVolume::open(path, options)
-        };
-        let volume = volume.map_err(|error| WeightError::storage("open the store", error))?;
-        Self::on_volume(Arc::new(volume), config)
+        let blobs = NvmeStore::new(path, config.storage().clone())
+            .map_err(|error| WeightError::storage("open the store", error))?;
+        Self::on_blobs(blobs, config)
     }
 
     /// Opens the store on a volume, such as a simulated one.

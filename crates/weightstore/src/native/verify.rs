@@ -1,5 +1,7 @@
 //! Reading and checking everything.
 
+mod tensors;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::NativeStore;
@@ -7,9 +9,9 @@ use super::content::Owner;
 use super::core::{Core, described};
 use super::export::header_of;
 use super::import::{OnProgress, Progress};
-use crate::alias::AliasHasher;
-use crate::record::{Body, BodyId, Key, ObjectRecord, Place};
-use crate::{WeightError, WeightHash, parallel};
+use crate::record::{Body, BodyId, Key, Place};
+use crate::{WeightError, WeightHash};
+use tensors::check_tensors;
 
 /// What is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,14 +118,6 @@ struct Verification<'a> {
     needed_by: BTreeMap<WeightHash, Vec<String>>,
 }
 
-/// What a tensor's check found.
-struct Checked {
-    hash: WeightHash,
-    body: Option<BodyId>,
-    len_bytes: u64,
-    outcome: Result<(), String>,
-}
-
 impl Verification<'_> {
     fn damage(&mut self, kind: DamageKind, name: String, models: Vec<String>, reason: String) {
         self.report.corrupt.push(Damage {
@@ -145,7 +139,7 @@ impl Verification<'_> {
                         DamageKind::Model,
                         name.to_string(),
                         Vec::new(),
-                        reason_of(error),
+                        reason_of(&error),
                     );
                 }
             }
@@ -174,43 +168,27 @@ impl Verification<'_> {
     }
 
     fn tensors(&mut self) -> Result<(), WeightError> {
-        let core = self.core;
-        let hashes: Vec<WeightHash> = core.catalog().hashes().copied().collect();
-        let threads = core.config.threads();
-        let total_bytes = core.blobs.stats().live_bytes;
-        let mut checked = Vec::with_capacity(hashes.len());
+        let total_bytes = self.core.blobs.stats().live_bytes;
         let mut done_bytes = 0;
-        parallel::stream(
-            threads,
-            4 * threads,
-            hashes.into_iter().map(Ok),
-            |hash| Ok::<_, WeightError>(check_tensor(core, hash)),
-            |outcome| {
-                done_bytes += outcome.len_bytes;
-                if let Some(progress) = self.progress {
-                    progress(Progress {
-                        done_bytes: done_bytes.min(total_bytes),
-                        total_bytes,
-                    });
-                }
-                checked.push(outcome);
-                Ok(())
-            },
-        )?;
-        for outcome in checked {
-            self.report.checked += 1;
-            self.report.checked_bytes += outcome.len_bytes;
-            self.bodies.extend(outcome.body);
-            if let Err(reason) = outcome.outcome {
-                let users = self
-                    .needed_by
-                    .get(&outcome.hash)
-                    .cloned()
-                    .unwrap_or_default();
-                self.damage(DamageKind::Tensor, outcome.hash.to_string(), users, reason);
+        let (core, progress) = (self.core, self.progress);
+        let hashes: Vec<WeightHash> = core.catalog().hashes().copied().collect();
+        check_tensors(core, hashes, |checked| {
+            done_bytes += checked.len_bytes;
+            if let Some(progress) = progress {
+                progress(Progress {
+                    done_bytes: done_bytes.min(total_bytes),
+                    total_bytes,
+                });
             }
-        }
-        Ok(())
+            self.report.checked += 1;
+            self.report.checked_bytes += checked.len_bytes;
+            self.bodies.extend(checked.body);
+            if let Err(reason) = checked.outcome {
+                let users = self.needed_by.get(&checked.hash).cloned();
+                let name = checked.hash.to_string();
+                self.damage(DamageKind::Tensor, name, users.unwrap_or_default(), reason);
+            }
+        })
     }
 
     fn uses(&mut self) {
@@ -229,7 +207,7 @@ impl Verification<'_> {
                     DamageKind::Use,
                     hash.to_string(),
                     Vec::new(),
-                    reason_of(error),
+                    reason_of(&error),
                 );
             }
         }
@@ -243,7 +221,7 @@ impl Verification<'_> {
                 Ok(Some(record)) => {
                     self.bodies.extend(body_of(&record.body));
                     self.report.checked_bytes += record.body.len_bytes;
-                    check_body(self.core, Owner::delta(&id), &record.body, |_| ())
+                    check_body(self.core, Owner::delta(&id), &record.body)
                 }
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
@@ -256,7 +234,7 @@ impl Verification<'_> {
                     DamageKind::Delta,
                     id.to_string(),
                     Vec::new(),
-                    reason_of(error),
+                    reason_of(&error),
                 );
             }
         }
@@ -297,70 +275,20 @@ impl Verification<'_> {
     }
 }
 
-/// Checks a tensor; one that is deleted or stored anew meanwhile is not damaged.
-fn check_tensor(core: &Core, hash: WeightHash) -> Checked {
-    let mut checked = Checked {
-        hash,
-        body: None,
-        len_bytes: 0,
-        outcome: Ok(()),
-    };
-    let record = match core.object(&hash) {
-        Ok(Some(record)) => record,
-        Ok(None) => return checked,
-        Err(error) => {
-            checked.outcome = Err(reason_of(error));
-            return checked;
-        }
-    };
-    checked.body = body_of(&record.body);
-    checked.len_bytes = record.body.len_bytes;
-    if let Err(error) = check_content(core, &hash, &record)
-        && !core.moved(&hash, &record).unwrap_or(false)
-    {
-        checked.outcome = Err(reason_of(error));
-    }
-    checked
+fn check_body(core: &Core, owner: Owner<'_>, body: &Body) -> Result<(), WeightError> {
+    (0..body.chunks.len()).try_for_each(|index| core.chunk(owner, body, index).map(drop))
 }
 
-fn check_content(core: &Core, hash: &WeightHash, record: &ObjectRecord) -> Result<(), WeightError> {
-    let mut alias = AliasHasher::new(record.dtype, &record.shape);
-    let owner = Owner::tensor(hash);
-    check_body(core, owner, &record.body, |chunk| alias.update(chunk))?;
-    if alias.finish() == record.alias {
-        Ok(())
-    } else {
-        let reason = format!(
-            "its content has the alias {}, its header says {}",
-            alias.finish(),
-            record.alias
-        );
-        Err(WeightError::corrupt("tensor", hash.to_string(), reason))
-    }
-}
-
-fn check_body(
-    core: &Core,
-    owner: Owner<'_>,
-    body: &Body,
-    mut visit: impl FnMut(&[u8]),
-) -> Result<(), WeightError> {
-    for index in 0..body.chunks.len() {
-        visit(&core.chunk(owner, body, index)?);
-    }
-    Ok(())
-}
-
-fn body_of(body: &Body) -> Option<BodyId> {
+pub(super) fn body_of(body: &Body) -> Option<BodyId> {
     match body.place {
         Place::Chunks(number) => Some(number),
         Place::Inline(_) => None,
     }
 }
 
-fn reason_of(error: WeightError) -> String {
+pub(super) fn reason_of(error: &WeightError) -> String {
     match error {
-        WeightError::Corrupt { reason, .. } => reason,
+        WeightError::Corrupt { reason, .. } => reason.clone(),
         other => other.to_string(),
     }
 }

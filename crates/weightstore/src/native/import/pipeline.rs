@@ -1,12 +1,12 @@
 //! The import's pipeline: read and hash ahead, decide in order, encode, commit behind.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread::{Scope, ScopedJoinHandle};
+use std::thread::Scope;
 
 use core_view::safetensors::TensorInfo;
 use sha2::{Digest, Sha256};
 
+use super::committer::{Committer, Totals, worker_lost};
 use super::group::{Cursor, Group, Part, Slot};
 use super::tensors::{Begun, OpenTensor, Verdict};
 use super::workers::{Job, Outcome, Ticket, Workers};
@@ -25,14 +25,6 @@ pub(super) struct FileTensors<'env> {
     pub(super) tensors: &'env [TensorInfo],
     /// Offset of the data section in the file.
     pub(super) data_start: u64,
-}
-
-/// What an import has committed, and what waits for its last commit.
-#[derive(Debug, Default)]
-pub(super) struct Totals {
-    pub(super) new_tensors: u64,
-    pub(super) stored_bytes: u64,
-    pub(super) rest: Changes,
 }
 
 /// What stays the same during an import.
@@ -357,59 +349,5 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
         let mut totals = self.committer.finish()?;
         totals.rest = self.changes;
         Ok(totals)
-    }
-}
-
-fn worker_lost() -> WeightError {
-    WeightError::storage("import", "a worker thread panicked")
-}
-
-/// The thread that commits while the next batch is made.
-struct Committer<'scope> {
-    changes: Option<SyncSender<Changes>>,
-    thread: Option<ScopedJoinHandle<'scope, Result<Totals, WeightError>>>,
-}
-
-impl<'scope> Committer<'scope> {
-    fn start<'env>(scope: &'scope Scope<'scope, 'env>, session: &'env Session<'env>) -> Self {
-        let (changes, receiver) = sync_channel::<Changes>(0);
-        let thread = scope.spawn(move || {
-            let mut totals = Totals::default();
-            for changes in receiver {
-                let committed = session.commit(changes)?;
-                totals.new_tensors += committed.new_tensors;
-                totals.stored_bytes += committed.stored_bytes;
-            }
-            Ok(totals)
-        });
-        Self {
-            changes: Some(changes),
-            thread: Some(thread),
-        }
-    }
-
-    /// Hands changes over; waits while those before are being committed.
-    fn commit(&mut self, changes: Changes) -> Result<(), WeightError> {
-        let handed = match &self.changes {
-            Some(sender) => sender.send(changes).is_ok(),
-            None => false,
-        };
-        if handed {
-            return Ok(());
-        }
-        // The thread ended: with an error, which is the answer here.
-        self.join().and_then(|_| Err(worker_lost()))
-    }
-
-    fn join(&mut self) -> Result<Totals, WeightError> {
-        self.changes = None;
-        match self.thread.take().map(ScopedJoinHandle::join) {
-            Some(Ok(outcome)) => outcome,
-            Some(Err(_)) | None => Err(worker_lost()),
-        }
-    }
-
-    fn finish(mut self) -> Result<Totals, WeightError> {
-        self.join()
     }
 }

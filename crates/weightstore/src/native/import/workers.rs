@@ -6,7 +6,8 @@ use std::thread::Scope;
 
 use core_view::BufferMut;
 
-use super::{SourceFile, source_error};
+use super::SourceFile;
+use super::input::source_error;
 use crate::identity::{Leaf, leaf_digest};
 use crate::native::body_writer::EncodedChunk;
 use crate::native::core::Core;

@@ -1,0 +1,115 @@
+//! Which tensors are needed, and deleting those that are not.
+
+use std::collections::BTreeSet;
+
+use super::catalog::{References, unreadable_delta, unreadable_model};
+use super::changes::Changes;
+use super::core::Core;
+use crate::record::{Key, Manifest, Place};
+use crate::{WeightError, WeightHash};
+
+/// Deletions in one batch.
+const DELETES_MAX: usize = 50_000;
+
+impl Core {
+    /// Reads who needs which tensor, once; the caller holds the commit lock.
+    pub(super) fn read_references(&self) -> Result<(), WeightError> {
+        let (models, deltas) = {
+            let catalog = self.catalog();
+            if catalog.references().is_some() {
+                return Ok(());
+            }
+            (catalog.models().clone(), catalog.deltas().clone())
+        };
+        let mut references = References::default();
+        for name in models {
+            match self.manifest(&name) {
+                Ok(manifest) => {
+                    references.add_model(&name, &manifest.roots().copied().collect());
+                }
+                Err(WeightError::Corrupt { .. } | WeightError::Newer { .. }) => {
+                    references.unreadable.insert(unreadable_model(&name));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for id in deltas {
+            match self.delta_record(&id) {
+                Ok(Some(record)) => references.add_delta(record.reference_hash(), id),
+                Ok(None) => {}
+                Err(WeightError::Corrupt { .. } | WeightError::Newer { .. }) => {
+                    references.unreadable.insert(unreadable_delta(&id));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.catalog().set_references(references);
+        Ok(())
+    }
+
+    /// Adds the deletion of a tensor's records.
+    pub(super) fn delete_object(
+        &self,
+        hash: &WeightHash,
+        changes: &mut Changes,
+    ) -> Result<(), WeightError> {
+        let (alias, hint, uses) = match self.catalog().object(hash) {
+            Some(entry) => (entry.alias, entry.hint, entry.uses.clone()),
+            None => return Ok(()),
+        };
+        match self.object(hash) {
+            Ok(Some(record)) => {
+                if let Place::Chunks(body) = record.body.place {
+                    changes.drop_body(body, record.body.chunks.len() as u32);
+                }
+            }
+            // Which chunks a damaged header names is lost; they stay behind, unreachable.
+            Ok(None) | Err(WeightError::Corrupt { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        changes.deletes.insert(Key::Object(*hash, alias).encode());
+        if let Some(hint) = hint {
+            changes.deletes.insert(Key::Hint(hint, *hash).encode());
+        }
+        for (number, digest) in uses {
+            let key = Key::Label {
+                hash: *hash,
+                number,
+                digest,
+            };
+            changes.deletes.insert(key.encode());
+        }
+        Ok(())
+    }
+
+    /// Deletes those of the tensors that nothing needs any more.
+    pub(super) fn release(&self, hashes: &BTreeSet<WeightHash>) -> Result<u64, WeightError> {
+        let mut ledger = self.ledger();
+        self.read_references()?;
+        let mut released = 0;
+        let mut changes = Changes::default();
+        for hash in hashes {
+            if !self.catalog().is_free(hash, None) {
+                continue;
+            }
+            released += 1;
+            self.delete_object(hash, &mut changes)?;
+            if changes.deletes.len() >= DELETES_MAX {
+                self.commit_locked(&mut ledger, std::mem::take(&mut changes))?;
+            }
+        }
+        if !changes.is_empty() {
+            self.commit_locked(&mut ledger, changes)?;
+        }
+        Ok(released)
+    }
+
+    /// The manifest of a model.
+    pub(super) fn manifest(&self, name: &str) -> Result<Manifest, WeightError> {
+        let key = Key::Model(name.to_owned());
+        let record = self.read(&key)?.ok_or_else(|| WeightError::ModelNotFound {
+            name: name.to_owned(),
+        })?;
+        Manifest::parse(&record).map_err(|error| error.about("model", format!("{name:?}")))
+    }
+}

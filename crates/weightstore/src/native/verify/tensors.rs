@@ -1,0 +1,149 @@
+//! Checking the content of tensors.
+
+use std::sync::Arc;
+
+use core_view::BufferMut;
+
+use super::{body_of, reason_of};
+use crate::alias::AliasHasher;
+use crate::native::content::Owner;
+use crate::native::core::Core;
+use crate::record::{BodyId, ObjectRecord};
+use crate::{WeightError, WeightHash, parallel};
+
+/// Headers that are read at once.
+const HEADERS_AT_ONCE: usize = 64;
+
+/// Chunks that are read ahead of the one whose turn it is.
+const CHUNKS_AHEAD: usize = 24;
+
+/// What a tensor's check found.
+pub(super) struct Checked {
+    pub(super) hash: WeightHash,
+    pub(super) body: Option<BodyId>,
+    pub(super) len_bytes: u64,
+    pub(super) outcome: Result<(), String>,
+}
+
+/// One thing to look at: a chunk of a tensor, or its end.
+#[derive(Clone)]
+struct Item {
+    hash: WeightHash,
+    header: Arc<Result<Option<ObjectRecord>, WeightError>>,
+    /// `None` after the last chunk.
+    index: Option<usize>,
+}
+
+/// Checks tensors by their leaves, hashes and aliases, in order; their chunks are read in parallel.
+///
+/// A tensor that is deleted or stored anew meanwhile is not damaged.
+pub(super) fn check_tensors(
+    core: &Core,
+    hashes: Vec<WeightHash>,
+    mut report: impl FnMut(Checked),
+) -> Result<(), WeightError> {
+    let mut current = None;
+    parallel::stream(
+        core.fetch_threads(),
+        CHUNKS_AHEAD,
+        items(core, &hashes).map(Ok),
+        |item| Ok::<_, WeightError>((chunk_of(core, &item), item)),
+        |(chunk, item)| {
+            let check = current.get_or_insert_with(|| TensorCheck::new(&item));
+            match chunk {
+                Some(chunk) => check.take(chunk),
+                None => {
+                    if let Some(check) = current.take() {
+                        report(check.finish(core, &item));
+                    }
+                }
+            }
+            Ok(())
+        },
+    )
+}
+
+fn items<'a>(core: &'a Core, hashes: &'a [WeightHash]) -> impl Iterator<Item = Item> + 'a {
+    let groups = hashes.chunks(HEADERS_AT_ONCE);
+    let headers = groups.flat_map(move |group| {
+        parallel::map(core.fetch_threads(), group.to_vec(), |hash| {
+            (hash, Arc::new(core.object(&hash)))
+        })
+    });
+    headers.flat_map(|(hash, header)| {
+        let count = match &*header {
+            Ok(Some(record)) => record.body.chunks.len(),
+            Ok(None) | Err(_) => 0,
+        };
+        let indices = (0..count).map(Some).chain([None]);
+        indices.map(move |index| Item {
+            hash,
+            header: Arc::clone(&header),
+            index,
+        })
+    })
+}
+
+fn chunk_of(core: &Core, item: &Item) -> Option<Result<BufferMut, WeightError>> {
+    match (&*item.header, item.index) {
+        (Ok(Some(record)), Some(index)) => {
+            Some(core.chunk(Owner::tensor(&item.hash), &record.body, index))
+        }
+        _ => None,
+    }
+}
+
+/// The check of one tensor, as far as it has come.
+struct TensorCheck {
+    alias: Option<AliasHasher>,
+    outcome: Result<(), String>,
+}
+
+impl TensorCheck {
+    fn new(item: &Item) -> Self {
+        let (alias, outcome) = match &*item.header {
+            Ok(Some(record)) => (Some(AliasHasher::new(record.dtype, &record.shape)), Ok(())),
+            Ok(None) => (None, Ok(())),
+            Err(error) => (None, Err(reason_of(error))),
+        };
+        Self { alias, outcome }
+    }
+
+    fn take(&mut self, chunk: Result<BufferMut, WeightError>) {
+        match (chunk, &mut self.alias) {
+            (Ok(chunk), Some(alias)) => alias.update(&chunk),
+            (Ok(_), None) => {}
+            (Err(error), _) => {
+                // Without all chunks there is no alias to compare.
+                self.alias = None;
+                if self.outcome.is_ok() {
+                    self.outcome = Err(reason_of(&error));
+                }
+            }
+        }
+    }
+
+    fn finish(mut self, core: &Core, item: &Item) -> Checked {
+        let record = item.header.as_ref().as_ref().ok().and_then(Option::as_ref);
+        if let (Some(alias), Some(record)) = (&self.alias, record)
+            && alias.finish() != record.alias
+        {
+            self.outcome = Err(format!(
+                "its content has the alias {}, its header says {}",
+                alias.finish(),
+                record.alias
+            ));
+        }
+        if let (Err(_), Some(record)) = (&self.outcome, record)
+            && core.moved(&item.hash, record).unwrap_or(false)
+        {
+            self.outcome = Ok(());
+        }
+        Checked {
+            hash: item.hash,
+            body: record.and_then(|record| body_of(&record.body)),
+            len_bytes: record.map_or(0, |record| record.body.len_bytes),
+            outcome: self.outcome,
+        }
+    }
+}
