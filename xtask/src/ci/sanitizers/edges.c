@@ -46,12 +46,36 @@ bool WRAP(CONDVAR_WAIT_TIMEOUT)(void *condvar, void *mutex, uint64_t seconds, ui
     return notified;
 }
 
-/* The one who initialises publishes; the others wait for it. The closure is a fat pointer. */
-void REAL(ONCE_CALL)(void *once, bool ignore_poison, void *closure, void *vtable);
-void WRAP(ONCE_CALL)(void *once, bool ignore_poison, void *closure, void *vtable) {
-    REAL(ONCE_CALL)(once, ignore_poison, closure, vtable);
+/*
+ * The one who initialises publishes, and must do so before the standard library marks the value as
+ * there: inside the closure. That is a fat pointer, a `&mut dyn FnMut(&OnceState)`, and gets a copy
+ * of its table with another function to call.
+ */
+enum { CALL_MUT = 4, TABLE_WORDS = 5 };
+
+struct initialiser {
+    void *closure;
+    void (*call)(void *closure, void *state);
+    void *once;
+};
+
+static void initialise(void *closure, void *state) {
+    struct initialiser *initialiser = closure;
+    initialiser->call(initialiser->closure, state);
+    __tsan_release(initialiser->once);
+}
+
+void REAL(ONCE_CALL)(void *once, bool ignore_poison, void *closure, void *const *table);
+void WRAP(ONCE_CALL)(void *once, bool ignore_poison, void *closure, void *const *table) {
+    struct initialiser initialiser = {
+        closure, (void (*)(void *, void *))table[CALL_MUT], once};
+    void *wrapped_table[TABLE_WORDS];
+    for (int word = 0; word < CALL_MUT; word++) {
+        wrapped_table[word] = table[word];
+    }
+    wrapped_table[CALL_MUT] = (void *)initialise;
+    REAL(ONCE_CALL)(once, ignore_poison, &initialiser, wrapped_table);
     __tsan_acquire(once);
-    __tsan_release(once);
 }
 
 /* The end of a scoped thread is published through a counter, one of the three words of the scope. */

@@ -1,10 +1,14 @@
 //! Telling ThreadSanitizer what the uninstrumented standard library guarantees.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::command::{Echo, Invocation, Shell};
 use crate::error::Error;
+
+/// The source of the wrappers.
+const WRAPPERS: &str = include_str!("edges.c");
 
 /// The functions that `edges.c` wraps: the name there, and how the mangled symbol ends.
 const WRAPPED: [(&str, &str); 7] = [
@@ -35,7 +39,10 @@ pub(super) fn edges(shell: &Shell) -> Result<String, Error> {
     let symbols = symbols(&bytes);
     let directory = shell.root.join("target/sanitizers");
     std::fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
-    let object = directory.join("edges.o");
+    // Cargo links again only when the flags change, so the name says which wrappers these are.
+    let mut hasher = DefaultHasher::new();
+    WRAPPERS.hash(&mut hasher);
+    let object = directory.join(format!("edges-{:016x}.o", hasher.finish()));
     let mut compile = Invocation::new("cc")
         .args(["-O1", "-fPIC", "-c", "-o"])
         .args([&object, &shell.root.join("xtask/src/ci/sanitizers/edges.c")])
@@ -113,9 +120,8 @@ mod tests {
 
     #[test]
     fn each_wrapped_name_is_used_by_the_wrappers() {
-        let wrappers = include_str!("edges.c");
         for (name, _) in WRAPPED {
-            assert!(wrappers.contains(&format!("({name})")), "{name}");
+            assert!(WRAPPERS.contains(&format!("({name})")), "{name}");
         }
     }
 }
