@@ -33,3 +33,7 @@ mod settings;
 pub use group::{Bench, Group};
 pub use report::{BarReport, CaseReport, GroupReport};
 pub use settings::Settings;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
