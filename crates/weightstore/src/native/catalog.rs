@@ -26,6 +26,8 @@ pub(super) struct ObjectEntry {
     pub(super) hint: Option<[u8; 16]>,
     /// How many running operations rely on the tensor.
     pins: u32,
+    /// Whether it is being deleted: nobody may begin to rely on it.
+    doomed: bool,
 }
 
 /// Who needs which tensor; read from manifests and deltas when first asked for.
@@ -98,6 +100,7 @@ impl Catalog {
                     uses: Vec::new(),
                     hint: None,
                     pins: 0,
+                    doomed: false,
                 });
                 entry.alias = alias;
             }
@@ -200,14 +203,14 @@ impl Catalog {
         }
     }
 
-    /// Keeps a tensor until it is unpinned; `false` if it is not there.
+    /// Keeps a tensor until it is unpinned; `false` if it is not there, or about to go.
     pub(super) fn pin(&mut self, hash: &WeightHash) -> bool {
         match self.objects.get_mut(hash) {
-            Some(entry) => {
+            Some(entry) if !entry.doomed => {
                 entry.pins += 1;
                 true
             }
-            None => false,
+            Some(_) | None => false,
         }
     }
 
@@ -229,15 +232,14 @@ impl Catalog {
         self.references = Some(references);
     }
 
-    /// Who needs a tensor besides its own uses, running operations and the model `except`.
+    /// Who needs a tensor besides its own uses and running operations.
     ///
     /// Before the references were read, everything counts as needed.
-    pub(super) fn user_of(&self, hash: &WeightHash, except: Option<&str>) -> Option<String> {
+    fn user_of(&self, hash: &WeightHash) -> Option<String> {
         let Some(references) = &self.references else {
             return Some("models that were not read yet".into());
         };
-        let models = references.models_of(hash);
-        if let Some(model) = models.iter().find(|model| Some(&***model) != except) {
+        if let Some(model) = references.models_of(hash).first() {
             return Some(format!("model {model:?}"));
         }
         let alias = self.objects.get(hash).map(|entry| entry.alias);
@@ -249,23 +251,49 @@ impl Catalog {
         if let Some(delta) = delta {
             return Some(format!("delta {delta}"));
         }
-        let own = except.map(unreadable_model);
-        let mut unreadable = references.unreadable.iter();
-        unreadable
-            .find(|name| Some(*name) != own.as_ref())
-            .map(|name| format!("possibly the damaged {name}"))
+        let unreadable = references.unreadable.first();
+        unreadable.map(|name| format!("possibly the damaged {name}"))
     }
 
-    /// Whether nothing at all needs a tensor that is there, the model `except` aside.
-    pub(super) fn is_free(&self, hash: &WeightHash, except: Option<&str>) -> bool {
+    /// Whether nothing at all needs a tensor that is there.
+    pub(super) fn is_free(&self, hash: &WeightHash) -> bool {
         self.objects
             .get(hash)
             .is_some_and(|entry| entry.pins == 0 && entry.uses.is_empty())
-            && self.user_of(hash, except).is_none()
+            && self.user_of(hash).is_none()
     }
 
-    /// Whether a running operation relies on a tensor.
-    pub(super) fn is_pinned(&self, hash: &WeightHash) -> bool {
-        self.objects.get(hash).is_some_and(|entry| entry.pins > 0)
+    /// Marks a tensor as being deleted if nothing needs it; from then on nobody can begin to.
+    pub(super) fn doom(&mut self, hash: &WeightHash) -> bool {
+        let free = self.is_free(hash);
+        if let Some(entry) = self.objects.get_mut(hash).filter(|_| free) {
+            entry.doomed = true;
+        }
+        free
+    }
+
+    /// Marks a tensor with uses of its own as being deleted, if nothing else needs it.
+    ///
+    /// # Errors
+    /// What needs it.
+    pub(super) fn doom_with_uses(&mut self, hash: &WeightHash) -> Result<(), String> {
+        if let Some(user) = self.user_of(hash) {
+            return Err(user);
+        }
+        match self.objects.get_mut(hash) {
+            Some(entry) if entry.pins > 0 => Err("an operation that is running".into()),
+            Some(entry) => {
+                entry.doomed = true;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the mark back from a tensor that could not be deleted.
+    pub(super) fn spare(&mut self, hash: &WeightHash) {
+        if let Some(entry) = self.objects.get_mut(hash) {
+            entry.doomed = false;
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! Which tensors are needed, and deleting those that are not.
 
 use std::collections::BTreeSet;
+use std::sync::MutexGuard;
 
 use super::catalog::{References, unreadable_delta, unreadable_model};
 use super::changes::Changes;
-use super::core::Core;
+use super::core::{Core, Ledger};
 use crate::record::{Key, Manifest, Place};
 use crate::{WeightError, WeightHash};
 
@@ -48,11 +49,7 @@ impl Core {
     }
 
     /// Adds the deletion of a tensor's records.
-    pub(super) fn delete_object(
-        &self,
-        hash: &WeightHash,
-        changes: &mut Changes,
-    ) -> Result<(), WeightError> {
+    fn delete_object(&self, hash: &WeightHash, changes: &mut Changes) -> Result<(), WeightError> {
         let (alias, hint, uses) = match self.catalog().object(hash) {
             Some(entry) => (entry.alias, entry.hint, entry.uses.clone()),
             None => return Ok(()),
@@ -82,26 +79,40 @@ impl Core {
         Ok(())
     }
 
-    /// Deletes those of the tensors that nothing needs any more.
+    /// Deletes those of the tensors that nothing needs any more; returns how many.
     pub(super) fn release(&self, hashes: &BTreeSet<WeightHash>) -> Result<u64, WeightError> {
         let mut ledger = self.ledger();
         self.read_references()?;
-        let mut released = 0;
+        let doomed: Vec<WeightHash> = {
+            let mut catalog = self.catalog();
+            let free = hashes.iter().filter(|hash| catalog.doom(hash));
+            free.copied().collect()
+        };
+        let outcome = self.delete_doomed(&mut ledger, doomed.iter().copied());
+        if outcome.is_err() {
+            let mut catalog = self.catalog();
+            doomed.iter().for_each(|hash| catalog.spare(hash));
+        }
+        outcome.map(|()| doomed.len() as u64)
+    }
+
+    /// Deletes tensors that nobody can begin to rely on.
+    pub(super) fn delete_doomed(
+        &self,
+        ledger: &mut MutexGuard<'_, Ledger>,
+        hashes: impl Iterator<Item = WeightHash>,
+    ) -> Result<(), WeightError> {
         let mut changes = Changes::default();
         for hash in hashes {
-            if !self.catalog().is_free(hash, None) {
-                continue;
-            }
-            released += 1;
-            self.delete_object(hash, &mut changes)?;
+            self.delete_object(&hash, &mut changes)?;
             if changes.deletes.len() >= DELETES_MAX {
-                self.commit_locked(&mut ledger, std::mem::take(&mut changes))?;
+                self.commit_locked(ledger, std::mem::take(&mut changes))?;
             }
         }
-        if !changes.is_empty() {
-            self.commit_locked(&mut ledger, changes)?;
+        if changes.is_empty() {
+            return Ok(());
         }
-        Ok(released)
+        self.commit_locked(ledger, changes).map(drop)
     }
 
     /// The manifest of a model.

@@ -82,6 +82,19 @@ impl<'a> Session<'a> {
         hashes.into_iter().collect()
     }
 
+    /// Ends a session that succeeded: what was removed by others while it was kept here goes now.
+    pub(super) fn finish(self) {
+        let mut hashes = self.unpin();
+        {
+            let catalog = self.core.catalog();
+            hashes.retain(|hash| catalog.is_free(hash));
+        }
+        if !hashes.is_empty() {
+            // What can't be deleted now is unreachable and does no harm.
+            drop(self.core.release(&hashes));
+        }
+    }
+
     /// Ends a session that failed: what it stored and nobody needs goes.
     pub(super) fn abandon(self) {
         let hashes = self.unpin();

@@ -64,7 +64,7 @@ pub struct VerifyReport {
     pub checked: u64,
     /// Bytes of tensors and deltas that were decoded and compared with their digests.
     pub checked_bytes: u64,
-    /// Records that nothing reaches: the rest of imports that a crash cut off.
+    /// Chunks that nothing reaches: of imports that a crash cut off, or that are running.
     pub unreachable: u64,
     /// What is damaged.
     pub corrupt: Vec<Damage>,
@@ -155,9 +155,7 @@ impl Verification<'_> {
                     .entry(*root)
                     .or_default()
                     .push(format!("{name}: {}", info.name));
-                let there = self.core.catalog().object(root).is_some();
-                // The model may have been removed, with its tensors, since its manifest was read.
-                if !there && self.core.catalog().models().contains(name) {
+                if self.is_missing(name, root)? {
                     let reason = "its record is missing".to_owned();
                     let users = vec![format!("{name}: {}", info.name)];
                     self.damage(DamageKind::Tensor, root.to_string(), users, reason);
@@ -165,6 +163,22 @@ impl Verification<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a model needs a tensor that is not there.
+    fn is_missing(&self, model: &str, root: &WeightHash) -> Result<bool, WeightError> {
+        if self.core.catalog().object(root).is_some() {
+            return Ok(false);
+        }
+        // The model may have been removed or replaced, and the tensor with it, since its manifest was
+        // read; nothing is in between while the lock is held.
+        let _ledger = self.core.ledger();
+        let manifest = match self.core.manifest(model) {
+            Err(WeightError::ModelNotFound { .. }) => return Ok(false),
+            manifest => manifest?,
+        };
+        let needed = manifest.roots().any(|other| other == root);
+        Ok(needed && self.core.catalog().object(root).is_none())
     }
 
     fn tensors(&mut self) -> Result<(), WeightError> {
@@ -202,15 +216,25 @@ impl Verification<'_> {
                 continue;
             };
             self.report.checked += 1;
-            if let Err(error) = self.core.label(&hash, (number, digest)) {
-                self.damage(
-                    DamageKind::Use,
-                    hash.to_string(),
-                    Vec::new(),
-                    reason_of(&error),
-                );
+            let outcome = match self.core.label(&hash, (number, digest)) {
+                Err(error) => Err(reason_of(&error)),
+                Ok(_) if self.is_orphan(&hash, &key) => Err("its tensor is missing".to_owned()),
+                Ok(_) => Ok(()),
+            };
+            if let Err(reason) = outcome {
+                self.damage(DamageKind::Use, hash.to_string(), Vec::new(), reason);
             }
         }
+    }
+
+    /// Whether a use is there without its tensor.
+    fn is_orphan(&self, hash: &WeightHash, key: &[u8]) -> bool {
+        if self.core.catalog().object(hash).is_some() {
+            return false;
+        }
+        // Between a commit and its publication the keys are there and the catalog is not up to date.
+        let _ledger = self.core.ledger();
+        self.core.catalog().object(hash).is_none() && self.core.blobs.contains(key)
     }
 
     fn deltas(&mut self) {

@@ -63,8 +63,9 @@ impl Core {
     ) -> Result<T, WeightError> {
         let session = Session::new(self);
         let outcome = work(&session);
-        if outcome.is_err() {
-            session.abandon();
+        match &outcome {
+            Ok(_) => session.finish(),
+            Err(_) => session.abandon(),
         }
         outcome
     }
@@ -168,24 +169,20 @@ impl Core {
     fn delete_weight(&self, hash: &WeightHash) -> Result<bool, WeightError> {
         let mut ledger = self.ledger();
         self.read_references()?;
-        let user = {
-            let catalog = self.catalog();
+        {
+            let mut catalog = self.catalog();
             if catalog.object(hash).is_none() {
                 return Ok(false);
             }
-            if catalog.is_pinned(hash) {
-                Some("an operation that is running".to_owned())
-            } else {
-                catalog.user_of(hash, None)
-            }
-        };
-        if let Some(user) = user {
-            return Err(WeightError::InUse { hash: *hash, user });
+            catalog
+                .doom_with_uses(hash)
+                .map_err(|user| WeightError::InUse { hash: *hash, user })?;
         }
-        let mut changes = Changes::default();
-        self.delete_object(hash, &mut changes)?;
-        self.commit_locked(&mut ledger, changes)?;
-        Ok(true)
+        let outcome = self.delete_doomed(&mut ledger, std::iter::once(*hash));
+        if outcome.is_err() {
+            self.catalog().spare(hash);
+        }
+        outcome.map(|()| true)
     }
 
     fn delete_delta(&self, id: &WeightHash) -> Result<bool, WeightError> {

@@ -8,4 +8,5 @@ mod damage;
 mod fixture;
 mod models;
 mod properties;
+mod tampering;
 mod threads;

@@ -1,0 +1,147 @@
+//! Records that were changed behind a right checksum: the content's own digests find them.
+
+use core_view::DType;
+use tier_nvme::NvmeStore;
+use tier_nvme::sim::{Random, SimVolume};
+use weightstore::{
+    Codec, Delta, DeltaKind, ImportOptions, NativeStore, WeightError, WeightStore, WeightTensor,
+};
+
+use crate::fixture::{add_with, bytes, config, get, noise, plain, safetensors};
+
+/// A closed store with one record of every kind, and its model's file.
+fn every_record() -> (SimVolume, Vec<u8>) {
+    let volume = SimVolume::new(4);
+    let store = NativeStore::on_volume(volume.handle(), config()).unwrap();
+    let file = safetensors(&[
+        bytes("raw", noise(1, (1 << 20) + 9)),
+        bytes("inline", noise(2, 50)),
+        bytes("packed", plain(3, 200_000)),
+        bytes("large", vec![5; 17 << 20]),
+    ]);
+    let codec = Codec::Lz4.check().map_or(Codec::None, |()| Codec::Lz4);
+    add_with(
+        &store,
+        "m",
+        &file,
+        &ImportOptions::default().with_codec(codec),
+    )
+    .unwrap();
+    let weight = WeightTensor::new("single", DType::U8, &[9], noise(5, 9)).unwrap();
+    let hash = store
+        .store(&weight.with_layer_type("Linear"), None)
+        .unwrap();
+    for len in [20, 5000] {
+        let delta = Delta::new(DeltaKind::Sparse, DType::U8, &[9], hash, noise(6, len));
+        store.store_delta(&delta, None).unwrap();
+    }
+    store.close().unwrap();
+    (volume, file)
+}
+
+/// Changes a record; tells whether the store still opens.
+fn tamper(volume: &SimVolume, key: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> bool {
+    let blobs = NvmeStore::on_volume(volume.handle(), config().storage().clone()).unwrap();
+    let mut value = blobs.read_direct(key).unwrap().unwrap().to_vec();
+    change(&mut value);
+    blobs.write_aligned(key, &value).unwrap();
+    blobs.close().unwrap();
+    NativeStore::on_volume(volume.handle(), config()).is_ok()
+}
+
+/// Whether damage of this record must be found: the hint is advice, and a model's file names and
+/// facts are not content.
+fn must_be_found(key: &[u8], bit: u64) -> bool {
+    match &key[..2] {
+        b"o/" | b"c/" | b"u/" | b"d/" => true,
+        // The content hash and the number of files.
+        b"m/" => bit < 8 * 44,
+        _ => false,
+    }
+}
+
+#[test]
+fn changed_records_are_found_and_never_returned() {
+    let (volume, file) = every_record();
+    let blobs = NvmeStore::on_volume(volume.handle(), config().storage().clone()).unwrap();
+    let mut records = Vec::new();
+    let mut chunks = 0;
+    for key in blobs.keys_with_prefix(b"") {
+        // Two of the many chunks are enough.
+        chunks += u32::from(key.starts_with(b"c/"));
+        if !key.starts_with(b"c/") || chunks <= 3 {
+            let len = blobs.len_of(&key).unwrap();
+            records.push((key, len));
+        }
+    }
+    blobs.close().unwrap();
+    let kinds: std::collections::BTreeSet<&[u8]> =
+        records.iter().map(|(key, _)| &key[..2]).collect();
+    assert_eq!(kinds.len(), 7, "{kinds:?}");
+
+    let mut random = Random::new(1);
+    for (key, len) in &records {
+        for round in 0..5 {
+            let volume = volume.fork(round);
+            let bit = random.next_u64() % (8 * len);
+            let opens = tamper(&volume, key, |value| {
+                value[(bit / 8) as usize] ^= 1 << (bit % 8)
+            });
+            if !opens {
+                assert!(key.starts_with(b"s/"), "{}", key.escape_ascii());
+                continue;
+            }
+            let store = NativeStore::on_volume(volume.handle(), config()).unwrap();
+            let whole = store.verify(None).unwrap().is_whole();
+            let place = format!("bit {bit} of {}", key.escape_ascii());
+            assert!(!(whole && must_be_found(key, bit)), "{place}");
+            match get(&store, "m") {
+                Ok(restored) => assert!(restored == file, "{place}"),
+                Err(WeightError::Corrupt { .. } | WeightError::Newer { .. }) => {
+                    assert!(!whole, "{place}");
+                }
+                Err(error) => panic!("{place}: {error:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_chunk_in_the_place_of_another_is_found() {
+    let (volume, _) = every_record();
+    let blobs = NvmeStore::on_volume(volume.handle(), config().storage().clone()).unwrap();
+    let keys = blobs.keys_with_prefix(b"c/");
+    let other = blobs.read_direct(&keys[1]).unwrap().unwrap().to_vec();
+    blobs.close().unwrap();
+    assert!(tamper(&volume, &keys[0], |value| *value = other));
+    let store = NativeStore::on_volume(volume.handle(), config()).unwrap();
+    let report = store.verify(None).unwrap();
+    assert_eq!(report.corrupt.len(), 1, "{report:?}");
+    assert_eq!(report.corrupt[0].models, ["m: raw"]);
+    assert!(matches!(get(&store, "m"), Err(WeightError::Corrupt { .. })));
+}
+
+#[test]
+fn missing_records_are_found() {
+    let (volume, _) = every_record();
+    let blobs = NvmeStore::on_volume(volume.handle(), config().storage().clone()).unwrap();
+    let chunk = blobs.keys_with_prefix(b"c/").swap_remove(0);
+    let objects = blobs.keys_with_prefix(b"o/");
+    blobs.close().unwrap();
+    for key in objects.iter().chain([&chunk]) {
+        let volume = volume.fork(1);
+        let blobs = NvmeStore::on_volume(volume.handle(), config().storage().clone()).unwrap();
+        blobs.delete(key).unwrap();
+        blobs.close().unwrap();
+        let store = NativeStore::on_volume(volume.handle(), config()).unwrap();
+        let report = store.verify(None).unwrap();
+        assert!(!report.is_whole(), "{}: {report:?}", key.escape_ascii());
+        if report
+            .corrupt
+            .iter()
+            .any(|damage| !damage.models.is_empty())
+        {
+            assert!(matches!(get(&store, "m"), Err(WeightError::Corrupt { .. })));
+        }
+    }
+}
