@@ -87,6 +87,19 @@ impl NativeStore {
             ratio: ratio(stored_bytes, logical_bytes),
         })
     }
+
+    /// Bytes that a tensor takes in the store, its header included; `None` if it is absent.
+    ///
+    /// # Errors
+    /// [`WeightError::Corrupt`] if its header can't be read; [`WeightError::Storage`].
+    pub fn stored_bytes_of(&self, hash: &WeightHash) -> Result<Option<u64>, WeightError> {
+        let core = self.enter()?;
+        let record = core.object(hash)?;
+        Ok(record.map(|record| {
+            let header_bytes = core.record_bytes(&Key::Object(*hash, record.alias));
+            sizes_of(&record.body, header_bytes).stored_bytes
+        }))
+    }
 }
 
 impl Core {
