@@ -1,2 +1,19 @@
 //! Tiered storage for tensors: the command-line program.
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod doctor;
+mod error;
+mod file_source;
+mod progress;
+mod quantity;
+mod report;
+mod table;
+mod tour;
+mod weights;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    arguments::run()
+}

@@ -1,0 +1,68 @@
+//! What the command line can say, and how the program ends.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::CliError;
+use crate::report::Report;
+use crate::{doctor, tour, weights};
+
+/// Tiered storage for tensors.
+#[derive(Debug, Parser)]
+#[command(name = "stepwell", version, about, arg_required_else_help = true)]
+struct Arguments {
+    /// Answer in JSON on standard output, one object per answer.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say what this machine can do for the store.
+    Doctor(doctor::Arguments),
+    /// Store a model, deduplicate a second version, verify, restore and compare; with throughputs.
+    Tour(tour::Arguments),
+    /// Store, list and restore models.
+    #[command(subcommand)]
+    Weights(weights::Command),
+}
+
+/// Runs the program: 0 done, 1 failed, 2 wrong usage.
+pub(crate) fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(refused) => return refuse(&refused),
+    };
+    let report = Report::new(arguments.json);
+    let outcome = match arguments.command {
+        Command::Doctor(arguments) => doctor::run(&report, &arguments),
+        Command::Tour(arguments) => tour::run(&report, &arguments),
+        Command::Weights(command) => weights::run(&report, command),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report.failure(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Ends a run whose arguments can't be used; help and version are no failures.
+fn refuse(refused: &clap::Error) -> ExitCode {
+    // Nothing is left to tell it to if this can't be written.
+    drop(refused.print());
+    if !refused.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    if std::env::args_os().any(|argument| argument == "--json") {
+        let text = refused.to_string();
+        let first = text.lines().next().unwrap_or_default();
+        let reason = first.trim_start_matches("error: ").to_owned();
+        Report::new(true).failure_object(&CliError::Usage { reason });
+    }
+    ExitCode::from(2)
+}

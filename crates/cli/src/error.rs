@@ -1,0 +1,255 @@
+//! Why a command failed.
+
+use std::error::Error;
+use std::io;
+
+use core_view::contract::ErrorKind;
+use core_view::safetensors::SafetensorsError;
+use serde::Serialize;
+use tier_nvme::NvmeError;
+use weightstore::WeightError;
+
+/// Why a command failed, and to what.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum CliError {
+    /// The arguments do not go together.
+    #[error("{reason}; see --help")]
+    Usage {
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// The weight store failed.
+    #[error(transparent)]
+    Weights(#[from] WeightError),
+    /// The storage failed.
+    #[error(transparent)]
+    Storage(#[from] NvmeError),
+    /// A file or directory that the user named failed.
+    #[error("could not {operation} {path}")]
+    File {
+        /// What was to be done.
+        operation: &'static str,
+        /// The file or directory.
+        path: String,
+        /// The reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The index of a sharded model can't be used.
+    #[error("{path} is not a usable index of a sharded model")]
+    Index {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        source: SafetensorsError,
+    },
+    /// The target of `get` is there already.
+    #[error("{path} exists already; pass --force to replace it")]
+    TargetExists {
+        /// The file or directory.
+        path: String,
+    },
+    /// Memory can't be had.
+    #[error("could not get {requested_bytes} bytes of memory; close other programs")]
+    Memory {
+        /// Bytes asked for.
+        requested_bytes: usize,
+    },
+    /// There is too little room for the tour.
+    #[error(
+        "the tour needs {needed_bytes} bytes in {path} and {free_bytes} are free; \
+         choose another --dir or a smaller --model"
+    )]
+    NoRoom {
+        /// The directory.
+        path: String,
+        /// Bytes needed.
+        needed_bytes: u64,
+        /// Bytes free.
+        free_bytes: u64,
+    },
+    /// `verify` found damage, and has told which.
+    #[error("{count} damaged of {checked} checked; restore what is named from a copy")]
+    Damaged {
+        /// How many.
+        count: usize,
+        /// Out of how many.
+        checked: u64,
+    },
+    /// What the tour restored is not what it stored.
+    #[error("{what}; do not trust this machine with data before the cause is found")]
+    Mismatch {
+        /// What differs.
+        what: String,
+    },
+    /// Standard output failed.
+    #[error("could not write to standard output")]
+    Output {
+        /// The reason.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A failure as `--json` prints it.
+#[derive(Debug, Serialize)]
+pub(crate) struct FailureObject {
+    error: FailureFacts,
+}
+
+#[derive(Debug, Serialize)]
+struct FailureFacts {
+    kind: &'static str,
+    message: String,
+    hint: Option<String>,
+}
+
+impl CliError {
+    /// A failure of a file or directory.
+    pub(crate) fn file(
+        operation: &'static str,
+        path: impl AsRef<std::path::Path>,
+        source: io::Error,
+    ) -> Self {
+        Self::File {
+            operation,
+            path: path.as_ref().display().to_string(),
+            source,
+        }
+    }
+
+    /// 1 for what failed, 2 for wrong usage.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage { .. } => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether nobody reads any more.
+    pub(crate) fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output { source } if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// Whether standard output has the outcome already.
+    pub(crate) fn is_reported(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Mismatch { .. })
+    }
+
+    /// The failure as `--json` prints it.
+    pub(crate) fn object(&self) -> FailureObject {
+        let (message, hint) = self.sentence();
+        FailureObject {
+            error: FailureFacts {
+                kind: self.kind(),
+                message,
+                hint,
+            },
+        }
+    }
+
+    /// The facts from the outermost cause to the innermost, and what to do.
+    pub(crate) fn sentence(&self) -> (String, Option<String>) {
+        let mut message = String::new();
+        let mut hint = None;
+        let mut layer: Option<&dyn Error> = Some(self);
+        while let Some(error) = layer {
+            let text = error.to_string();
+            let (fact, advice) = match text.split_once("; ") {
+                Some((fact, advice)) => (fact, Some(advice.to_owned())),
+                None => (text.as_str(), None),
+            };
+            // Wrappers repeat what they wrap.
+            if !message.contains(fact) {
+                if !message.is_empty() {
+                    message.push_str(": ");
+                }
+                message.push_str(fact);
+            }
+            hint = advice.or(hint);
+            layer = error.source();
+        }
+        (message, self.own_hint().map(str::to_owned).or(hint))
+    }
+
+    /// What to do in terms of this program, where the library can't know it.
+    fn own_hint(&self) -> Option<&'static str> {
+        let hint = match self.kind() {
+            "model_exists" => "choose another --name, or pass --replace",
+            "model_not_found" => "see `stepwell weights ls` for the names",
+            "no_space" => "free some space and try again, earlier models are intact",
+            "read_only" => "choose a --store that can be written",
+            "file_not_found" => "check the path",
+            "invalid" => "choose another value",
+            "file_changed" => "wait until nobody writes it, and try again",
+            "output" => "check where it goes",
+            "file" => "check the path and the device",
+            _ => return None,
+        };
+        Some(hint)
+    }
+
+    /// A word for scripts; the list is in the README.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Usage { .. } => "usage",
+            Self::Weights(error) => weights_kind(error),
+            Self::Storage(error) => storage_kind(error),
+            Self::File { source, .. } => file_kind(source),
+            Self::Index { .. } => "not_safetensors",
+            Self::TargetExists { .. } => "target_exists",
+            Self::Memory { .. } => "out_of_memory",
+            Self::NoRoom { .. } => "no_space",
+            Self::Damaged { .. } => "corrupt",
+            Self::Mismatch { .. } => "mismatch",
+            Self::Output { .. } => "output",
+        }
+    }
+}
+
+fn file_kind(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => "file_not_found",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "no_space",
+        _ => "file",
+    }
+}
+
+fn weights_kind(error: &WeightError) -> &'static str {
+    match error {
+        WeightError::ModelNotFound { .. } | WeightError::PartNotFound { .. } => "model_not_found",
+        WeightError::ModelExists { .. } => "model_exists",
+        WeightError::Corrupt { .. } => "corrupt",
+        WeightError::Newer { .. } => "newer_version",
+        WeightError::NotAWeightStore { .. } => "not_a_store",
+        WeightError::Safetensors { .. } => "not_safetensors",
+        WeightError::Source { source, .. } | WeightError::Target { source, .. } => {
+            file_kind(source)
+        }
+        WeightError::SourceChanged { .. } => "file_changed",
+        WeightError::InvalidName { .. } | WeightError::InvalidConfig { .. } => "invalid",
+        WeightError::OutOfMemory { .. } => "out_of_memory",
+        WeightError::TooLarge { .. } => "too_large",
+        WeightError::Storage { source, .. } => source
+            .downcast_ref::<NvmeError>()
+            .map_or("storage", storage_kind),
+        _ => "weights",
+    }
+}
+
+fn storage_kind(error: &NvmeError) -> &'static str {
+    match error {
+        NvmeError::NotAStore { .. } => "not_a_store",
+        NvmeError::Locked { .. } => "in_use",
+        NvmeError::ReadOnly { .. } => "read_only",
+        NvmeError::NewerVersion { .. } | NvmeError::UnknownFeatures { .. } => "newer_version",
+        error => match error.kind() {
+            ErrorKind::NoSpace => "no_space",
+            ErrorKind::Corrupt => "corrupt",
+            ErrorKind::NotFound => "file_not_found",
+            _ => "storage",
+        },
+    }
+}

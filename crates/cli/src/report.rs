@@ -1,0 +1,76 @@
+//! What goes to standard output and standard error.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::error::CliError;
+use crate::progress::ProgressLine;
+
+/// Where answers go, as people or programs read them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Report {
+    json: bool,
+}
+
+impl Report {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Prints an answer: one line of JSON, or the text. It is out when this returns.
+    pub(crate) fn answer(
+        &self,
+        object: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), CliError> {
+        let output = |source| CliError::Output { source };
+        if self.json {
+            let line = serde_json::to_string(object).map_err(|error| output(error.into()))?;
+            print(&line).map_err(output)
+        } else {
+            print(text().trim_end()).map_err(output)
+        }
+    }
+
+    /// Says on standard error what is being done, where people read.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.json {
+            // A note that can't be written is no reason to stop.
+            drop(writeln!(io::stderr(), "{text}"));
+        }
+    }
+
+    /// A line that shows how far a long operation has come.
+    pub(crate) fn progress(&self, what: &str) -> ProgressLine {
+        ProgressLine::new(what, !self.json)
+    }
+
+    /// Says why the command failed.
+    pub(crate) fn failure(&self, error: &CliError) {
+        if error.is_closed_pipe() {
+            return;
+        }
+        let (message, hint) = error.sentence();
+        let hint = hint.map_or_else(String::new, |hint| format!("; {hint}"));
+        // Nothing is left to tell it to if this can't be written.
+        drop(writeln!(io::stderr(), "error: {message}{hint}"));
+        if self.json && !error.is_reported() {
+            self.failure_object(error);
+        }
+    }
+
+    /// Prints the failure as an object of its own.
+    pub(crate) fn failure_object(&self, error: &CliError) {
+        if let Ok(line) = serde_json::to_string(&error.object()) {
+            drop(print(&line));
+        }
+    }
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    output.write_all(text.as_bytes())?;
+    output.write_all(b"\n")?;
+    output.flush()
+}

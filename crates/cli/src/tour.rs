@@ -1,0 +1,237 @@
+//! `stepwell tour`: the main job on whatever is there, beside this machine's floor.
+
+mod floor;
+mod model;
+mod outcome;
+mod step;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use tempfile::TempDir;
+use weightstore::{Codec, ImportOptions, NativeConfig, NativeStore, WeightStore};
+
+use crate::doctor::free_bytes;
+use crate::error::CliError;
+use crate::quantity::bytes;
+use crate::report::Report;
+use crate::weights::{ModelFiles, Target, restore};
+use floor::Floor;
+use outcome::{Deduplication, Outcome};
+use step::{Step, Work};
+
+/// Models of the tour by name.
+const FIRST: &str = "first";
+const SECOND: &str = "second";
+
+/// What `tour` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Where the tour works, in a directory of its own that it removes.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// A safetensors file; without it the tour makes one of 256 MiB.
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// How content is stored: none, gzip, gzip:LEVEL (1 to 9) or lz4.
+    #[arg(long, default_value = "none")]
+    codec: Codec,
+}
+
+pub(crate) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError> {
+    let dir = &arguments.dir;
+    let refused = |source| CliError::file("look at", dir, source);
+    let dir = dir.canonicalize().map_err(refused)?;
+    let input_bytes = match &arguments.model {
+        Some(path) => {
+            let metadata = std::fs::metadata(path);
+            metadata
+                .map_err(|source| CliError::file("open", path, source))?
+                .len()
+        }
+        None => model::SYNTHETIC_BYTES,
+    };
+    check_room(&dir, input_bytes)?;
+    let scratch = tempfile::Builder::new()
+        .prefix(".stepwell-tour-")
+        .tempdir_in(&dir)
+        .map_err(|source| CliError::file("make a directory in", &dir, source))?;
+    report.note(&format!(
+        "working in {}, which is removed at the end",
+        scratch.path().display()
+    ));
+    let outcome = Tour {
+        report,
+        arguments,
+        folder: scratch.path(),
+    }
+    .walk();
+    let removed = remove(scratch);
+    let outcome = outcome?;
+    report.answer(&outcome, || outcome.text())?;
+    removed?;
+    outcome.check()
+}
+
+fn remove(scratch: TempDir) -> Result<(), CliError> {
+    let path = scratch.path().to_owned();
+    scratch
+        .close()
+        .map_err(|source| CliError::file("remove", path, source))
+}
+
+/// Two versions, the store of both, two copies out of it, and the floor's file at another time.
+fn check_room(dir: &Path, input_bytes: u64) -> Result<(), CliError> {
+    let needed_bytes = input_bytes.saturating_mul(6).saturating_add(1 << 30);
+    let free_bytes = free_bytes(dir)?;
+    if free_bytes >= needed_bytes {
+        return Ok(());
+    }
+    Err(CliError::NoRoom {
+        path: dir.display().to_string(),
+        needed_bytes,
+        free_bytes,
+    })
+}
+
+/// One tour under way.
+struct Tour<'a> {
+    report: &'a Report,
+    arguments: &'a Arguments,
+    folder: &'a Path,
+}
+
+impl Tour<'_> {
+    fn walk(&self) -> Result<Outcome, CliError> {
+        let first = match &self.arguments.model {
+            Some(path) => path.clone(),
+            None => {
+                let path = self.folder.join("first.safetensors");
+                self.report.note("making a model");
+                model::make(&path)?;
+                path
+            }
+        };
+        let second = self.folder.join("second.safetensors");
+        let changed = model::change_one_layer(&first, &second)?;
+        let len =
+            std::fs::metadata(&first).map_err(|source| CliError::file("open", &first, source));
+        let len_bytes = len?.len();
+        self.report
+            .note(&format!("measuring this machine with {}", bytes(len_bytes)));
+        let floor = Floor::measure(self.folder, len_bytes)?;
+
+        let store_folder = self.folder.join("store");
+        let config = NativeConfig::default().with_codec(self.arguments.codec);
+        let store = NativeStore::open(&store_folder, config)?;
+        let mut steps = Vec::new();
+        let (step, stored) = self.add(&store, FIRST, &first, "store", &floor)?;
+        steps.push(step);
+        let (step, shared) = self.add(&store, SECOND, &second, "store 2nd", &floor)?;
+        steps.push(step);
+        steps.push(self.verify(&store, &floor)?);
+        let mut differing = Vec::new();
+        for (name, original, what) in [(FIRST, &first, "restore"), (SECOND, &second, "restore 2nd")]
+        {
+            let copy = self.folder.join(format!("{name}.out"));
+            steps.push(self.restore(&store, name, &copy, what, &floor)?);
+            let (before, after) = (model::sha256(original)?, model::sha256(&copy)?);
+            if before != after {
+                differing.push(format!("{name} had the SHA-256 {before} and has {after}"));
+            }
+        }
+        store.close()?;
+        Ok(Outcome {
+            dir: self.folder.display().to_string(),
+            model_bytes: len_bytes,
+            sha256: model::sha256(&first)?,
+            deduplication: Deduplication {
+                changed_tensor: changed,
+                tensors: shared.tensors,
+                new_tensors: shared.new_tensors,
+                deduplicated_tensors: shared.deduplicated_tensors,
+                first_stored_bytes: stored.stored_bytes,
+                second_stored_bytes: shared.stored_bytes,
+            },
+            floor,
+            steps,
+            identical: differing.is_empty(),
+            differing,
+        })
+    }
+
+    fn add(
+        &self,
+        store: &NativeStore,
+        name: &str,
+        path: &Path,
+        what: &'static str,
+        floor: &Floor,
+    ) -> Result<(Step, weightstore::ImportReport), CliError> {
+        let files = ModelFiles::open(path)?;
+        let progress = self.report.progress(what);
+        let on_progress = |done| progress.set(done);
+        let options = ImportOptions::default().with_progress(&on_progress);
+        let started = Instant::now();
+        let added = files.add(store, name, options)?;
+        let elapsed_s = started.elapsed().as_secs_f64();
+        let work = Work {
+            bytes: added.logical_bytes,
+            read_bytes: 0,
+            written_bytes: added.stored_bytes,
+        };
+        Ok((Step::new(what, work, elapsed_s, floor), added))
+    }
+
+    fn verify(&self, store: &NativeStore, floor: &Floor) -> Result<Step, CliError> {
+        let progress = self.report.progress("verify");
+        let started = Instant::now();
+        let verified = store.verify(Some(&|done| progress.set(done)))?;
+        let elapsed_s = started.elapsed().as_secs_f64();
+        if let Some(damage) = verified.corrupt.first() {
+            return Err(CliError::Mismatch {
+                what: format!("{} {} is damaged", damage.kind.name(), damage.name),
+            });
+        }
+        let work = Work {
+            bytes: verified.checked_bytes,
+            read_bytes: store.stats()?.stored_bytes,
+            written_bytes: 0,
+        };
+        Ok(Step::new("verify", work, elapsed_s, floor))
+    }
+
+    fn restore(
+        &self,
+        store: &NativeStore,
+        name: &str,
+        copy: &Path,
+        what: &'static str,
+        floor: &Floor,
+    ) -> Result<Step, CliError> {
+        let started = Instant::now();
+        let target = Target::open(copy, false)?;
+        let restored = restore(self.report, store, name, None, target)?;
+        let elapsed_s = started.elapsed().as_secs_f64();
+        let work = Work {
+            bytes: restored.len_bytes,
+            read_bytes: stored_bytes(store, name)?,
+            written_bytes: restored.len_bytes,
+        };
+        Ok(Step::new(what, work, elapsed_s, floor))
+    }
+}
+
+/// Bytes that the distinct tensors of a model take in the store.
+fn stored_bytes(store: &NativeStore, name: &str) -> Result<u64, CliError> {
+    let model = store.model(name)?;
+    let tensors = model.files.iter().flat_map(|file| &file.tensors);
+    let hashes: BTreeSet<_> = tensors.map(|tensor| tensor.hash).collect();
+    let mut total_bytes = 0;
+    for hash in hashes {
+        total_bytes += store.stored_bytes_of(&hash)?.unwrap_or(0);
+    }
+    Ok(total_bytes)
+}

@@ -1,0 +1,53 @@
+//! `stepwell weights`: models in a store.
+
+mod add;
+mod get;
+mod location;
+mod ls;
+mod model_file;
+mod rm;
+mod show;
+mod stats;
+mod target;
+mod verify;
+
+use clap::Subcommand;
+
+use crate::error::CliError;
+use crate::report::Report;
+
+pub(crate) use get::restore;
+pub(crate) use location::Location;
+pub(crate) use model_file::ModelFiles;
+pub(crate) use target::Target;
+
+/// What can be done with models.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Store safetensors files as models; a model is durable once its line is printed.
+    Add(add::Arguments),
+    /// Restore a model, byte for byte.
+    Get(get::Arguments),
+    /// List the models.
+    Ls(ls::Arguments),
+    /// Describe a model and its tensors.
+    Show(show::Arguments),
+    /// Remove a model, with the tensors that nothing else needs.
+    Rm(rm::Arguments),
+    /// Say how much the store holds.
+    Stats(stats::Arguments),
+    /// Read and check everything.
+    Verify(verify::Arguments),
+}
+
+pub(crate) fn run(report: &Report, command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Add(arguments) => add::run(report, &arguments),
+        Command::Get(arguments) => get::run(report, &arguments),
+        Command::Ls(arguments) => ls::run(report, &arguments),
+        Command::Show(arguments) => show::run(report, &arguments),
+        Command::Rm(arguments) => rm::run(report, &arguments),
+        Command::Stats(arguments) => stats::run(report, &arguments),
+        Command::Verify(arguments) => verify::run(report, &arguments),
+    }
+}

@@ -1,0 +1,127 @@
+//! `stepwell weights add`.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use serde::Serialize;
+use weightstore::{Codec, ImportOptions, ImportReport, WeightStore};
+
+use super::Location;
+use super::model_file::{ModelFiles, default_name};
+use crate::error::CliError;
+use crate::quantity::{bytes, rate, speed};
+use crate::report::Report;
+
+/// What `weights add` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    location: Location,
+    /// Name of the model; the file's own without `.safetensors` if it is left out.
+    #[arg(long)]
+    name: Option<String>,
+    /// How new content is stored: none, gzip, gzip:LEVEL (1 to 9) or lz4.
+    #[arg(long, default_value = "none")]
+    codec: Codec,
+    /// Let a model of the same name with other content give way.
+    #[arg(long)]
+    replace: bool,
+    /// Keep the SHA-256 of the whole file too, and compare it when the model is restored.
+    #[arg(long)]
+    sha256: bool,
+    /// Safetensors files, or indices of sharded models (`*.index.json`).
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+/// What `weights add` answers for each model.
+#[derive(Debug, Serialize)]
+struct Added {
+    model: String,
+    tensors: u64,
+    new_tensors: u64,
+    deduplicated_tensors: u64,
+    logical_bytes: u64,
+    stored_bytes: u64,
+    elapsed_s: f64,
+}
+
+pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError> {
+    let names = names_of(arguments)?;
+    // Files that can't be used are refused before a store is made for them.
+    let mut models = Vec::with_capacity(names.len());
+    for path in &arguments.files {
+        models.push(ModelFiles::open(path)?);
+    }
+    let store = arguments.location.open_or_make()?;
+    for (name, model) in names.iter().zip(&models) {
+        let started = Instant::now();
+        let progress = report.progress(&format!("add {name}"));
+        let on_progress = |done| progress.set(done);
+        let options = ImportOptions::default()
+            .with_codec(arguments.codec)
+            .with_replace(arguments.replace)
+            .with_file_sha256(arguments.sha256)
+            .with_progress(&on_progress);
+        let added = model.add(&store, name, options)?;
+        drop(progress);
+        let answer = Added::new(added, started.elapsed().as_secs_f64());
+        report.answer(&answer, || answer.text())?;
+    }
+    store.close()?;
+    Ok(())
+}
+
+/// A name for each file; no two models of one call may have the same.
+fn names_of(arguments: &Arguments) -> Result<Vec<String>, CliError> {
+    let usage = |reason| Err(CliError::Usage { reason });
+    if let Some(name) = &arguments.name {
+        if arguments.files.len() > 1 {
+            return usage("--name names one model, and there are several files".to_owned());
+        }
+        return Ok(vec![name.clone()]);
+    }
+    let mut names = Vec::with_capacity(arguments.files.len());
+    let mut seen = BTreeSet::new();
+    for path in &arguments.files {
+        let Some(name) = default_name(path) else {
+            let path = path.display();
+            return usage(format!("{path} gives the model no name, pass --name"));
+        };
+        if !seen.insert(name.clone()) {
+            return usage(format!("two of the files would be the model {name:?}"));
+        }
+        names.push(name);
+    }
+    Ok(names)
+}
+
+impl Added {
+    fn new(report: ImportReport, elapsed_s: f64) -> Self {
+        Self {
+            model: report.model,
+            tensors: report.tensors,
+            new_tensors: report.new_tensors,
+            deduplicated_tensors: report.deduplicated_tensors,
+            logical_bytes: report.logical_bytes,
+            stored_bytes: report.stored_bytes,
+            elapsed_s,
+        }
+    }
+
+    fn text(&self) -> String {
+        format!(
+            "added {}: {} tensors ({} new, {} deduplicated), {} stored for {}, {:.2} s, {}",
+            self.model,
+            self.tensors,
+            self.new_tensors,
+            self.deduplicated_tensors,
+            bytes(self.stored_bytes),
+            bytes(self.logical_bytes),
+            self.elapsed_s,
+            speed(rate(self.logical_bytes, self.elapsed_s)),
+        )
+    }
+}

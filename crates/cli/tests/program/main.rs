@@ -1,0 +1,9 @@
+//! The built program, as a user runs it.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod bad_input;
+mod machine;
+mod model;
+mod process;
+mod store_states;
+mod whole_path;
