@@ -44,23 +44,40 @@ impl<'a> Owner<'a> {
 impl Core {
     /// The header of a tensor; `None` if there is no such tensor.
     pub(super) fn object(&self, hash: &WeightHash) -> Result<Option<ObjectRecord>, WeightError> {
+        match self.object_now(hash) {
+            Err(WeightError::Corrupt { .. }) => {
+                // While a deletion is committed, records go before the catalog knows of it.
+                let _ledger = self.ledger();
+                self.object_now(hash)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// As [`Core::object`] for a caller that holds the commit lock; without it, a deletion that is under way
+    /// looks like damage.
+    pub(super) fn object_now(
+        &self,
+        hash: &WeightHash,
+    ) -> Result<Option<ObjectRecord>, WeightError> {
         let Some(alias) = self.catalog().object(hash).map(|entry| entry.alias) else {
             return Ok(None);
         };
         let key = Key::Object(*hash, alias);
-        let record = match self.read(&key) {
-            Ok(record) => record,
-            // It may have been deleted, and its space reused, while it was read.
-            Err(WeightError::Corrupt { .. }) if self.catalog().object(hash).is_none() => None,
-            Err(error) => return Err(error),
-        };
-        match record {
-            Some(record) => ObjectRecord::parse(&record, hash, alias)
-                .map(Some)
-                .map_err(|error| error.about("tensor", hash.to_string())),
-            None if self.catalog().object(hash).is_none() => Ok(None),
-            None => Err(missing(&key)),
-        }
+        let record = self.read(&key)?.ok_or_else(|| missing(&key))?;
+        ObjectRecord::parse(&record, hash, alias)
+            .map(Some)
+            .map_err(|error| error.about("tensor", hash.to_string()))
+    }
+
+    /// Whether a tensor's header is not the one that was read before: it was deleted or stored anew.
+    pub(super) fn moved(
+        &self,
+        hash: &WeightHash,
+        record: &ObjectRecord,
+    ) -> Result<bool, WeightError> {
+        let _ledger = self.ledger();
+        Ok(self.object_now(hash)?.as_ref() != Some(record))
     }
 
     /// The header of a delta; `None` if there is no such delta.

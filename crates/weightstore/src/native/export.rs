@@ -10,6 +10,7 @@ use super::NativeStore;
 use super::content::Owner;
 use super::core::Core;
 use super::import::{OnProgress, Progress};
+use super::session::Session;
 use crate::record::{FileEntry, Manifest, ObjectRecord};
 use crate::{WeightError, WeightHash, WeightTensor, parallel};
 
@@ -82,16 +83,10 @@ impl NativeStore {
         options: &ExportOptions<'_>,
     ) -> Result<ExportReport, WeightError> {
         let core = self.enter()?;
-        let manifest = core.manifest(name)?;
-        let file = file_of(name, &manifest, options.file)?;
-        let header = header_of(name, file)?;
         core.in_session(|session| {
-            let roots: BTreeSet<_> = file.roots.iter().collect();
-            for root in roots {
-                if !session.keep(root) {
-                    return Err(core.missing_tensor(name, file, &header, root));
-                }
-            }
+            let manifest = core.kept_manifest(session, name)?;
+            let file = file_of(name, &manifest, options.file)?;
+            let header = header_of(name, file)?;
             Export {
                 core: &core,
                 model: name,
@@ -110,12 +105,14 @@ impl NativeStore {
     /// [`WeightError::OutOfMemory`].
     pub fn load_tensor(&self, model: &str, tensor: &str) -> Result<WeightTensor, WeightError> {
         let core = self.enter()?;
-        let (root, record) = core.tensor_of(model, tensor)?;
-        let data = core
-            .content(Owner::tensor(&root), &record.body)
-            .map_err(|error| error.within(&format!("{tensor:?} of model {model:?}")))?;
-        let weight = WeightTensor::new(tensor, record.dtype, &record.shape, data)?;
-        Ok(weight.with_model_name(model))
+        core.in_session(|session| {
+            let (root, record) = core.tensor_of(session, model, tensor)?;
+            let data = core
+                .content(Owner::tensor(&root), &record.body)
+                .map_err(|error| error.within(&format!("{tensor:?} of model {model:?}")))?;
+            let weight = WeightTensor::new(tensor, record.dtype, &record.shape, data)?;
+            Ok(weight.with_model_name(model))
+        })
     }
 
     /// Fills `target` with a tensor's bytes from `offset_bytes` on; only the chunks that hold them are read, and each
@@ -131,19 +128,22 @@ impl NativeStore {
         target: &mut [u8],
     ) -> Result<(), WeightError> {
         let core = self.enter()?;
-        let (root, record) = core.tensor_of(model, tensor)?;
-        core.range(Owner::tensor(&root), &record.body, offset_bytes, target)
-            .map_err(|error| error.within(&format!("{tensor:?} of model {model:?}")))
+        core.in_session(|session| {
+            let (root, record) = core.tensor_of(session, model, tensor)?;
+            core.range(Owner::tensor(&root), &record.body, offset_bytes, target)
+                .map_err(|error| error.within(&format!("{tensor:?} of model {model:?}")))
+        })
     }
 }
 
 impl Core {
     fn tensor_of(
         &self,
+        session: &Session<'_>,
         model: &str,
         tensor: &str,
     ) -> Result<(WeightHash, ObjectRecord), WeightError> {
-        let manifest = self.manifest(model)?;
+        let manifest = self.kept_manifest(session, model)?;
         for file in &manifest.files {
             let header = header_of(model, file)?;
             for (info, root) in header.tensors().iter().zip(&file.roots) {
@@ -185,23 +185,41 @@ impl Core {
         Ok(record)
     }
 
-    fn missing_tensor(
-        &self,
-        model: &str,
-        file: &FileEntry,
-        header: &Header,
-        root: &WeightHash,
-    ) -> WeightError {
-        // The model may have been removed since its manifest was read.
-        if !self.catalog().models().contains(model) {
-            return WeightError::ModelNotFound { name: model.into() };
+    /// The manifest of a model whose tensors stay for the session.
+    fn kept_manifest(&self, session: &Session<'_>, model: &str) -> Result<Manifest, WeightError> {
+        let mut manifest = self.manifest(model)?;
+        loop {
+            let roots: BTreeSet<&WeightHash> = manifest.roots().collect();
+            let Some(absent) = roots.into_iter().find(|root| !session.keep(root)) else {
+                return Ok(manifest);
+            };
+            // The model may have been removed or replaced since its manifest was read, and the tensor
+            // with it.
+            let newer = self.manifest(model)?;
+            // Or removed and added again: then it is back once the commits under way are done.
+            drop(self.ledger());
+            if newer == manifest && !session.keep(absent) {
+                return Err(missing_tensor(model, &manifest, absent));
+            }
+            manifest = newer;
         }
-        let mut tensors = header.tensors().iter().zip(&file.roots);
-        let info = tensors.find(|(_, other)| *other == root);
-        let name = info.map_or("", |(info, _)| &info.name);
-        WeightError::corrupt("tensor", root.to_string(), "its record is missing")
-            .within(&format!("{name:?} of model {model:?}"))
     }
+}
+
+/// A model's tensor that is not there.
+fn missing_tensor(model: &str, manifest: &Manifest, absent: &WeightHash) -> WeightError {
+    let damage = WeightError::corrupt("tensor", absent.to_string(), "its record is missing");
+    for file in &manifest.files {
+        let header = match header_of(model, file) {
+            Ok(header) => header,
+            Err(error) => return error,
+        };
+        let mut tensors = header.tensors().iter().zip(&file.roots);
+        if let Some((info, _)) = tensors.find(|(_, root)| *root == absent) {
+            return damage.within(&format!("{:?} of model {model:?}", info.name));
+        }
+    }
+    damage.within(&format!("of model {model:?}"))
 }
 
 /// The file of that name, or the only one.

@@ -54,7 +54,7 @@ impl Core {
             Some(entry) => (entry.alias, entry.hint, entry.uses.clone()),
             None => return Ok(()),
         };
-        match self.object(hash) {
+        match self.object_now(hash) {
             Ok(Some(record)) => {
                 if let Place::Chunks(body) = record.body.place {
                     changes.drop_body(body, record.body.chunks.len() as u32);

@@ -252,7 +252,7 @@ impl Verification<'_> {
             };
             // It may have been deleted while it was read.
             if let Err(error) = outcome
-                && self.core.catalog().deltas().contains(&id)
+                && !self.core.delta_is_gone(&id)
             {
                 self.damage(
                     DamageKind::Delta,

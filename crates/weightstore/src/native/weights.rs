@@ -94,15 +94,6 @@ impl Core {
         Ok(Some(weight.labelled(label)))
     }
 
-    /// Whether a tensor's header is not the one that was read before.
-    pub(super) fn moved(
-        &self,
-        hash: &WeightHash,
-        record: &ObjectRecord,
-    ) -> Result<bool, WeightError> {
-        Ok(self.object(hash)?.as_ref() != Some(record))
-    }
-
     fn first_label(&self, hash: &WeightHash) -> Result<Option<Label>, WeightError> {
         let first = match self.catalog().object(hash) {
             Some(entry) => entry.uses.first().copied(),
@@ -122,17 +113,23 @@ impl Core {
             number,
             digest,
         };
-        match self.read(&key)? {
-            Some(record) => LabelRecord::parse(&record, &digest)
-                .map(Some)
-                .map_err(|error| error.about("use of tensor", hash.to_string())),
-            None if self.catalog().object(hash).is_none() => Ok(None),
-            None => Err(WeightError::corrupt(
+        let Some(record) = self.read(&key)? else {
+            // While a deletion is committed, records go before the catalog knows of it.
+            let _ledger = self.ledger();
+            let catalog = self.catalog();
+            let uses = catalog.object(hash).map_or(&[][..], |entry| &entry.uses);
+            if !uses.contains(&(number, digest)) || self.blobs.contains(key.encode()) {
+                return Ok(None);
+            }
+            return Err(WeightError::corrupt(
                 "use of tensor",
                 hash.to_string(),
                 "its record is missing",
-            )),
-        }
+            ));
+        };
+        LabelRecord::parse(&record, &digest)
+            .map(Some)
+            .map_err(|error| error.about("use of tensor", hash.to_string()))
     }
 
     fn labels(&self, hash: &WeightHash) -> Result<Vec<Label>, WeightError> {
@@ -183,6 +180,12 @@ impl Core {
             self.catalog().spare(hash);
         }
         outcome.map(|()| true)
+    }
+
+    /// Whether a delta was deleted, once commits under way are done.
+    pub(super) fn delta_is_gone(&self, id: &WeightHash) -> bool {
+        let _ledger = self.ledger();
+        !self.catalog().deltas().contains(id)
     }
 
     fn delete_delta(&self, id: &WeightHash) -> Result<bool, WeightError> {
@@ -332,10 +335,7 @@ impl WeightStore for NativeStore {
             return Ok(None);
         };
         let payload = match core.content(Owner::delta(delta_hash), &record.body) {
-            // It was deleted while it was read.
-            Err(WeightError::Corrupt { .. }) if !core.catalog().deltas().contains(delta_hash) => {
-                return Ok(None);
-            }
+            Err(WeightError::Corrupt { .. }) if core.delta_is_gone(delta_hash) => return Ok(None),
             payload => payload?,
         };
         Ok(Some(record.with_payload(payload)))
