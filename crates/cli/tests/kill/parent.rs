@@ -1,0 +1,215 @@
+//! Starts the child, kills it, and looks at what it leaves.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use tempfile::tempdir;
+use tier_nvme::StorageConfig;
+use weightstore::{ExportOptions, NativeStore, WeightStore};
+
+use crate::child::config;
+use crate::expectation::Expectation;
+use crate::models::{Random, file, name, number};
+use crate::stage;
+
+/// Where the child works.
+pub(crate) const FOLDER_VARIABLE: &str = "STEPWELL_KILL_FOLDER";
+
+/// How long a child may take to open the store.
+const OPEN_MAX: Duration = Duration::from_secs(60);
+
+const SIGKILL: i32 = 9;
+
+/// After so many kills the parent lets the store be recovered and closed by itself; after the others it
+/// only reads, so that the next child finds what the killed one left.
+const KILLS_PER_CLOSE: u64 = 8;
+
+/// Longest time that a child adds before its moment comes.
+const DELAY_MAX_US: u64 = 60_000;
+
+/// How long a wanted stage is waited for before any stage will do.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// What the kills met.
+#[derive(Debug, Default)]
+struct Tally {
+    stages: [u64; stage::NAMES.len()],
+    clean_opens: u64,
+    batches_replayed: u64,
+    tails_taken: u64,
+    tails_discarded: u64,
+    files_removed: u64,
+    undecided_there: u64,
+    undecided_absent: u64,
+}
+
+pub(crate) fn run(kills: u64, seed: u64) {
+    // On the disk that the program was built on: memory would hide what a device does.
+    let folder = tempfile::Builder::new()
+        .prefix("kill-")
+        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+        .or_else(|_| tempdir())
+        .unwrap();
+    let folder = folder.path();
+    let mut random = Random::new(seed);
+    let mut expectation = Expectation::default();
+    let mut tally = Tally::default();
+    for kill in 1..=kills {
+        let next = (expectation.last + 1).to_string();
+        std::fs::write(folder.join("next"), next).unwrap();
+        let idle = tally.stages.first().copied().unwrap();
+        let moment = Moment {
+            delay: Duration::from_micros(random.below(DELAY_MAX_US)),
+            // Where moments at random meet too few commits, some are moved to one.
+            wanted: (4 * idle >= kill)
+                .then(|| 1 + random.below(stage::NAMES.len() as u64 - 1) as usize),
+        };
+        kill_one(folder, moment, &mut expectation);
+        let met = stage::read(&folder.join("stage"));
+        if let Some(count) = tally.stages.get_mut(met) {
+            *count += 1;
+        }
+        let read_only = !kill.is_multiple_of(KILLS_PER_CLOSE);
+        check(folder, read_only, &mut expectation, &mut tally);
+    }
+    print(kills, seed, &expectation, &tally);
+    let idle = tally.stages.first().copied().unwrap();
+    assert!(
+        2 * idle <= kills,
+        "only {} of {kills} kills met a commit",
+        kills - idle
+    );
+    assert!(
+        4 * expectation.acknowledged >= kills,
+        "hardly anything was added"
+    );
+}
+
+/// When a child is killed.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    /// Time since it began to add.
+    delay: Duration,
+    /// The stage that is waited for after that.
+    wanted: Option<usize>,
+}
+
+impl Moment {
+    fn wait(self, folder: &Path) {
+        std::thread::sleep(self.delay);
+        let Some(wanted) = self.wanted else { return };
+        let path = folder.join("stage");
+        let started = Instant::now();
+        loop {
+            let met = stage::read(&path);
+            let waited = started.elapsed();
+            if met == wanted || (met != 0 && waited > PATIENCE) || waited > 10 * PATIENCE {
+                return;
+            }
+        }
+    }
+}
+
+/// Lets a child work until the moment and kills it; what it said by then is taken in.
+fn kill_one(folder: &Path, moment: Moment, expectation: &mut Expectation) {
+    let mut child = start(folder);
+    let pipe = BufReader::new(child.stdout.take().unwrap());
+    let (sender, receiver) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        for line in pipe.lines() {
+            let line = line.unwrap();
+            if let Some(said) = line.strip_prefix('@') {
+                sender.send(said.to_owned()).unwrap();
+            }
+        }
+    });
+    let ready = receiver.recv_timeout(OPEN_MAX);
+    if ready.is_ok() {
+        moment.wait(folder);
+    }
+    child.kill().unwrap();
+    let status = child.wait().unwrap();
+    reader.join().unwrap();
+    assert_eq!(
+        ready.as_deref(),
+        Ok("ready"),
+        "the child did not open the store"
+    );
+    assert_eq!(status.signal(), Some(SIGKILL), "the child ended by itself");
+    for line in receiver {
+        expectation.hear(&line);
+    }
+}
+
+fn start(folder: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_process", "--ignored", "--nocapture"])
+        .env(FOLDER_VARIABLE, folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Opens the store and compares every model, byte for byte.
+fn check(folder: &Path, read_only: bool, expectation: &mut Expectation, tally: &mut Tally) {
+    let storage = StorageConfig::default()
+        .with_create(false)
+        .with_read_only(read_only);
+    let store = NativeStore::open(folder.join("store"), config(storage)).unwrap();
+    let recovery = store.blobs().recovery_report();
+    assert!(recovery.damage.is_empty(), "{recovery:?}");
+    tally.clean_opens += u64::from(recovery.clean);
+    tally.batches_replayed += recovery.batches_replayed;
+    tally.tails_taken += recovery.tail_batches_taken;
+    tally.tails_discarded += recovery.tail_batches_discarded;
+    tally.files_removed += recovery.files_removed;
+    let models = store.models().unwrap();
+    let listed: BTreeSet<u64> = models.iter().map(|name| number(name)).collect();
+    let there = expectation.open.intersection(&listed).count() as u64;
+    tally.undecided_there += there;
+    tally.undecided_absent += expectation.open.len() as u64 - there;
+    expectation.settle(&listed);
+    for &number in &listed {
+        let mut bytes = Vec::new();
+        let options = ExportOptions::default();
+        store
+            .export_model(&name(number), &mut bytes, &options)
+            .unwrap();
+        assert!(bytes == file(number), "model {number} came back changed");
+    }
+    let verified = store.verify(None).unwrap();
+    assert!(verified.is_whole(), "{verified:?}");
+    store.close().unwrap();
+}
+
+fn print(kills: u64, seed: u64, expectation: &Expectation, tally: &Tally) {
+    let inside: u64 = tally.stages.iter().skip(1).sum();
+    println!("{kills} kills, seed {seed}: {inside} inside a commit");
+    for (name, count) in stage::NAMES.iter().zip(tally.stages) {
+        println!("  {name:<10} {count:>4} {}", "#".repeat(count as usize));
+    }
+    println!(
+        "  {} models acknowledged, {} there at the end",
+        expectation.acknowledged,
+        expectation.there.len()
+    );
+    println!(
+        "  of the calls cut off, {} had their model there and {} not",
+        tally.undecided_there, tally.undecided_absent
+    );
+    println!(
+        "  recovery: {} batches replayed, {} unacknowledged ones taken, {} discarded, \
+         {} unfinished files removed, {} opens had nothing to do",
+        tally.batches_replayed,
+        tally.tails_taken,
+        tally.tails_discarded,
+        tally.files_removed,
+        tally.clean_opens
+    );
+}
