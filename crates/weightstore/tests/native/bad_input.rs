@@ -108,7 +108,7 @@ fn a_source_that_fails_or_changes_leaves_nothing_behind() {
         let source = Moody {
             bytes: safetensors(&[
                 bytes("small", noise(2, 5000)),
-                bytes("large", noise(1, 40 << 20)),
+                bytes("large", noise(1, 20 << 20)),
             ]),
             reads: AtomicU64::new(0),
             mood,

@@ -78,13 +78,17 @@ fn a_tensor_that_a_model_has_twice_is_stored_once() {
 
 #[test]
 fn a_large_tensor_that_begins_like_another_is_stored_right() {
-    for codec in [Codec::None, Codec::Lz4] {
+    // Compared over three groups of chunks, and over two.
+    for (codec, len) in [(Codec::None, 33 << 20), (Codec::Lz4, 17 << 20)] {
+        if codec.check().is_err() {
+            continue;
+        }
         let (_, store) = store();
-        let first = noise(1, (40 << 20) + 5);
+        let first = noise(1, len + 5);
         let mut second = first.clone();
         *second.last_mut().unwrap() ^= 1;
         let mut third = first.clone();
-        third[17 << 20] ^= 1;
+        third[(16 << 20) + 1] ^= 1;
         for (name, large, new) in [
             ("a", &first, 2),
             ("b", &first, 0),

@@ -17,7 +17,7 @@ fn model(seed: u64) -> Vec<u8> {
 }
 
 fn churn(store: &NativeStore, thread: u64) {
-    for round in 0..12 {
+    for round in 0..20 {
         let name = format!("model-{}", (thread + round) % 4);
         let file = model((thread + round) % 4);
         add(store, &name, &file).unwrap();
