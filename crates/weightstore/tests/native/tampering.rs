@@ -145,3 +145,33 @@ fn missing_records_are_found() {
         }
     }
 }
+
+#[test]
+fn a_whole_record_of_another_tensor_is_found() {
+    let volume = SimVolume::new(5);
+    let store = NativeStore::on_volume(volume.handle(), config()).unwrap();
+    for seed in [1, 2] {
+        let weight = WeightTensor::new("w", DType::U8, &[40], noise(seed, 40)).unwrap();
+        store.store(&weight, None).unwrap();
+    }
+    store.close().unwrap();
+    let blobs = NvmeStore::on_volume(volume.handle(), config().storage().clone()).unwrap();
+    let keys = blobs.keys_with_prefix(b"o/");
+    let other = blobs.read_direct(&keys[1]).unwrap().unwrap().to_vec();
+    blobs.close().unwrap();
+    // All of it is right, the alias included, but for the tensor that it is about.
+    let alias = 23..31;
+    assert!(tamper(&volume, &keys[0], |value| {
+        let own = value[alias.clone()].to_vec();
+        *value = other;
+        value[alias].copy_from_slice(&own);
+    }));
+    let store = NativeStore::on_volume(volume.handle(), config()).unwrap();
+    let hash = store.list_weights().unwrap()[0];
+    let refused = store.load(&hash.into());
+    assert!(
+        matches!(refused, Err(WeightError::Corrupt { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(store.verify(None).unwrap().corrupt.len(), 1);
+}

@@ -55,16 +55,40 @@ fn adding_removing_and_verifying_at_once_loses_nothing() {
                 })
             })
             .collect();
-        for churner in churners {
-            churner.join().unwrap();
-        }
+        let outcomes: Vec<_> = churners.into_iter().map(|churner| churner.join()).collect();
         done.store(true, Ordering::SeqCst);
         verifier.join().unwrap();
+        assert!(outcomes.iter().all(Result::is_ok));
     });
     assert_eq!(get(&store, "lasting").unwrap(), lasting);
     for name in store.models().unwrap() {
         store.remove_model(&name).unwrap();
     }
+    let report = store.verify(None).unwrap();
+    assert!(report.is_whole() && report.unreachable == 0, "{report:?}");
+    assert_eq!(store.stats().unwrap().tensors, 0);
+}
+
+/// Adds and removes a model of its own whose tensors the other threads have too.
+fn come_and_go(store: &NativeStore, thread: u64) {
+    let name = format!("thread-{thread}");
+    let file = safetensors(&[bytes("a", noise(1, 40)), bytes("b", noise(2, 4000))]);
+    for _ in 0..400 {
+        add(store, &name, &file).unwrap();
+        assert!(get(store, &name).unwrap() == file);
+        store.remove_model(&name).unwrap();
+    }
+}
+
+#[test]
+fn a_removal_takes_nothing_that_an_import_has_found() {
+    let (_, store) = store();
+    std::thread::scope(|scope| {
+        let store = &store;
+        for thread in 0..3 {
+            scope.spawn(move || come_and_go(store, thread));
+        }
+    });
     let report = store.verify(None).unwrap();
     assert!(report.is_whole() && report.unreachable == 0, "{report:?}");
     assert_eq!(store.stats().unwrap().tensors, 0);
