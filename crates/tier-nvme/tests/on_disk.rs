@@ -1,6 +1,8 @@
 //! The blob store in a real directory.
 #![cfg(target_os = "linux")]
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use core_view::BufferMut;
 use core_view::contract::ErrorKind;
 use tier_nvme::{NvmeError, NvmeStore, StorageConfig, WriteBatch};
@@ -64,4 +66,44 @@ fn a_directory_in_use_absent_or_foreign_is_refused() {
     let error = NvmeStore::new(directory.path(), config()).unwrap_err();
     assert!(matches!(error, NvmeError::NotAStore { .. }), "{error:?}");
     assert_eq!(std::fs::read(&file).unwrap(), b"text");
+}
+
+#[test]
+fn a_store_that_is_being_written_can_be_read_by_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let small = config().with_segment_bytes(StorageConfig::SEGMENT_BYTES_MIN);
+    let store = NvmeStore::new(directory.path(), small.clone()).unwrap();
+    let write = |round: u32| {
+        let value = vec![round as u8; 9000];
+        store.write_aligned([round as u8 % 8], &value).unwrap();
+    };
+    (0..8).for_each(write);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in (8_u32..).take_while(|_| !is_over.load(Ordering::Relaxed)) {
+                write(round);
+                if round % 16 == 0 {
+                    store.checkpoint().unwrap();
+                }
+            }
+        });
+        let failed = (0..60).find_map(|_| {
+            let reader = match NvmeStore::new(directory.path(), small.clone().with_read_only(true))
+            {
+                Ok(reader) => reader,
+                Err(error) => return Some(format!("{error:?}")),
+            };
+            (0..8_u8).find_map(|key| match reader.read_direct([key]) {
+                Ok(Some(value))
+                    if value[0] % 8 == key && value.iter().all(|&byte| byte == value[0]) =>
+                {
+                    None
+                }
+                wrong => Some(format!("{key}: {wrong:?}")),
+            })
+        });
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(failed, None);
+    });
 }

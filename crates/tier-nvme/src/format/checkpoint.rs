@@ -1,7 +1,9 @@
 //! A snapshot of the index.
 
 use super::bytes::{Fields, open_page, seal_page};
-use super::{FormatError, KEY_BYTES_MAX, PAGE_BYTES, StoreId, VERSION, crc32c_of};
+use super::{
+    COUNT_MAX, FormatError, KEY_BYTES_MAX, PAGE_BYTES, StoreId, VERSION, crc32c_of, page_ceil,
+};
 
 const MAGIC: &[u8; 8] = b"STEPCKPT";
 const FLAG_CLEAN: u32 = 1;
@@ -121,6 +123,15 @@ impl<'a> IndexRecord<'a> {
         body.extend_from_slice(self.key);
     }
 
+    /// Whether such a value can be in the segment.
+    fn is_within(&self, segment: &SegmentRecord) -> bool {
+        let end = self.offset_bytes.checked_add(self.stored_bytes);
+        self.offset_bytes >= PAGE_BYTES as u64
+            && end.is_some_and(|end| end <= segment.used_bytes)
+            && self.encoding == 0
+            && self.raw_bytes == self.stored_bytes
+    }
+
     /// Takes a record off the front of `body`.
     pub(crate) fn decode(body: &mut &'a [u8]) -> Result<Self, FormatError> {
         let mut fields = Fields::new(body);
@@ -234,6 +245,58 @@ impl BlockWriter {
 }
 
 impl CheckpointHeader {
+    /// Bytes of the whole file, if there can be that many.
+    pub(crate) fn file_bytes(&self) -> Option<u64> {
+        let block_count = self.body_bytes.div_ceil(BLOCK_BYTES_MAX as u64);
+        let blocks_bytes = self
+            .body_bytes
+            .checked_add(block_count * BLOCK_HEADER_BYTES as u64)?;
+        page_ceil(blocks_bytes)?.checked_add(PAGE_BYTES as u64)
+    }
+
+    /// Checks that the body has what the header counts, and that whatever the two point at can be there.
+    pub(crate) fn check(&self, mut body: &[u8], segment_bytes: u64) -> Result<(), FormatError> {
+        let in_segment = |offset: u64| {
+            offset.is_multiple_of(PAGE_BYTES as u64)
+                && (PAGE_BYTES as u64..=segment_bytes).contains(&offset)
+        };
+        let highest = self.generation.max(self.sequence).max(self.log_segment_id);
+        if highest > COUNT_MAX || !in_segment(self.log_offset_bytes) {
+            return Err(FormatError::Damaged("a number is out of range"));
+        }
+        let mut segments: Vec<SegmentRecord> = Vec::new();
+        for _ in 0..self.segment_count {
+            let record = SegmentRecord::decode(body)?;
+            body = body.get(SegmentRecord::BYTES..).unwrap_or_default();
+            let rises = segments
+                .last()
+                .is_none_or(|before| before.segment_id < record.segment_id);
+            let is_last_of_log = record.segment_id == self.log_segment_id;
+            if !rises
+                || record.segment_id > self.log_segment_id
+                || !in_segment(record.used_bytes)
+                || (is_last_of_log && record.used_bytes != self.log_offset_bytes)
+            {
+                return Err(FormatError::Damaged("a segment is out of range"));
+            }
+            segments.push(record);
+        }
+        for _ in 0..self.entry_count {
+            let record = IndexRecord::decode(&mut body)?;
+            let at = segments
+                .binary_search_by_key(&record.segment_id, |segment| segment.segment_id)
+                .ok();
+            let segment = at.and_then(|at| segments.get(at));
+            if segment.is_none_or(|segment| !record.is_within(segment)) {
+                return Err(FormatError::Damaged("a value is out of range"));
+            }
+        }
+        if !body.is_empty() {
+            return Err(FormatError::Damaged("the body is longer than its parts"));
+        }
+        Ok(())
+    }
+
     /// The body, put together from the blocks of the whole file, each of them checked.
     pub(crate) fn body(&self, file: &[u8]) -> Result<Vec<u8>, FormatError> {
         let mut rest = file.get(PAGE_BYTES..).unwrap_or_default();

@@ -15,13 +15,17 @@ mod tests;
 pub(crate) use batch::{BatchHeader, BatchPlace, Entry, EntryKind, KEY_BYTES_MAX, value_alignment};
 pub(crate) use checkpoint::{BlockWriter, CheckpointHeader, IndexRecord, SegmentRecord};
 pub(crate) use segment::{SegmentHeader, segment_id, segment_name};
-pub(crate) use superblock::Superblock;
+pub(crate) use superblock::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Superblock};
 
 /// Unit of placement in bytes.
 pub(crate) const PAGE_BYTES: usize = 4096;
 
 /// Newest version of each structure that is understood, and the one that is written.
 pub(crate) const VERSION: u32 = 1;
+
+/// Highest segment id, sequence and generation: no store lives to count that far, and the next number
+/// exists.
+pub(crate) const COUNT_MAX: u64 = u64::MAX >> 1;
 
 /// Identifies a store, so that a file of another one is never taken for its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The header and the name of a segment.
 
 use super::bytes::{Fields, open_page, seal_page};
-use super::{FormatError, StoreId, VERSION};
+use super::{COUNT_MAX, FormatError, StoreId, VERSION};
 use crate::{FileName, NvmeError};
 
 const MAGIC: &[u8; 8] = b"STEPSEGM";
@@ -41,7 +41,18 @@ impl SegmentHeader {
 }
 
 /// The name of a segment's file.
+///
+/// # Errors
+/// [`NvmeError::Invalid`] beyond the highest id.
 pub(crate) fn segment_name(segment_id: u64) -> Result<FileName, NvmeError> {
+    if segment_id > COUNT_MAX {
+        let reason =
+            format!("{segment_id} is more than {COUNT_MAX}; copy the values to a new store");
+        return Err(NvmeError::Invalid {
+            field: "segment id",
+            reason,
+        });
+    }
     FileName::new(format!("{NAME_PREFIX}{segment_id:016x}"))
 }
 
@@ -52,5 +63,6 @@ pub(crate) fn segment_id(name: &FileName) -> Option<u64> {
     if digits.len() != 16 || !digits.bytes().all(lower_hex) {
         return None;
     }
-    u64::from_str_radix(digits, 16).ok()
+    let id = u64::from_str_radix(digits, 16).ok()?;
+    (id <= COUNT_MAX).then_some(id)
 }

@@ -5,6 +5,11 @@ use super::{FormatError, PAGE_BYTES, StoreId, VERSION};
 
 const MAGIC: &[u8; 8] = b"STEPNVME";
 
+/// Smallest segment in bytes.
+pub(crate) const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// Largest segment in bytes.
+pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 40;
+
 /// Incompatible feature bits that are understood: none yet.
 const INCOMPATIBLE_KNOWN: u64 = 0;
 /// Compatible feature bits that are understood: none yet.
@@ -52,7 +57,8 @@ impl Superblock {
         let compatible = fields.u64()?;
         let store_id = StoreId(fields.array()?);
         let segment_bytes = fields.u64()?;
-        if segment_bytes < 2 * PAGE_BYTES as u64 || !segment_bytes.is_multiple_of(PAGE_BYTES as u64)
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_bytes)
+            || !segment_bytes.is_multiple_of(PAGE_BYTES as u64)
         {
             return Err(FormatError::Damaged("the segment size is out of range"));
         }

@@ -115,7 +115,7 @@ fn structures_come_back_as_they_were() {
 
 #[test]
 fn names_of_segments_come_back() {
-    for id in [0, 1, 0xabc, u64::MAX] {
+    for id in [0, 1, 0xabc, COUNT_MAX] {
         assert_eq!(segment_id(&segment_name(id).unwrap()), Some(id));
     }
     for name in [

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::random::Random;
-use super::{FaultCounts, FaultRates, SECTOR_BYTES};
+use super::{FaultCounts, FaultRates, SECTOR_BYTES, Survival};
 
 /// A change of the directory that was not synced.
 #[derive(Debug, Clone)]
@@ -76,15 +76,6 @@ pub(super) struct Disk {
     power_is_off: bool,
     pub(super) cycle: u64,
     pub(super) locked: bool,
-}
-
-/// How much of what was not synced survives a power loss.
-#[derive(Clone, Copy)]
-enum Survival {
-    Nothing,
-    Everything,
-    PerWrite,
-    PerSector,
 }
 
 fn injected() -> io::Error {
@@ -302,12 +293,12 @@ impl Disk {
         flipped
     }
 
-    fn survival(&mut self) -> Survival {
+    pub(super) fn choose_survival(&mut self) -> Survival {
         match self.random.below(6) {
             0 => Survival::Nothing,
             1 => Survival::Everything,
-            2 => Survival::PerWrite,
-            _ => Survival::PerSector,
+            2 => Survival::ByWrite,
+            _ => Survival::BySector,
         }
     }
 
@@ -316,9 +307,8 @@ impl Disk {
         self.power_fails_at = None;
     }
 
-    pub(super) fn crash(&mut self) {
+    pub(super) fn crash(&mut self, survival: Survival) {
         self.counts.crashes += 1;
-        let survival = self.survival();
         let mut changes = std::mem::take(&mut self.pending_changes);
         let random = &mut self.random;
         if random.chance(250) {
@@ -328,7 +318,7 @@ impl Disk {
             let kept = match survival {
                 Survival::Nothing => false,
                 Survival::Everything => true,
-                Survival::PerWrite | Survival::PerSector => random.chance(500),
+                Survival::ByWrite | Survival::BySector => random.chance(500),
             };
             if kept {
                 change.apply(&mut self.durable_entries);
@@ -345,6 +335,11 @@ impl Disk {
         self.inodes
             .retain(|inode, _| entries.values().any(|entry| entry == inode));
         self.power_on();
+        self.kill();
+    }
+
+    /// Cuts off whoever has a handle.
+    pub(super) fn kill(&mut self) {
         self.locked = false;
         self.cycle += 1;
     }
@@ -364,7 +359,7 @@ fn crash_inode(
     let grows = match survival {
         Survival::Nothing => false,
         Survival::Everything => true,
-        Survival::PerWrite | Survival::PerSector => random.chance(700),
+        Survival::ByWrite | Survival::BySector => random.chance(700),
     };
     if grows && inode.durable.len() < inode.current.len() {
         inode.durable.resize(inode.current.len(), 0);
@@ -373,8 +368,8 @@ fn crash_inode(
         let whole = match survival {
             Survival::Nothing => Some(false),
             Survival::Everything => Some(true),
-            Survival::PerWrite => Some(random.chance(500)),
-            Survival::PerSector => None,
+            Survival::ByWrite => Some(random.chance(500)),
+            Survival::BySector => None,
         };
         let (mut kept_count, mut lost_count) = (0, 0);
         for (i, sector) in write.bytes.chunks(SECTOR_BYTES).enumerate() {

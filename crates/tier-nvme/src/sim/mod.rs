@@ -49,6 +49,19 @@ pub struct FaultRates {
     pub sync_errors: u32,
 }
 
+/// What of that which was not synced survives a power loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Survival {
+    /// Nothing.
+    Nothing,
+    /// Everything.
+    Everything,
+    /// Each write and each change of the directory whole or not at all.
+    ByWrite,
+    /// Each sector and each change of the directory on its own.
+    BySector,
+}
+
 /// What happened on a volume since it was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -131,13 +144,20 @@ impl SimVolume {
     /// Cuts the power and turns it on again: what was not synced is kept or lost by the seed, locks are
     /// gone, and handles from before reach nothing any more.
     pub fn crash(&self) {
-        self.disk().crash();
+        let mut disk = self.disk();
+        let survival = disk.choose_survival();
+        disk.crash(survival);
     }
 
-    /// Gives the lock of a store back that was forgotten rather than closed, as the system does when a
-    /// process is killed. What was written stays written.
-    pub fn release_lock(&self) {
-        self.disk().locked = false;
+    /// As [`crash`](SimVolume::crash), with the class of survivors given.
+    pub fn crash_keeping(&self, survival: Survival) {
+        self.disk().crash(survival);
+    }
+
+    /// Kills the process that has the volume open: its lock is given back, and its handles reach nothing
+    /// any more, so that a store dropped after this does nothing. What was written stays written.
+    pub fn kill(&self) {
+        self.disk().kill();
     }
 
     /// What happened so far.

@@ -126,9 +126,14 @@ impl Draft {
 
     /// Bytes that the batch takes in a segment; `None` if its header would be too long.
     pub(super) fn batch_bytes(&self) -> Option<u64> {
-        let header_bytes = BatchHeader::header_bytes_for(self.entries_bytes)?;
-        let packed_bytes = self.packed_bytes.next_multiple_of(PAGE_BYTES);
-        Some((header_bytes + packed_bytes + self.page_bytes) as u64)
+        self.batch_bytes_with(&Self::default())
+    }
+
+    /// Bytes that the batch takes once it has taken `other` in; `None` if its header would be too long.
+    pub(super) fn batch_bytes_with(&self, other: &Self) -> Option<u64> {
+        let header_bytes = BatchHeader::header_bytes_for(self.entries_bytes + other.entries_bytes)?;
+        let packed_bytes = (self.packed_bytes + other.packed_bytes).next_multiple_of(PAGE_BYTES);
+        Some((header_bytes + packed_bytes + self.page_bytes + other.page_bytes) as u64)
     }
 
     /// Bytes in memory that wait to be written.

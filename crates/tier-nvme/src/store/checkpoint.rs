@@ -22,7 +22,7 @@ impl Shared {
         log.bytes_since_checkpoint >= log_bytes.max(8 * index_bytes)
     }
 
-    pub(super) fn checkpoint(&self, clean: bool) -> Result<(), NvmeError> {
+    pub(super) fn checkpoint(&self) -> Result<(), NvmeError> {
         if let Some(reason) = &self.read_only {
             let path = self.volume.report().location;
             return Err(NvmeError::ReadOnly {
@@ -30,9 +30,14 @@ impl Shared {
                 reason: reason.clone(),
             });
         }
-        self.check_poison()?;
         let mut log = self.log();
-        let result = self.write_checkpoint(&mut log, clean);
+        self.check_open()?;
+        self.checkpoint_under_lock(&mut log, false)
+    }
+
+    fn checkpoint_under_lock(&self, log: &mut Log, clean: bool) -> Result<(), NvmeError> {
+        self.check_poison()?;
+        let result = self.write_checkpoint(log, clean);
         self.config.observe(CommitStage::Idle);
         result
     }
@@ -42,8 +47,9 @@ impl Shared {
         if self.read_only.is_some() {
             return Ok(());
         }
-        self.checkpoint(true)?;
-        self.checkpoint(true)
+        let mut log = self.log();
+        self.checkpoint_under_lock(&mut log, true)?;
+        self.checkpoint_under_lock(&mut log, true)
     }
 
     /// Writes the index as it is under the log's lock to the older of the two files.

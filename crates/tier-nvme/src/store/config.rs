@@ -62,9 +62,9 @@ impl Default for StorageConfig {
 
 impl StorageConfig {
     /// Smallest segment in bytes.
-    pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+    pub const SEGMENT_BYTES_MIN: u64 = crate::format::SEGMENT_BYTES_MIN;
     /// Largest segment in bytes.
-    pub const SEGMENT_BYTES_MAX: u64 = 1 << 40;
+    pub const SEGMENT_BYTES_MAX: u64 = crate::format::SEGMENT_BYTES_MAX;
     /// Most operations in flight.
     pub const IO_DEPTH_MAX: u32 = 4096;
 

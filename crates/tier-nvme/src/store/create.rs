@@ -33,6 +33,12 @@ pub(super) fn create(volume: &dyn Volume, config: &StorageConfig) -> Result<(), 
     write_new_file(volume, &FileName::new(SUPERBLOCK_NAME)?, &page.repeat(2))
 }
 
+/// Whether a file of this name was left by a store that did not finish it.
+pub(super) fn is_unfinished(name: &FileName) -> bool {
+    let target = name.as_str().strip_suffix(UNFINISHED_SUFFIX);
+    target.is_some_and(|name| name == SUPERBLOCK_NAME || CHECKPOINT_NAMES.contains(&name))
+}
+
 /// Whether the volume holds a store.
 ///
 /// # Errors
@@ -44,9 +50,8 @@ pub(super) fn is_store(volume: &dyn Volume) -> Result<bool, NvmeError> {
     }
     // Segments are made only after the superblock: without it, somebody took it away.
     let is_foreign = |name: &&FileName| {
-        let ours =
-            CHECKPOINT_NAMES.contains(&name.as_str()) || name.as_str().ends_with(UNFINISHED_SUFFIX);
-        !ours
+        let is_ours = CHECKPOINT_NAMES.contains(&name.as_str()) || is_unfinished(name);
+        !is_ours
     };
     match names.iter().find(is_foreign) {
         None => Ok(false),

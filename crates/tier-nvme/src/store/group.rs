@@ -63,9 +63,9 @@ impl QueueState {
         let mut group = Draft::default();
         let mut tickets = Vec::new();
         while let Some(next) = self.waiting.front() {
-            // The sum of the parts is never less than the whole: headers and packed pages merge.
-            let bytes = |draft: &Draft| draft.batch_bytes().unwrap_or(u64::MAX);
-            let fits = bytes(&group).saturating_add(bytes(&next.draft)) <= batch_bytes_max;
+            let fits = group
+                .batch_bytes_with(&next.draft)
+                .is_some_and(|bytes| bytes <= batch_bytes_max);
             if !tickets.is_empty() && (!fits || group.payload_bytes() >= GROUP_BYTES) {
                 break;
             }
@@ -76,6 +76,32 @@ impl QueueState {
             }
         }
         (tickets, group)
+    }
+}
+
+/// Tells the callers of a commit how it ended, also if it ended in a panic.
+struct Leading<'a> {
+    shared: &'a Shared,
+    tickets: Vec<u64>,
+    outcome: Option<Result<(), NvmeError>>,
+}
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        let outcome = self.outcome.take().unwrap_or_else(|| {
+            // Nobody knows what is on disk.
+            let reason = "a commit panicked".to_owned();
+            let error = NvmeError::Poisoned { reason };
+            self.shared.poison(&error);
+            Err(error)
+        });
+        let mut state = self.shared.queue.lock();
+        state.led = false;
+        let tickets = std::mem::take(&mut self.tickets).into_iter();
+        state
+            .finished
+            .extend(tickets.map(|ticket| (ticket, outcome.clone())));
+        self.shared.queue.changed.notify_all();
     }
 }
 
@@ -128,19 +154,21 @@ impl Shared {
             state.led = true;
             let (tickets, group) = state.next_group(batch_bytes_max);
             drop(state);
-            let outcome = self.commit(group);
+            let mut leading = Leading {
+                shared: self,
+                tickets,
+                outcome: None,
+            };
+            leading.outcome = Some(self.commit(group));
+            drop(leading);
             state = self.queue.lock();
-            state.led = false;
-            self.queue.changed.notify_all();
-            state
-                .finished
-                .extend(tickets.into_iter().map(|ticket| (ticket, outcome.clone())));
         }
     }
 
     fn commit(&self, draft: Draft) -> Result<(), NvmeError> {
-        self.check_poison()?;
         let mut log = self.log();
+        self.check_open()?;
+        self.check_poison()?;
         let result = Commit::new(self, &mut log, draft).run();
         let due = result.is_ok() && self.checkpoint_is_due(&log);
         // A checkpoint that fails costs the next open some time, and nothing else.

@@ -138,7 +138,8 @@ impl Log {
         batch_bytes: u64,
     ) -> Result<(Arc<Segment>, Arc<dyn VolumeFile>), NvmeError> {
         if let Some(segment) = &self.active {
-            let fits = self.offset_bytes + batch_bytes <= shared.segment_bytes;
+            let end = self.offset_bytes.checked_add(batch_bytes);
+            let fits = end.is_some_and(|end| end <= shared.segment_bytes);
             if let (true, Some(file)) = (fits, &segment.file) {
                 return Ok((Arc::clone(segment), Arc::clone(file)));
             }

@@ -7,6 +7,7 @@ mod config;
 mod create;
 mod group;
 mod index;
+mod load;
 mod log;
 mod read;
 mod recovery;
@@ -56,7 +57,6 @@ use log::{Log, Segments};
 /// ```
 pub struct NvmeStore {
     shared: Arc<Shared>,
-    closed: AtomicBool,
 }
 
 /// What reads and commits work on.
@@ -73,6 +73,9 @@ struct Shared {
     counters: stats::Counters,
     recovery: RecoveryReport,
     poison: Mutex<Option<String>>,
+    /// Who changes the disk looks under the log's lock: closing takes it after setting this, and what
+    /// comes after that must change nothing, because the directory may be another's.
+    closed: AtomicBool,
     /// Held until the store is gone.
     lock: Mutex<Option<Box<dyn VolumeLock>>>,
 }
@@ -80,6 +83,14 @@ struct Shared {
 impl Shared {
     fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_open(&self) -> Result<(), NvmeError> {
+        if self.closed.load(Ordering::Acquire) {
+            Err(NvmeError::Closed)
+        } else {
+            Ok(())
+        }
     }
 
     fn check_poison(&self) -> Result<(), NvmeError> {
@@ -141,16 +152,7 @@ impl NvmeStore {
         let shared = recovery::open(volume, config)?;
         Ok(Self {
             shared: Arc::new(shared),
-            closed: AtomicBool::new(false),
         })
-    }
-
-    fn check_open(&self) -> Result<(), NvmeError> {
-        if self.closed.load(Ordering::Acquire) {
-            Err(NvmeError::Closed)
-        } else {
-            Ok(())
-        }
     }
 
     /// Stores `data` under `key`, durably; the data is copied once into aligned memory.
@@ -177,7 +179,7 @@ impl NvmeStore {
     /// itself as [`NvmeError::Transfer`], which leaves it unknown whether the batch is there
     /// after reopening.
     pub fn write_batch(&self, batch: WriteBatch) -> Result<(), NvmeError> {
-        self.check_open()?;
+        self.shared.check_open()?;
         self.shared.write_batch(batch)
     }
 
@@ -186,7 +188,7 @@ impl NvmeStore {
     /// # Errors
     /// As [`NvmeStore::write_batch`].
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool, NvmeError> {
-        self.check_open()?;
+        self.shared.check_open()?;
         let present = self.shared.index.get(key.as_ref()).is_some();
         if present {
             self.write_batch(WriteBatch::new().delete(key.as_ref()))?;
@@ -200,7 +202,7 @@ impl NvmeStore {
     /// [`NvmeError::Corrupt`] if the bytes on the device are not the ones written; the device's own
     /// failure as [`NvmeError::Transfer`].
     pub fn read_direct(&self, key: impl AsRef<[u8]>) -> Result<Option<BufferMut>, NvmeError> {
-        self.check_open()?;
+        self.shared.check_open()?;
         self.shared.read(key.as_ref())
     }
 
@@ -239,8 +241,8 @@ impl NvmeStore {
     /// [`NvmeError::NoSpace`], with the older snapshots intact; [`NvmeError::ReadOnly`];
     /// [`NvmeError::Poisoned`]; the device's own failure.
     pub fn checkpoint(&self) -> Result<(), NvmeError> {
-        self.check_open()?;
-        self.shared.checkpoint(false)
+        self.shared.check_open()?;
+        self.shared.checkpoint()
     }
 
     /// Reads and checks everything: superblock, checkpoints, segment and batch headers, values.
@@ -248,8 +250,11 @@ impl NvmeStore {
     /// # Errors
     /// [`NvmeError::Closed`]; what can't be read is in the report.
     pub fn verify(&self) -> Result<VerifyReport, NvmeError> {
-        self.check_open()?;
-        Ok(self.shared.verify())
+        self.shared.check_open()?;
+        let report = self.shared.verify();
+        // What closing took away meanwhile is not damage.
+        self.shared.check_open()?;
+        Ok(report)
     }
 
     /// Counts and sizes.
@@ -273,7 +278,7 @@ impl NvmeStore {
     /// # Errors
     /// As [`NvmeStore::checkpoint`]; nothing acknowledged is lost, the next open replays the log.
     pub fn close(&self) -> Result<(), NvmeError> {
-        if self.closed.swap(true, Ordering::AcqRel) {
+        if self.shared.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
         let result = self.shared.close();

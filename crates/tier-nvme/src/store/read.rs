@@ -32,6 +32,7 @@ impl Shared {
                 if looks < LOOKS_MAX && self.index.get(key) != Some(slot) {
                     continue;
                 }
+                self.check_open()?;
                 return Err(corrupt(key, &slot, "the segment is missing".to_owned()));
             };
             let value = read_stored(&*file, slot.offset_bytes, slot.stored_bytes)?;
@@ -89,7 +90,18 @@ pub(super) fn read_stored(
     let span = skip
         .checked_add(len)
         .and_then(|span| span.checked_next_multiple_of(PAGE_BYTES));
-    let target = aligned_buffer(span.ok_or_else(too_long)?)?;
+    let span = span.ok_or_else(too_long)?;
+    if span > READ_BYTES && start.saturating_add(span as u64) > file.len_bytes()? {
+        // No memory for what can't be there, however long somebody says it is.
+        let error = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        return Err(NvmeError::from_io(
+            "read",
+            file.name().as_str(),
+            span as u64,
+            error,
+        ));
+    }
+    let target = aligned_buffer(span)?;
     let mut value = if target.len() <= READ_BYTES {
         file.read_blocking(start, target)?
     } else {

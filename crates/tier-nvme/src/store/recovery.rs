@@ -1,24 +1,24 @@
 //! Opening a store, and what that found.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use core_view::contract::ErrorKind;
 
-use super::checkpoint::{CHECKPOINT_NAMES, UNFINISHED_SUFFIX};
-use super::create::{create, is_store, read_superblock};
-use super::index::{Index, Slot};
-use super::log::{Log, Segment, Segments, aligned_buffer, write_page};
-use super::read::read_stored;
+use super::checkpoint::CHECKPOINT_NAMES;
+use super::create::{create, is_store, is_unfinished, read_superblock};
+use super::index::Index;
+use super::load::{Checkpoint, load, newest_checkpoint};
+use super::log::{Log, Segments, write_page};
 use super::replay::{Replay, Start};
 use super::verify::Damage;
 use super::{NvmeError, Shared, StorageConfig};
-use crate::format::{
-    CheckpointHeader, FormatError, IndexRecord, PAGE_BYTES, SegmentRecord, StoreId, Superblock,
-    VERSION, segment_id, segment_name,
-};
-use crate::{FileName, Volume};
+use crate::format::{PAGE_BYTES, Superblock, segment_id, segment_name};
+use crate::{FileName, Volume, VolumeLock};
+
+/// How often a store that may be being written is read before what is wrong with it counts.
+const UNLOCKED_LOOKS_MAX: u32 = 10;
 
 /// What was found when the store was opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,17 +42,8 @@ pub struct RecoveryReport {
     pub damage: Vec<Damage>,
 }
 
-/// The newest checkpoint that is whole.
-struct Checkpoint {
-    header: CheckpointHeader,
-    body: Vec<u8>,
-    /// Which of the two files it is.
-    file_index: usize,
-}
-
 pub(super) fn open(volume: Arc<dyn Volume>, config: StorageConfig) -> Result<Shared, NvmeError> {
     config.check()?;
-    let mut report = RecoveryReport::default();
     let writable = volume.is_writable() && !config.read_only();
     let exists = is_store(&*volume)?;
     let may_create = config.create() && writable;
@@ -61,15 +52,47 @@ pub(super) fn open(volume: Arc<dyn Volume>, config: StorageConfig) -> Result<Sha
         let reason = "there is no store in it; add something to make one".to_owned();
         return Err(NvmeError::NotAStore { path, reason });
     }
-    let lock = if volume.is_writable() {
-        Some(volume.lock()?)
-    } else {
-        None
-    };
-    if !is_store(&*volume)? {
-        create(&*volume, &config)?;
-        report.created = true;
+    if !volume.is_writable() {
+        return open_unlocked(&volume, &config);
     }
+    let lock = volume.lock()?;
+    let is_new = !is_store(&*volume)?;
+    if is_new {
+        create(&*volume, &config)?;
+    }
+    let mut shared = read_store(volume, config, Some(lock))?;
+    shared.recovery.created = is_new;
+    shared.recovery.clean &= !is_new;
+    Ok(shared)
+}
+
+/// Opens a store that somebody else may be writing. What changes between two looks can seem to be damage:
+/// only what is still so after several is.
+fn open_unlocked(volume: &Arc<dyn Volume>, config: &StorageConfig) -> Result<Shared, NvmeError> {
+    let mut looks = 0;
+    loop {
+        let opened = read_store(Arc::clone(volume), config.clone(), None);
+        let is_sound = match &opened {
+            Ok(shared) => {
+                let segments = shared.segments.all();
+                segments.iter().all(|segment| segment.file.is_some())
+            }
+            Err(error) => !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound),
+        };
+        looks += 1;
+        if is_sound || looks == UNLOCKED_LOOKS_MAX {
+            return opened;
+        }
+    }
+}
+
+/// Reads the store that is there, and makes it sound if it may be written.
+fn read_store(
+    volume: Arc<dyn Volume>,
+    config: StorageConfig,
+    lock: Option<Box<dyn VolumeLock>>,
+) -> Result<Shared, NvmeError> {
+    let mut report = RecoveryReport::default();
     let (superblock, damaged) = read_superblock(&*volume)?;
     for (copy, error) in damaged {
         report.damage.push(Damage::structure(
@@ -79,7 +102,7 @@ pub(super) fn open(volume: Arc<dyn Volume>, config: StorageConfig) -> Result<Sha
         ));
     }
     let read_only = read_only_reason(&*volume, &config, &superblock)?;
-    let checkpoint = newest_checkpoint(&*volume, superblock.store_id, &mut report)?;
+    let checkpoint = newest_checkpoint(&*volume, &superblock, &mut report)?;
     let shared = Shared {
         store_id: superblock.store_id,
         segment_bytes: superblock.segment_bytes,
@@ -91,6 +114,7 @@ pub(super) fn open(volume: Arc<dyn Volume>, config: StorageConfig) -> Result<Sha
         counters: Default::default(),
         recovery: RecoveryReport::default(),
         poison: Mutex::new(None),
+        closed: AtomicBool::new(false),
         lock: Mutex::new(lock),
         volume,
         config,
@@ -145,8 +169,7 @@ fn recover(
         .as_ref()
         .is_some_and(|checkpoint| checkpoint.header.clean)
         && report.batches_replayed == 0
-        && report.tail_batches_discarded == 0
-        && !report.created;
+        && report.tail_batches_discarded == 0;
     let (generation, file_index) = checkpoint.map_or((0, 1), |checkpoint| {
         (checkpoint.header.generation, checkpoint.file_index)
     });
@@ -215,88 +238,6 @@ fn read_only_reason(
     })
 }
 
-/// Reads both checkpoints and takes the newer one that is whole.
-fn newest_checkpoint(
-    volume: &dyn Volume,
-    store_id: StoreId,
-    report: &mut RecoveryReport,
-) -> Result<Option<Checkpoint>, NvmeError> {
-    let mut newest: Option<Checkpoint> = None;
-    let mut unreadable = None;
-    for (file_index, name) in CHECKPOINT_NAMES.into_iter().enumerate() {
-        match read_checkpoint(volume, name, store_id) {
-            Ok((header, body)) => {
-                let generation = newest.as_ref().map_or(0, |newest| newest.header.generation);
-                if newest.is_none() || header.generation > generation {
-                    newest = Some(Checkpoint {
-                        header,
-                        body,
-                        file_index,
-                    });
-                }
-            }
-            Err(error @ NvmeError::NewerVersion { .. }) => return Err(error),
-            Err(error) => {
-                let reason = damage_reason(&error);
-                report
-                    .damage
-                    .push(Damage::structure("checkpoint", name.to_owned(), reason));
-                if !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) {
-                    unreadable = Some(error);
-                }
-            }
-        }
-    }
-    match (newest, unreadable) {
-        // One that can't be read now is not one that is lost.
-        (None, Some(error)) => Err(error),
-        (newest, _) => Ok(newest),
-    }
-}
-
-/// What is wrong, without what to do about it.
-pub(super) fn damage_reason(error: &NvmeError) -> String {
-    match error {
-        NvmeError::Corrupt { reason, .. } => reason.clone(),
-        error => error.to_string(),
-    }
-}
-
-/// A checkpoint's header and body.
-///
-/// # Errors
-/// [`NvmeError::Corrupt`] if it is damaged, [`NvmeError::FileNotFound`], [`NvmeError::NewerVersion`], or
-/// the reason why it can't be read.
-pub(super) fn read_checkpoint(
-    volume: &dyn Volume,
-    name: &str,
-    store_id: StoreId,
-) -> Result<(CheckpointHeader, Vec<u8>), NvmeError> {
-    let file = volume.open(&FileName::new(name)?)?;
-    let len_bytes = file.len_bytes()? / PAGE_BYTES as u64 * PAGE_BYTES as u64;
-    let bytes = read_stored(&*file, 0, len_bytes)?;
-    let parsed = CheckpointHeader::decode(&bytes).and_then(|header| {
-        if header.store_id != store_id {
-            return Err(FormatError::Damaged("it belongs to another store"));
-        }
-        let body = header.body(&bytes)?;
-        Ok((header, body))
-    });
-    parsed.map_err(|error| match error {
-        FormatError::NewerVersion(found) => NvmeError::NewerVersion {
-            path: volume.report().location,
-            structure: "checkpoint",
-            found,
-            supported: VERSION,
-        },
-        FormatError::Damaged(_) => NvmeError::Corrupt {
-            structure: "checkpoint",
-            location: name.to_owned(),
-            reason: error.reason(),
-        },
-    })
-}
-
 /// Segments by id, as the names of the files say.
 fn segments_on_disk(volume: &dyn Volume) -> Result<BTreeMap<u64, FileName>, NvmeError> {
     let names = volume.list()?;
@@ -304,50 +245,6 @@ fn segments_on_disk(volume: &dyn Volume) -> Result<BTreeMap<u64, FileName>, Nvme
         .into_iter()
         .filter_map(|name| Some((segment_id(&name)?, name)))
         .collect())
-}
-
-/// Fills index and segments from a checkpoint and tells where the log goes on.
-fn load(
-    shared: &Shared,
-    checkpoint: &Checkpoint,
-    on_disk: &BTreeMap<u64, FileName>,
-) -> Result<Start, NvmeError> {
-    let header = &checkpoint.header;
-    let damaged = |error: FormatError| NvmeError::Corrupt {
-        structure: "checkpoint",
-        location: CHECKPOINT_NAMES[checkpoint.file_index].to_owned(),
-        reason: error.reason(),
-    };
-    let mut body = checkpoint.body.as_slice();
-    for _ in 0..header.segment_count {
-        let record = SegmentRecord::decode(body).map_err(damaged)?;
-        body = body.get(SegmentRecord::BYTES..).unwrap_or_default();
-        let file = on_disk
-            .get(&record.segment_id)
-            .and_then(|name| shared.volume.open(name).ok());
-        let segment = Segment::new(record.segment_id, file, record.used_bytes);
-        shared.segments.insert(Arc::new(segment));
-    }
-    for _ in 0..header.entry_count {
-        let record = IndexRecord::decode(&mut body).map_err(damaged)?;
-        let slot = Slot {
-            segment_id: record.segment_id,
-            offset_bytes: record.offset_bytes,
-            stored_bytes: record.stored_bytes,
-            raw_bytes: record.raw_bytes,
-            sequence: record.sequence,
-            checksum: record.checksum,
-            encoding: record.encoding,
-        };
-        shared.segments.add_live(&slot);
-        shared.index.insert(record.key.into(), slot);
-    }
-    Ok(Start {
-        segment_id: header.log_segment_id,
-        offset_bytes: header.log_offset_bytes,
-        sequence: header.sequence,
-        checksum: header.checksum,
-    })
 }
 
 /// Notes segments of the checkpoint that are missing or whose header is wrong; their values are checked
@@ -387,11 +284,8 @@ fn erase_end(log: &Log) -> Result<(), NvmeError> {
     if log.offset_bytes + PAGE_BYTES as u64 > file.len_bytes()? {
         return Ok(());
     }
-    let page = file.read_blocking(log.offset_bytes, aligned_buffer(PAGE_BYTES)?)?;
-    if page.iter().any(|&byte| byte != 0) {
-        write_page(&**file, log.offset_bytes, &[0; PAGE_BYTES])?;
-    }
-    Ok(())
+    // Also where zeros are read: a recovery before this one may have written them, and its sync failed.
+    write_page(&**file, log.offset_bytes, &[0; PAGE_BYTES])
 }
 
 /// Syncs what the log was read from: the writer that wrote it may have died before it did.
@@ -406,11 +300,7 @@ fn sync_all(shared: &Shared, from_segment_id: u64) -> Result<(), NvmeError> {
 
 /// Removes files that an operation left behind: unfinished ones, and segments that hold no batch.
 fn remove_unfinished(shared: &Shared, on_disk: &BTreeMap<u64, FileName>) -> Result<u64, NvmeError> {
-    let unfinished = shared
-        .volume
-        .list()?
-        .into_iter()
-        .filter(|name| name.as_str().ends_with(UNFINISHED_SUFFIX));
+    let unfinished = shared.volume.list()?.into_iter().filter(is_unfinished);
     let unused = on_disk
         .iter()
         .filter(|(id, _)| shared.segments.get(**id).is_none())

@@ -15,6 +15,10 @@ use crate::{FileName, VolumeFile};
 /// Bytes read ahead of a header: several small batches, or one header and the start of its payload.
 const WINDOW_BYTES: u64 = 64 << 10;
 
+/// Zeros after which nothing more is looked for, unless something was written in front of them: more than
+/// one write that went elsewhere leaves behind.
+const BLANK_BYTES: u64 = 4 << 20;
+
 /// Where the log goes on, and after which batch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Start {
@@ -194,26 +198,13 @@ impl<'a> Replay<'a> {
             .map_or(self.start.sequence, |(_, header)| header.sequence);
         let mut lost = (synced > last).then_some(synced);
         for index in stop_index..self.segments.len() {
-            let is_stop = index == stop_index;
-            let mut offset = if is_stop {
+            let offset = if index == stop_index {
                 stop_offset
             } else {
                 PAGE_BYTES as u64
             };
-            while lost.is_none() && offset < self.shared.segment_bytes {
-                let step = match self.read_header(index, offset)? {
-                    Some(header) if header.synced_sequence > last => {
-                        lost = Some(header.synced_sequence);
-                        break;
-                    }
-                    Some(header) => header.batch_bytes(),
-                    None => PAGE_BYTES as u64,
-                };
-                offset += step;
-                // Past a hole of zeros nothing was ever written.
-                if step == PAGE_BYTES as u64 && self.is_blank(index, offset)? {
-                    break;
-                }
+            if lost.is_none() {
+                lost = self.synced_beyond(index, offset, last)?;
             }
         }
         let Some(lost) = lost else { return Ok(()) };
@@ -231,15 +222,31 @@ impl<'a> Replay<'a> {
         })
     }
 
-    /// Whether the window from `offset` on is zero, or the segment ends there.
-    fn is_blank(&mut self, index: usize, offset: u64) -> Result<bool, NvmeError> {
-        let left = self
-            .shared
-            .segment_bytes
-            .saturating_sub(offset)
-            .min(WINDOW_BYTES);
-        let bytes = self.bytes_at(index, offset, left)?;
-        Ok(bytes.is_none_or(|bytes| bytes.iter().all(|&byte| byte == 0)))
+    /// The sequence that a header in a segment from `offset` on names as synced, if it is newer than `last`.
+    fn synced_beyond(
+        &mut self,
+        index: usize,
+        mut offset: u64,
+        last: u64,
+    ) -> Result<Option<u64>, NvmeError> {
+        let (mut is_written, mut blank_bytes) = (false, 0);
+        // Behind something that was written, zeros can be a payload.
+        while is_written || blank_bytes < BLANK_BYTES {
+            let Some(page) = self.bytes_at(index, offset, PAGE_BYTES as u64)? else {
+                break;
+            };
+            if page.iter().all(|&byte| byte == 0) {
+                blank_bytes += PAGE_BYTES as u64;
+            } else {
+                let header = self.read_header(index, offset)?;
+                if let Some(header) = header.filter(|header| header.synced_sequence > last) {
+                    return Ok(Some(header.synced_sequence));
+                }
+                is_written = true;
+            }
+            offset += PAGE_BYTES as u64;
+        }
+        Ok(None)
     }
 
     /// How many of the headers count: up to `synced` all of them, beyond as long as the values are whole.

@@ -4,12 +4,13 @@ use std::sync::atomic::Ordering;
 
 use super::checkpoint::CHECKPOINT_NAMES;
 use super::create::read_superblock;
+use super::load::{damage_reason, read_checkpoint};
 use super::log::{Segment, aligned_buffer};
 use super::read::{check, read_stored};
-use super::recovery::{damage_reason, name_of, read_checkpoint};
+use super::recovery::name_of;
 use super::{NvmeError, Shared};
 use crate::VolumeFile;
-use crate::format::{BatchHeader, BatchPlace, FormatError, PAGE_BYTES, SegmentHeader};
+use crate::format::{BatchHeader, BatchPlace, FormatError, PAGE_BYTES, SegmentHeader, Superblock};
 
 /// Something on disk that is not what was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,8 +98,9 @@ impl Shared {
     fn verify_checkpoints(&self, report: &mut VerifyReport) {
         // Under the log's lock no checkpoint is being replaced.
         let _log = self.log();
+        let superblock = Superblock::new(self.store_id, self.segment_bytes);
         for name in CHECKPOINT_NAMES {
-            let result = read_checkpoint(&*self.volume, name, self.store_id);
+            let result = read_checkpoint(&*self.volume, name, &superblock);
             let result = result.map(drop).map_err(|error| damage_reason(&error));
             report.add("checkpoint", name.to_owned(), result);
         }
@@ -185,7 +187,11 @@ impl Shared {
         } else {
             read(header_bytes)?
         };
-        BatchHeader::decode(&header, &place).map_err(reason)
+        let header = BatchHeader::decode(&header, &place).map_err(reason)?;
+        if header.batch_bytes() > used_bytes - offset_bytes {
+            return Err("it is longer than the log".to_owned());
+        }
+        Ok(header)
     }
 
     /// Reads every value where the index says it is.

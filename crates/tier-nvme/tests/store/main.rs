@@ -1,5 +1,12 @@
 //! The blob store beside bad input, full disks, failing devices and many threads.
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what is wrong by panicking"
+)]
+
+mod hostile;
+mod threads;
 
 use std::sync::Arc;
 
@@ -307,8 +314,8 @@ fn an_acknowledged_batch_that_is_damaged_is_not_taken_for_a_torn_one() {
     for i in 0..5_u8 {
         store.write_aligned([i], &[i; 5000]).unwrap();
     }
-    std::mem::forget(store);
-    volume.release_lock();
+    volume.kill();
+    drop(store);
     // The header of the second batch: one page of segment header, then one header and two pages a batch.
     assert!(volume.flip_bit("SEGMENT-0000000000000001", (4096 + 12288 + 100) * 8));
     let error = NvmeStore::on_volume(volume.handle(), config()).unwrap_err();
