@@ -8,6 +8,8 @@
     reason = "a test says what is wrong by panicking"
 )]
 
+mod points;
+
 use std::collections::BTreeMap;
 
 use core_view::BufferMut;

@@ -1,0 +1,270 @@
+//! A short life of a store, with the power failing at each of its operations in turn, opening, recovery,
+//! checkpoints and closing included, and once more during the recovery from that.
+
+use core_view::contract::ErrorKind;
+use tier_nvme::sim::{FaultRates, SimVolume, Survival};
+use tier_nvme::{NvmeError, NvmeStore, StorageConfig, WriteBatch};
+
+use super::Model;
+
+const SEGMENT_BYTES: u64 = 64 << 10;
+
+/// What survives the power loss, and the seed that decides where that leaves a choice.
+const SURVIVALS: [(Survival, u64); 8] = [
+    (Survival::Nothing, 0),
+    (Survival::Everything, 0),
+    (Survival::ByWrite, 1),
+    (Survival::ByWrite, 2),
+    (Survival::BySector, 1),
+    (Survival::BySector, 2),
+    (Survival::BySector, 3),
+    (Survival::BySector, 4),
+];
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// A value of so many bytes, and the key before it deleted in the same batch.
+    Write(u8, usize),
+    Checkpoint,
+    Close,
+    /// The process ends and what it wrote stays.
+    Kill,
+}
+
+use Step::{Checkpoint, Close, Kill, Write};
+
+/// Small and large values, three segments of which two die, both ways to end and each followed by opening.
+const LIFE: [Step; 19] = [
+    Write(1, 100),
+    Write(2, 9000),
+    Checkpoint,
+    Write(3, 30_000),
+    Write(4, 0),
+    Kill,
+    Write(5, 30_000),
+    Close,
+    Write(6, 5000),
+    Write(7, 40_000),
+    Checkpoint,
+    Checkpoint,
+    Write(8, 200),
+    Kill,
+    Write(9, 30_000),
+    Checkpoint,
+    Write(10, 4096),
+    Close,
+    Write(11, 10),
+];
+
+struct Life {
+    volume: SimVolume,
+    store: Option<NvmeStore>,
+    acknowledged: Model,
+    /// What is there instead if the batch under way is.
+    unknown: Option<Model>,
+}
+
+impl Life {
+    fn new(seed: u64) -> Self {
+        Self {
+            volume: SimVolume::new(seed),
+            store: None,
+            acknowledged: Model::new(),
+            unknown: None,
+        }
+    }
+
+    fn open(&mut self) -> Result<&NvmeStore, NvmeError> {
+        let store = match self.store.take() {
+            Some(store) => store,
+            None => open(&self.volume)?,
+        };
+        Ok(self.store.insert(store))
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), NvmeError> {
+        self.open()?;
+        match step {
+            Write(number, len) => self.write(number, len),
+            Checkpoint => self.open()?.checkpoint(),
+            Close => self.store.take().map_or(Ok(()), |store| store.close()),
+            Kill => {
+                self.kill();
+                Ok(())
+            }
+        }
+    }
+
+    fn kill(&mut self) {
+        self.volume.kill();
+        self.store = None;
+    }
+
+    fn write(&mut self, number: u8, len: usize) -> Result<(), NvmeError> {
+        let mut after = self.acknowledged.clone();
+        after.insert(vec![number], vec![number; len]);
+        after.remove(&vec![number - 1]);
+        let batch = WriteBatch::new()
+            .put([number], vec![number; len])
+            .delete([number - 1]);
+        match self.open()?.write_batch(batch) {
+            Ok(()) => self.acknowledged = after,
+            Err(NvmeError::NoSpace { .. }) => {}
+            Err(error) => {
+                self.unknown = Some(after);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lives until the end or a failure.
+    fn run(&mut self) -> Result<(), NvmeError> {
+        LIFE.into_iter().try_for_each(|step| self.step(step))
+    }
+
+    /// Opens the disk, which is one of the two that it may be, stays it over another power loss, and works.
+    fn check(&self, volume: &SimVolume, what: &str) {
+        let store = open(volume).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        let held = contents(&store);
+        assert!(
+            held == self.acknowledged || self.unknown.as_ref() == Some(&held),
+            "{what}: {:?} are neither before nor after",
+            held.keys()
+        );
+        volume.crash_keeping(Survival::Nothing);
+        drop(store);
+        let store = open(volume).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        assert_eq!(contents(&store), held, "{what}: was served and is gone");
+        store.write_aligned("more", &[1; 20_000]).unwrap();
+        store.close().unwrap();
+        drop(store);
+        let store = open(volume).unwrap();
+        let report = store.verify().unwrap();
+        assert!(report.is_whole(), "{what}: {report:?}");
+        assert_eq!(store.len(), held.len() as u64 + 1, "{what}");
+    }
+}
+
+fn open(volume: &SimVolume) -> Result<NvmeStore, NvmeError> {
+    let config = StorageConfig::default().with_segment_bytes(SEGMENT_BYTES);
+    NvmeStore::on_volume(volume.handle(), config)
+}
+
+fn contents(store: &NvmeStore) -> Model {
+    let value = |key: &Vec<u8>| store.read_direct(key).unwrap().unwrap().to_vec();
+    let keys = store.keys_with_prefix("");
+    keys.into_iter()
+        .map(|key| {
+            let value = value(&key);
+            (key, value)
+        })
+        .collect()
+}
+
+/// Lives until the power fails at operation `at`; `None` if the life ends before.
+fn until_power_fails(at: u64, survival: Survival, seed: u64) -> Option<Life> {
+    let mut life = Life::new(seed);
+    life.volume.fail_power_after(at);
+    let ended = life.run();
+    if life.volume.operations() <= at {
+        ended.unwrap();
+        return None;
+    }
+    life.volume.crash_keeping(survival);
+    life.store = None;
+    Some(life)
+}
+
+/// The power fails again, at each operation of the recovery.
+fn check_recoveries(life: &Life, what: &str) -> u64 {
+    for at in 0.. {
+        for (survival, seed) in [(Survival::Nothing, 0), (Survival::BySector, at)] {
+            let volume = life.volume.fork(seed);
+            volume.fail_power_after(at);
+            let before = volume.operations();
+            let opened = open(&volume);
+            if volume.operations() - before <= at {
+                opened.unwrap();
+                return at;
+            }
+            volume.crash_keeping(survival);
+            drop(opened);
+            life.check(&volume, &format!("{what}, recovery at {at} {survival:?}"));
+        }
+    }
+    0
+}
+
+#[test]
+fn the_power_may_fail_at_every_operation_and_in_every_recovery() {
+    let (mut points, mut recoveries) = (0, 0);
+    for at in 0.. {
+        let mut ended = false;
+        for (survival, seed) in SURVIVALS {
+            let Some(life) = until_power_fails(at, survival, seed) else {
+                ended = true;
+                break;
+            };
+            let what = format!("operation {at} {survival:?} {seed}");
+            life.check(&life.volume.fork(seed), &what);
+            if seed < 2 {
+                recoveries += check_recoveries(&life, &what);
+            }
+        }
+        if ended {
+            break;
+        }
+        points += 1;
+    }
+    println!("{points} operations, {recoveries} operations of recoveries");
+    assert!(points > 60 && recoveries > 4 * points);
+}
+
+#[test]
+fn each_step_may_fail_for_want_of_space_or_by_the_device() {
+    let rates = |read_errors, write_errors, sync_errors| FaultRates {
+        read_errors,
+        write_errors,
+        sync_errors,
+    };
+    let faults = [
+        rates(0, 0, 0),
+        rates(1000, 0, 0),
+        rates(0, 1000, 0),
+        rates(0, 0, 1000),
+        rates(0, 300, 300),
+    ];
+    for (failing, seed) in (0..LIFE.len()).flat_map(|step| (0..6).map(move |seed| (step, seed))) {
+        for (kind, rates) in faults.into_iter().enumerate() {
+            let mut life = Life::new(seed);
+            for (at, step) in LIFE.into_iter().enumerate() {
+                if at == failing {
+                    life.volume.set_faults(rates);
+                    let capacity = if kind == 0 { 0 } else { u64::MAX };
+                    life.volume.set_capacity(capacity);
+                }
+                let result = life.step(step);
+                life.volume.set_faults(FaultRates::default());
+                life.volume.set_capacity(u64::MAX);
+                if let Err(error) = result {
+                    let excused = matches!(error.kind(), ErrorKind::Io | ErrorKind::NoSpace);
+                    assert!(excused && at == failing, "step {at}: {error:?}");
+                    life.kill();
+                    if seed % 2 == 0 {
+                        life.volume.crash();
+                    }
+                    let store = life.open().unwrap();
+                    let held = contents(store);
+                    if Some(&held) == life.unknown.as_ref() {
+                        life.acknowledged = held;
+                    }
+                    life.unknown = None;
+                }
+            }
+            life.kill();
+            let what = format!("step {failing}, fault {kind}, seed {seed}");
+            life.check(&life.volume, &what);
+        }
+    }
+}
