@@ -328,8 +328,19 @@ impl Simulation<'_> {
             } else {
                 len
             };
-            assert!(copy.flip_bit(name, self.random.below(range * 8)));
-            self.check_damaged(&copy);
+            let bit = self.random.below(range * 8);
+            assert!(copy.flip_bit(name, bit));
+            // Superblocks, the first page of each file, and the first batch header of a segment.
+            let headers_bytes = if name.starts_with("CHECKPOINT") {
+                4096
+            } else {
+                8192
+            };
+            let whole = self.check_damaged(&copy);
+            assert!(
+                !whole || bit >= headers_bytes * 8,
+                "verify missed bit {bit} of {name}"
+            );
         }
         let copy = self.volume.fork(self.random.next_u64());
         copy.set_faults(FaultRates::default());
@@ -347,8 +358,9 @@ impl Simulation<'_> {
         }
     }
 
-    /// After one flipped bit: named by verify and never a wrong byte, or without any consequence.
-    fn check_damaged(&mut self, copy: &SimVolume) {
+    /// After one flipped bit: named by verify and never a wrong byte, or without any consequence, which is
+    /// what it tells.
+    fn check_damaged(&mut self, copy: &SimVolume) -> bool {
         let store = match NvmeStore::on_volume(copy.handle(), Self::config().with_read_only(true)) {
             Ok(store) => store,
             Err(error) => panic!("one flipped bit kept the store from opening: {error:?}"),
@@ -370,6 +382,7 @@ impl Simulation<'_> {
                 }
             }
         }
+        whole
     }
 
     fn choose_faults(&mut self) {
