@@ -20,13 +20,13 @@ pub(crate) struct Target {
 impl Target {
     /// Makes the temporary file; refuses a name that is taken unless it may be replaced.
     pub(crate) fn open(path: &Path, replace: bool) -> Result<Self, CliError> {
-        match path.symlink_metadata() {
-            Ok(metadata) if metadata.is_dir() => {
-                let source = io::Error::other("it is a directory");
-                return Err(CliError::file("write", path, source));
-            }
-            Ok(_) if !replace => return Err(exists(path)),
-            _ => {}
+        // Replacing a device or a pipe by a file would take it away from everybody.
+        if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+            let source = io::Error::other("it is not a regular file");
+            return Err(CliError::file("write", path, source));
+        }
+        if !replace && path.symlink_metadata().is_ok() {
+            return Err(exists(path));
         }
         let fail = |source| CliError::file("write", path, source);
         let file = Builder::new()

@@ -72,6 +72,11 @@ fn outputs_that_can_not_be_written_are_refused() {
     weights("get", &store, &[&"m", &"-o", &nowhere]).failed_with("file_not_found");
     let beside = folder.path();
     weights("get", &store, &[&"m", &"--force", &"-o", &beside]).failed_with("file");
+    let device = folder.path().join("device");
+    let socket = std::os::unix::net::UnixListener::bind(&device).unwrap();
+    weights("get", &store, &[&"m", &"--force", &"-o", &device]).failed_with("file");
+    assert!(!device.metadata().unwrap().is_file());
+    drop(socket);
     let part = |name: &str| name.ends_with(".part");
     let names = std::fs::read_dir(folder.path()).unwrap();
     assert!(
