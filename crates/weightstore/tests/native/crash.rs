@@ -190,7 +190,7 @@ fn run(seed: u64, counts: &mut Counts) {
 
 #[test]
 fn what_was_acknowledged_survives_power_failures() {
-    let seeds = std::env::var("STEPWELL_SEEDS");
+    let seeds = std::env::var("STEPWELL_MODEL_SEEDS");
     let seeds = seeds.ok().and_then(|text| text.parse().ok());
     let mut counts = Counts::default();
     for seed in 0..seeds.unwrap_or(4) {
