@@ -5,7 +5,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use weightstore::ByteSource;
+use core_view::safetensors::Header;
+use weightstore::{ByteSource, WeightError};
 
 use crate::error::CliError;
 
@@ -29,6 +30,22 @@ impl FileSource {
             file,
             name: name.to_owned(),
         })
+    }
+
+    /// Parses the header, as an import would.
+    pub(crate) fn check(&self) -> Result<(), CliError> {
+        let len = self
+            .len_bytes()
+            .map_err(|source| CliError::file("measure", Path::new(&self.name), source))?;
+        // Reads at offsets, as those of an import are, pay no heed to where this one ends.
+        let mut reader = &self.file;
+        match Header::read(&mut reader, len) {
+            Ok(_) => Ok(()),
+            Err(source) => {
+                let file = self.name.clone();
+                Err(WeightError::Safetensors { file, source }.into())
+            }
+        }
     }
 
     /// The file's plain name.

@@ -55,6 +55,9 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
     for path in &arguments.files {
         models.push(ModelFiles::open(path)?);
     }
+    if let Some(first) = models.first() {
+        first.check()?;
+    }
     let store = arguments.location.open_or_make()?;
     for (name, model) in names.iter().zip(&models) {
         let started = Instant::now();

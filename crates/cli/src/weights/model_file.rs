@@ -56,6 +56,11 @@ impl ModelFiles {
         })
     }
 
+    /// Parses the headers, to refuse a model before anything is made for it.
+    pub(crate) fn check(&self) -> Result<(), CliError> {
+        self.files.iter().try_for_each(FileSource::check)
+    }
+
     /// Imports the model.
     pub(crate) fn add<'a>(
         &'a self,

@@ -41,6 +41,9 @@ fn each_bad_file_is_refused_with_its_reason() {
         let message = answer.failed_with("not_safetensors");
         assert!(message.contains(name), "{message}");
         assert!(message.contains(reason), "{name}: {message}");
+        let fresh = folder.path().join("fresh");
+        weights("add", &fresh, &[&path]).failed_with("not_safetensors");
+        assert!(!fresh.exists(), "{name}: a store was made for nothing");
         assert_eq!(
             weights("stats", &store, &[]).done().stdout,
             before,
