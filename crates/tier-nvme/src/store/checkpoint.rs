@@ -23,13 +23,7 @@ impl Shared {
     }
 
     pub(super) fn checkpoint(&self) -> Result<(), NvmeError> {
-        if let Some(reason) = &self.read_only {
-            let path = self.volume.report().location;
-            return Err(NvmeError::ReadOnly {
-                path,
-                reason: reason.clone(),
-            });
-        }
+        self.check_writable()?;
         let mut log = self.log();
         self.check_open()?;
         self.checkpoint_under_lock(&mut log, false)

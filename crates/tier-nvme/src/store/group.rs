@@ -107,18 +107,12 @@ impl Drop for Leading<'_> {
 
 impl Shared {
     pub(super) fn write_batch(&self, batch: WriteBatch) -> Result<(), NvmeError> {
-        if let Some(reason) = &self.read_only {
-            let path = self.volume.report().location;
-            return Err(NvmeError::ReadOnly {
-                path,
-                reason: reason.clone(),
-            });
-        }
+        self.check_writable()?;
         self.check_poison()?;
         if batch.is_empty() {
             return Ok(());
         }
-        let draft = Draft::new(batch, self.volume.report().alignment)?;
+        let draft = Draft::new(batch, self.alignment)?;
         let batch_bytes_max = self.segment_bytes - PAGE_BYTES as u64;
         let batch_bytes = draft.batch_bytes();
         if batch_bytes.is_none_or(|bytes| bytes > batch_bytes_max) {

@@ -30,7 +30,7 @@ pub use stats::StoreStats;
 pub use verify::{Damage, VerifyReport};
 
 use crate::format::StoreId;
-use crate::{NvmeError, Volume, VolumeLock};
+use crate::{Alignment, NvmeError, Volume, VolumeLock};
 #[cfg(target_os = "linux")]
 use crate::{RealVolume, VolumeOptions};
 use group::CommitQueue;
@@ -63,6 +63,8 @@ pub struct NvmeStore {
 struct Shared {
     volume: Arc<dyn Volume>,
     config: StorageConfig,
+    /// The volume's; it does not change while the volume is open.
+    alignment: Alignment,
     store_id: StoreId,
     segment_bytes: u64,
     read_only: Option<String>,
@@ -90,6 +92,16 @@ impl Shared {
             Err(NvmeError::Closed)
         } else {
             Ok(())
+        }
+    }
+
+    fn check_writable(&self) -> Result<(), NvmeError> {
+        match &self.read_only {
+            Some(reason) => Err(NvmeError::ReadOnly {
+                path: self.volume.report().location,
+                reason: reason.clone(),
+            }),
+            None => Ok(()),
         }
     }
 

@@ -104,6 +104,7 @@ fn read_store(
     let read_only = read_only_reason(&*volume, &config, &superblock)?;
     let checkpoint = newest_checkpoint(&*volume, &superblock, &mut report)?;
     let shared = Shared {
+        alignment: volume.report().alignment,
         store_id: superblock.store_id,
         segment_bytes: superblock.segment_bytes,
         read_only,

@@ -42,6 +42,8 @@ pub(super) struct End {
 struct Reading {
     id: u64,
     file: Arc<dyn VolumeFile>,
+    /// How much of it can hold batches.
+    file_bytes: u64,
     window_at: u64,
     window: Option<BufferMut>,
 }
@@ -73,6 +75,7 @@ impl<'a> Replay<'a> {
             };
             segments.push(Reading {
                 id,
+                file_bytes: file.len_bytes()?.min(shared.segment_bytes),
                 file,
                 window_at: 0,
                 window: None,
@@ -164,9 +167,8 @@ impl<'a> Replay<'a> {
         offset: u64,
         len: u64,
     ) -> Result<Option<&[u8]>, NvmeError> {
-        let segment_bytes = self.shared.segment_bytes;
         let reading = &mut self.segments[index];
-        let file_bytes = reading.file.len_bytes()?.min(segment_bytes);
+        let file_bytes = reading.file_bytes;
         if offset.checked_add(len).is_none_or(|end| end > file_bytes) {
             return Ok(None);
         }
