@@ -20,6 +20,8 @@ pub mod conformance;
 mod engine;
 mod error;
 mod format;
+#[cfg(any(target_os = "linux", feature = "sim"))]
+mod progress;
 #[cfg(target_os = "linux")]
 mod real;
 #[cfg(feature = "sim")]

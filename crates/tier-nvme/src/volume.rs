@@ -9,7 +9,7 @@ use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use core_view::contract::{Failure, Transfer};
+use core_view::contract::{Drive, Failure, Transfer};
 use core_view::{BufferMut, TensorStorage};
 
 use crate::NvmeError;
@@ -152,6 +152,13 @@ pub trait Volume: fmt::Debug + Send + Sync + 'static {
 
     /// Bytes that are still free, where that is known.
     fn available_bytes(&self) -> Option<u64>;
+
+    /// What a thread that waits for operations of this volume pushes forward, where the volume has no
+    /// threads of its own. Its transfers have it already; whoever makes a transfer that is completed by
+    /// theirs passes it on.
+    fn drive(&self) -> Option<Arc<dyn Drive>> {
+        None
+    }
 
     /// Waits until nobody writes the file any more.
     ///

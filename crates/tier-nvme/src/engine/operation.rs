@@ -9,6 +9,7 @@ use core_view::BufferMut;
 use core_view::contract::{Completer, ContractError, ErrorKind, Failure, Transfer};
 
 use super::{Counters, OpenFile};
+use crate::progress::{Direction, Progress, Verdict};
 
 /// Most bytes of one call to the kernel, which takes a little less than 2 GiB.
 const ATTEMPT_BYTES_MAX: usize = 1 << 30;
@@ -16,23 +17,12 @@ const ATTEMPT_BYTES_MAX: usize = 1 << 30;
 /// Most buffers of one call to the kernel (IOV_MAX).
 const ATTEMPT_BUFFERS_MAX: usize = 1024;
 
-/// How often a call that the kernel puts off (EINTR, EAGAIN, EBUSY) is made again in a row.
-const RETRIES_MAX: u32 = 200;
-
-/// How often in a row a call may transfer less than the alignment.
-const STALLS_MAX: u32 = 3;
-
-const BACKOFF_MAX: Duration = Duration::from_millis(10);
-
 /// A read, write or sync, with everything that the kernel needs to carry it out.
 #[derive(Debug)]
 pub(crate) struct Operation {
     file: Arc<OpenFile>,
     offset_bytes: u64,
-    len_bytes: usize,
-    done_bytes: usize,
-    retries: u32,
-    stalls: u32,
+    progress: Progress,
     work: Work,
 }
 
@@ -109,13 +99,16 @@ impl Operation {
     }
 
     fn new(file: Arc<OpenFile>, offset_bytes: u64, len_bytes: usize, work: Work) -> Self {
+        let direction = match work {
+            Work::Read(..) => Direction::Read,
+            Work::Write(..) | Work::WriteVectored(..) => Direction::Write,
+            Work::Sync(_) => Direction::Sync,
+        };
+        let unit_bytes = file.alignment.offset_bytes;
         Self {
             file,
             offset_bytes,
-            len_bytes,
-            done_bytes: 0,
-            retries: 0,
-            stalls: 0,
+            progress: Progress::new(direction, len_bytes, unit_bytes),
             work,
         }
     }
@@ -127,7 +120,7 @@ impl Operation {
 
     /// Offset of the next call.
     pub(super) fn position_bytes(&self) -> u64 {
-        self.offset_bytes + self.done_bytes as u64
+        self.offset_bytes + self.progress.done_bytes() as u64
     }
 
     /// Whether the operation was asked to stop.
@@ -142,15 +135,13 @@ impl Operation {
 
     /// The next call to make, of at most `limit_bytes`.
     pub(super) fn attempt(&mut self, limit_bytes: Option<usize>) -> Attempt<'_> {
-        let start = self.done_bytes;
-        let len = (self.len_bytes - start)
-            .min(ATTEMPT_BYTES_MAX)
-            .min(limit_bytes.unwrap_or(usize::MAX));
+        let limit_bytes = limit_bytes.unwrap_or(usize::MAX).min(ATTEMPT_BYTES_MAX);
+        let range = self.progress.next_range(limit_bytes);
         match &mut self.work {
-            Work::Read(target, _) => Attempt::Read(&mut target[start..start + len]),
-            Work::Write(source, _) => Attempt::Write(&source[start..start + len]),
+            Work::Read(target, _) => Attempt::Read(&mut target[range]),
+            Work::Write(source, _) => Attempt::Write(&source[range]),
             Work::WriteVectored(sources, _) => {
-                Attempt::WriteVectored(slices_of(sources, start, len))
+                Attempt::WriteVectored(slices_of(sources, range.start, range.len()))
             }
             Work::Sync(_) => Attempt::Sync,
         }
@@ -158,63 +149,13 @@ impl Operation {
 
     /// Takes in the outcome of a call.
     pub(super) fn advance(&mut self, outcome: io::Result<usize>, counters: &Counters) -> Next {
-        match outcome {
-            Ok(_) if matches!(self.work, Work::Sync(_)) => Next::Done,
-            Ok(transferred_bytes) => self.advance_by(transferred_bytes, counters),
-            // What a failed sync has made durable is unknown, and the kernel forgets the failure: a
-            // second call would report success for data that is lost.
-            Err(error) if matches!(self.work, Work::Sync(_)) => Next::Failed(self.error(error)),
-            Err(error) => self.retry(error, counters),
+        match self.progress.advance(outcome, counters) {
+            Verdict::Again => Next::Again,
+            Verdict::Later(_) if self.should_stop() => Next::Failed(self.cancelled()),
+            Verdict::Later(backoff) => Next::Later(backoff),
+            Verdict::Done => Next::Done,
+            Verdict::Failed(error) => Next::Failed(self.error(error)),
         }
-    }
-
-    fn advance_by(&mut self, transferred_bytes: usize, counters: &Counters) -> Next {
-        self.retries = 0;
-        let reached = (self.done_bytes + transferred_bytes).min(self.len_bytes);
-        if reached == self.len_bytes {
-            self.done_bytes = reached;
-            return Next::Done;
-        }
-        counters.count_short();
-        // The next call must be aligned, so that a part of a unit is transferred again.
-        let reached = reached - reached % self.file.alignment.offset_bytes.max(1);
-        if reached > self.done_bytes {
-            self.done_bytes = reached;
-            self.stalls = 0;
-            return Next::Again;
-        }
-        self.stalls += 1;
-        let is_read = matches!(self.work, Work::Read(..));
-        if self.stalls < STALLS_MAX && !(is_read && transferred_bytes == 0) {
-            return Next::Again;
-        }
-        let reason = if is_read {
-            io::Error::new(io::ErrorKind::UnexpectedEof, "unexpected end of file")
-        } else {
-            io::Error::new(io::ErrorKind::WriteZero, "the write makes no progress")
-        };
-        Next::Failed(self.error(reason))
-    }
-
-    fn retry(&mut self, error: io::Error, counters: &Counters) -> Next {
-        let interrupted = error.kind() == io::ErrorKind::Interrupted;
-        let put_off = matches!(
-            error.kind(),
-            io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy
-        );
-        self.retries += 1;
-        if !(interrupted || put_off) || self.retries > RETRIES_MAX {
-            return Next::Failed(self.error(error));
-        }
-        counters.count_retry();
-        if interrupted {
-            return Next::Again;
-        }
-        if self.should_stop() {
-            return Next::Failed(self.cancelled());
-        }
-        let backoff = Duration::from_micros(20) * self.retries.min(1000);
-        Next::Later(backoff.min(BACKOFF_MAX))
     }
 
     fn name(&self) -> &'static str {
@@ -242,7 +183,9 @@ impl Operation {
             Work::Sync(_) => String::new(),
             _ => format!(
                 " ({} of {} bytes done at offset {})",
-                self.done_bytes, self.len_bytes, self.offset_bytes
+                self.progress.done_bytes(),
+                self.progress.len_bytes(),
+                self.offset_bytes
             ),
         };
         let detail = format!("{}{place}: {error}; {advice}", self.file.path);
@@ -266,7 +209,7 @@ impl Operation {
     /// A callback that panics is kept from unwinding through the engine, which may hold memory that the
     /// kernel writes to.
     pub(crate) fn finish(self, outcome: Result<(), ContractError>, counters: &Counters) {
-        let len_bytes = self.len_bytes;
+        let len_bytes = self.progress.len_bytes();
         match (&self.work, &outcome) {
             (_, Err(error)) => {
                 counters.count_failure();

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::progress::Tally;
+
 /// What the engine of a volume has done since it was started.
 ///
 /// Fallbacks and bounds show here: a short transfer that was continued, a call that had to be made
@@ -52,6 +54,16 @@ pub(crate) struct Counters {
     callback_panics: AtomicU64,
 }
 
+impl Tally for Counters {
+    fn count_short(&self) {
+        add(&self.short_transfers, 1);
+    }
+
+    fn count_retry(&self) {
+        add(&self.retries, 1);
+    }
+}
+
 fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
 }
@@ -81,14 +93,6 @@ impl Counters {
 
     pub(crate) fn count_cancelled(&self) {
         add(&self.cancelled, 1);
-    }
-
-    pub(crate) fn count_short(&self) {
-        add(&self.short_transfers, 1);
-    }
-
-    pub(crate) fn count_retry(&self) {
-        add(&self.retries, 1);
     }
 
     pub(crate) fn count_panic(&self) {
