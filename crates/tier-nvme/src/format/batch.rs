@@ -6,6 +6,8 @@ use super::{FormatError, PAGE_BYTES, StoreId, crc32c, crc32c_of, page_ceil};
 const MAGIC: &[u8; 8] = b"STEPBTCH";
 const FIXED_BYTES: usize = 80;
 const ENTRY_FIXED_BYTES: usize = 32;
+/// Bytes of the place that a value was moved from.
+const MOVED_FROM_BYTES: usize = 16;
 const CHECKSUM_OFFSET: usize = 76;
 
 /// Longest key in bytes.
@@ -27,6 +29,19 @@ pub(crate) struct BatchPlace {
 pub(crate) enum EntryKind {
     Put,
     Delete,
+    /// A put that counts only if, when its turn comes, the key's value is still at the place that it was
+    /// moved from: a put or a delete in between wins, however late the move learns of it.
+    Move {
+        from: ValuePlace,
+    },
+}
+
+/// Where a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ValuePlace {
+    pub(crate) segment_id: u64,
+    /// From the start of the segment.
+    pub(crate) offset_bytes: u64,
 }
 
 /// One key of a batch.
@@ -43,15 +58,21 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Bytes that the entry takes in a header.
+    /// Bytes that the entry of a put or a delete takes in a header.
     pub(crate) fn encoded_bytes(key_bytes: usize) -> usize {
         (ENTRY_FIXED_BYTES + key_bytes).next_multiple_of(8)
+    }
+
+    /// Bytes that the entry of a move takes in a header.
+    pub(crate) fn moved_bytes(key_bytes: usize) -> usize {
+        Self::encoded_bytes(key_bytes) + MOVED_FROM_BYTES
     }
 
     fn encode(&self, header: &mut Vec<u8>) {
         let kind = match self.kind {
             EntryKind::Put => 1,
             EntryKind::Delete => 2,
+            EntryKind::Move { .. } => 3,
         };
         header.extend_from_slice(&[kind, self.encoding]);
         header.extend_from_slice(&(self.key.len() as u16).to_le_bytes());
@@ -59,16 +80,16 @@ impl Entry {
         header.extend_from_slice(&self.value_offset_bytes.to_le_bytes());
         header.extend_from_slice(&self.stored_bytes.to_le_bytes());
         header.extend_from_slice(&self.raw_bytes.to_le_bytes());
+        if let EntryKind::Move { from } = self.kind {
+            header.extend_from_slice(&from.segment_id.to_le_bytes());
+            header.extend_from_slice(&from.offset_bytes.to_le_bytes());
+        }
         header.extend_from_slice(&self.key);
         header.resize(header.len().next_multiple_of(8), 0);
     }
 
     fn decode(fields: &mut Fields<'_>, payload_bytes: u64) -> Result<Self, FormatError> {
-        let kind = match fields.u8()? {
-            1 => EntryKind::Put,
-            2 => EntryKind::Delete,
-            _ => return Err(FormatError::Damaged("an entry is of an unknown kind")),
-        };
+        let kind_number = fields.u8()?;
         let encoding = fields.u8()?;
         let key_bytes = usize::from(fields.u16()?);
         let checksum = fields.u32()?;
@@ -85,10 +106,19 @@ impl Entry {
         if end.is_none_or(|end| end > payload_bytes) || raw_bytes != stored_bytes {
             return Err(FormatError::Damaged("a value lies outside the payload"));
         }
+        let kind = match kind_number {
+            1 => EntryKind::Put,
+            2 => EntryKind::Delete,
+            3 => EntryKind::Move {
+                from: ValuePlace {
+                    segment_id: fields.u64()?,
+                    offset_bytes: fields.u64()?,
+                },
+            },
+            _ => return Err(FormatError::Damaged("an entry is of an unknown kind")),
+        };
         let key = fields.take(key_bytes)?.into();
-        fields.take(
-            (ENTRY_FIXED_BYTES + key_bytes).next_multiple_of(8) - ENTRY_FIXED_BYTES - key_bytes,
-        )?;
+        fields.take(Self::encoded_bytes(key_bytes) - ENTRY_FIXED_BYTES - key_bytes)?;
         Ok(Self {
             kind,
             encoding,

@@ -12,7 +12,9 @@ mod superblock;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use batch::{BatchHeader, BatchPlace, Entry, EntryKind, KEY_BYTES_MAX, value_alignment};
+pub(crate) use batch::{
+    BatchHeader, BatchPlace, Entry, EntryKind, KEY_BYTES_MAX, ValuePlace, value_alignment,
+};
 pub(crate) use checkpoint::{BlockWriter, CheckpointHeader, IndexRecord, SegmentRecord};
 pub(crate) use segment::{SegmentHeader, segment_id, segment_name};
 pub(crate) use superblock::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Superblock};

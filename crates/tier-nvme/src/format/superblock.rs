@@ -10,12 +10,15 @@ pub(crate) const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// Largest segment in bytes.
 pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 40;
 
-/// Incompatible feature bits that are understood: none yet.
-const INCOMPATIBLE_KNOWN: u64 = 0;
+/// Incompatible feature bit: batches may hold values that compaction moved.
+pub(crate) const FEATURE_MOVES: u64 = 1;
+
+/// Incompatible feature bits that are understood.
+const INCOMPATIBLE_KNOWN: u64 = FEATURE_MOVES;
 /// Compatible feature bits that are understood: none yet.
 const COMPATIBLE_KNOWN: u64 = 0;
 
-/// The first structure read, and the only one that is never written again.
+/// The first structure read; written again only when the store begins to use another feature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Superblock {
     pub(crate) store_id: StoreId,
@@ -29,7 +32,7 @@ impl Superblock {
         Self {
             store_id,
             segment_bytes,
-            incompatible: 0,
+            incompatible: FEATURE_MOVES,
             compatible: 0,
         }
     }

@@ -25,11 +25,24 @@ fn batch() -> BatchHeader {
         raw_bytes: 0,
         key: [9; KEY_BYTES_MAX].into(),
     };
-    let entries = vec![put(b"a", 0, 5), put(b"longer key", 8192, 4096), delete];
-    let entries_bytes = entries
-        .iter()
-        .map(|entry| Entry::encoded_bytes(entry.key.len()))
-        .sum::<usize>();
+    let from = ValuePlace {
+        segment_id: 2,
+        offset_bytes: 4104,
+    };
+    let moved = Entry {
+        kind: EntryKind::Move { from },
+        ..put(b"moved", 8, 5)
+    };
+    let entries_bytes = Entry::encoded_bytes(1)
+        + Entry::encoded_bytes(10)
+        + Entry::encoded_bytes(KEY_BYTES_MAX)
+        + Entry::moved_bytes(5);
+    let entries = vec![
+        put(b"a", 0, 5),
+        put(b"longer key", 8192, 4096),
+        delete,
+        moved,
+    ];
     let place = BatchPlace {
         store_id: STORE,
         segment_id: 3,

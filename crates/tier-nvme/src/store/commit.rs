@@ -149,7 +149,8 @@ impl<'a> Commit<'a> {
             .counters
             .bytes_written
             .fetch_add(batch_bytes, Ordering::Relaxed);
-        self.shared.apply(header);
+        let moves = self.shared.apply(header);
+        self.shared.counters.moved(moves);
     }
 }
 
@@ -179,30 +180,48 @@ fn submit(
     writes
 }
 
+/// What became of the moves in a batch.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Moves {
+    pub(super) done: u64,
+    /// The key was put or deleted meanwhile.
+    pub(super) lost: u64,
+}
+
 impl Shared {
     /// Changes the index as a batch says.
-    pub(super) fn apply(&self, header: BatchHeader) {
+    pub(super) fn apply(&self, header: BatchHeader) -> Moves {
         let payload_at = header.place.offset_bytes + u64::from(header.header_bytes);
+        let mut moves = Moves::default();
         for entry in header.entries {
+            let slot = Slot {
+                segment_id: header.place.segment_id,
+                offset_bytes: payload_at + entry.value_offset_bytes,
+                stored_bytes: entry.stored_bytes,
+                raw_bytes: entry.raw_bytes,
+                sequence: header.sequence,
+                checksum: entry.checksum,
+                encoding: entry.encoding,
+            };
+            let key_bytes = entry.key.len();
+            if entry.kind != EntryKind::Delete {
+                self.segments.add_live(&slot, key_bytes);
+            }
             let before = match entry.kind {
-                EntryKind::Put => {
-                    let slot = Slot {
-                        segment_id: header.place.segment_id,
-                        offset_bytes: payload_at + entry.value_offset_bytes,
-                        stored_bytes: entry.stored_bytes,
-                        raw_bytes: entry.raw_bytes,
-                        sequence: header.sequence,
-                        checksum: entry.checksum,
-                        encoding: entry.encoding,
-                    };
-                    self.segments.add_live(&slot);
-                    self.index.insert(entry.key, slot)
-                }
+                EntryKind::Put => self.index.insert(entry.key, slot),
                 EntryKind::Delete => self.index.remove(&entry.key),
+                EntryKind::Move { from } => {
+                    let before = self.index.replace(&entry.key, from, slot);
+                    moves.done += u64::from(before.is_some());
+                    moves.lost += u64::from(before.is_none());
+                    // A move that lost leaves its own copy dead.
+                    Some(before.unwrap_or(slot))
+                }
             };
             if let Some(before) = before {
-                self.segments.remove_live(&before);
+                self.segments.remove_live(&before, key_bytes);
             }
         }
+        moves
     }
 }

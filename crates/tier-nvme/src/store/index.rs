@@ -5,6 +5,8 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::format::{Entry, ValuePlace, value_alignment};
+
 /// A value's place and checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Slot {
@@ -16,6 +18,23 @@ pub(super) struct Slot {
     pub(super) sequence: u64,
     pub(super) checksum: u32,
     pub(super) encoding: u8,
+}
+
+impl Slot {
+    pub(super) fn place(&self) -> ValuePlace {
+        ValuePlace {
+            segment_id: self.segment_id,
+            offset_bytes: self.offset_bytes,
+        }
+    }
+
+    /// Bytes of the log that the value takes with its entry, where batches are full.
+    pub(super) fn log_bytes(&self, key_bytes: usize) -> u64 {
+        let value_bytes = self
+            .stored_bytes
+            .next_multiple_of(value_alignment(self.stored_bytes));
+        value_bytes + Entry::encoded_bytes(key_bytes) as u64
+    }
 }
 
 type Shard = HashMap<Box<[u8]>, Slot>;
@@ -48,6 +67,13 @@ impl Index {
     /// Sets a key's place and returns the one before.
     pub(super) fn insert(&self, key: Box<[u8]>, slot: Slot) -> Option<Slot> {
         write(self.shard(&key)).insert(key, slot)
+    }
+
+    /// Sets a key's place if it is still `from`, and returns the one before.
+    pub(super) fn replace(&self, key: &[u8], from: ValuePlace, slot: Slot) -> Option<Slot> {
+        let mut shard = write(self.shard(key));
+        let current = shard.get_mut(key).filter(|slot| slot.place() == from)?;
+        Some(std::mem::replace(current, slot))
     }
 
     /// Removes a key and returns its place.

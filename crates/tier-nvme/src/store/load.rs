@@ -150,9 +150,9 @@ pub(super) fn load(
             checksum: record.checksum,
             encoding: record.encoding,
         };
-        shared.segments.add_live(&slot);
+        shared.segments.add_live(&slot, record.key.len());
         if let Some(before) = shared.index.insert(record.key.into(), slot) {
-            shared.segments.remove_live(&before);
+            shared.segments.remove_live(&before, record.key.len());
         }
     }
     Ok(Start {

@@ -29,6 +29,8 @@ pub(super) struct Segment {
     pub(super) live_values: AtomicU64,
     /// Bytes of them.
     pub(super) live_bytes: AtomicU64,
+    /// Bytes of the log that they would take if they were written again.
+    pub(super) live_log_bytes: AtomicU64,
 }
 
 impl Segment {
@@ -39,6 +41,7 @@ impl Segment {
             used_bytes: AtomicU64::new(used_bytes),
             live_values: AtomicU64::new(0),
             live_bytes: AtomicU64::new(0),
+            live_log_bytes: AtomicU64::new(0),
         }
     }
 }
@@ -87,22 +90,28 @@ impl Segments {
     }
 
     /// Counts a value as live.
-    pub(super) fn add_live(&self, slot: &Slot) {
+    pub(super) fn add_live(&self, slot: &Slot, key_bytes: usize) {
         if let Some(segment) = self.get(slot.segment_id) {
             segment.live_values.fetch_add(1, Ordering::Relaxed);
             segment
                 .live_bytes
                 .fetch_add(slot.stored_bytes, Ordering::Relaxed);
+            segment
+                .live_log_bytes
+                .fetch_add(slot.log_bytes(key_bytes), Ordering::Relaxed);
         }
     }
 
     /// Counts a value as dead.
-    pub(super) fn remove_live(&self, slot: &Slot) {
+    pub(super) fn remove_live(&self, slot: &Slot, key_bytes: usize) {
         if let Some(segment) = self.get(slot.segment_id) {
             segment.live_values.fetch_sub(1, Ordering::Relaxed);
             segment
                 .live_bytes
                 .fetch_sub(slot.stored_bytes, Ordering::Relaxed);
+            segment
+                .live_log_bytes
+                .fetch_sub(slot.log_bytes(key_bytes), Ordering::Relaxed);
         }
     }
 }

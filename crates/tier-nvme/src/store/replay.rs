@@ -336,7 +336,7 @@ fn check_values(file: &dyn VolumeFile, header: &BatchHeader) -> Result<(), NvmeE
     for entry in header
         .entries
         .iter()
-        .filter(|entry| entry.kind == EntryKind::Put)
+        .filter(|entry| entry.kind != EntryKind::Delete)
     {
         let at = payload_at + entry.value_offset_bytes;
         let value = read_stored(file, at, entry.stored_bytes)?;

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Shared;
+use super::commit::Moves;
 use crate::VolumeReport;
 
 /// What the store counts as it works.
@@ -17,12 +18,19 @@ pub(super) struct Counters {
     pub(super) checkpoints_failed: AtomicU64,
     pub(super) segments_made: AtomicU64,
     pub(super) segments_removed: AtomicU64,
+    pub(super) values_moved: AtomicU64,
+    pub(super) moves_lost: AtomicU64,
 }
 
 impl Counters {
     pub(super) fn read(&self, bytes: usize) {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn moved(&self, moves: Moves) {
+        self.values_moved.fetch_add(moves.done, Ordering::Relaxed);
+        self.moves_lost.fetch_add(moves.lost, Ordering::Relaxed);
     }
 
     pub(super) fn checkpoint_failed(&self) {
@@ -62,6 +70,10 @@ pub struct StoreStats {
     pub segments_made: u64,
     /// Segments removed.
     pub segments_removed: u64,
+    /// Values that compaction moved.
+    pub values_moved: u64,
+    /// Values that were put or deleted while compaction moved them, so that the move was in vain.
+    pub moves_lost: u64,
     /// How the volume does its work.
     pub volume: VolumeReport,
 }
@@ -86,6 +98,8 @@ impl Shared {
             checkpoints_failed: load(&self.counters.checkpoints_failed),
             segments_made: load(&self.counters.segments_made),
             segments_removed: load(&self.counters.segments_removed),
+            values_moved: load(&self.counters.values_moved),
+            moves_lost: load(&self.counters.moves_lost),
             volume: self.volume.report(),
         }
     }

@@ -161,8 +161,11 @@ fn newer_versions_and_features_are_told_apart() {
         NvmeError::NewerVersion { found: 2, .. }
     ));
     assert!(matches!(
-        made(16, 1).unwrap_err(),
-        NvmeError::UnknownFeatures { bits: 1, .. }
+        made(23, 1 << 6).unwrap_err(),
+        NvmeError::UnknownFeatures {
+            bits: 0x4000_0000_0000_0000,
+            ..
+        }
     ));
     let compatible = made(24, 1).unwrap();
     assert_eq!(
