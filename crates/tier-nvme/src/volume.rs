@@ -92,7 +92,7 @@ pub struct VolumeReport {
     pub alignment: Alignment,
 }
 
-/// Holds a volume for one user until it is dropped.
+/// Holds a volume for one user, or for those who read, until it is dropped.
 pub trait VolumeLock: fmt::Debug + Send + Sync + 'static {}
 
 /// A flat directory of files on which stores keep their data.
@@ -140,6 +140,12 @@ pub trait Volume: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`NvmeError::Locked`] if it is taken; [`NvmeError::ReadOnly`], [`NvmeError::Io`].
     fn lock(&self) -> Result<Box<dyn VolumeLock>, NvmeError>;
+
+    /// Takes the volume for reading, beside others who do, against who wants it for himself alone.
+    ///
+    /// # Errors
+    /// As [`Volume::lock`].
+    fn lock_shared(&self) -> Result<Box<dyn VolumeLock>, NvmeError>;
 
     /// Makes creations, renames and removals durable.
     ///

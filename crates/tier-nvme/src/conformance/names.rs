@@ -140,7 +140,23 @@ fn check_lock(volume: &dyn Volume) -> Checked {
         format!("locking twice gives {error:?}")
     })?;
     ensure(volume.list()?.is_empty(), || "the lock is listed".into())?;
+    let error = volume.lock_shared().err();
+    ensure(matches!(error, Some(NvmeError::Locked { .. })), || {
+        format!("locking for reading beside a lock gives {error:?}")
+    })?;
     drop(lock);
+    drop(volume.lock()?);
+    let readers = [volume.lock_shared()?, volume.lock_shared()?];
+    let error = volume.lock().err();
+    ensure(matches!(error, Some(NvmeError::Locked { .. })), || {
+        format!("locking beside readers gives {error:?}")
+    })?;
+    let [first, second] = readers;
+    drop(first);
+    ensure(volume.lock().is_err(), || {
+        "the lock of one reader ended with another's".into()
+    })?;
+    drop(second);
     drop(volume.lock()?);
     Ok(())
 }

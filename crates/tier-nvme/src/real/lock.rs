@@ -24,25 +24,52 @@ pub(super) struct DirectoryLock {
 
 impl VolumeLock for DirectoryLock {}
 
-/// Takes the lock, or says who has it.
+/// Takes the lock alone, or says who has it.
 pub(super) fn take(directory: &Directory) -> Result<DirectoryLock, NvmeError> {
-    let fail = |error| NvmeError::from_io("lock directory", directory.path_of(LOCK_NAME), 0, error);
-    let file = directory
-        .open_entry(LOCK_NAME, OFlags::RDWR | OFlags::CREATE)
-        .map_err(fail)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(NvmeError::Locked {
-                path: directory.location(),
-                holder_pid: read_pid(&file),
-            });
-        }
-        Err(TryLockError::Error(error)) => return Err(fail(error)),
-    }
+    let file = open(directory, OFlags::RDWR | OFlags::CREATE)?;
+    settle(directory, &file, file.try_lock())?;
     // The process id is for messages only, and on a full disk it can't be written.
     let _ = write_pid(&file);
     Ok(DirectoryLock { _file: file })
+}
+
+/// Takes the lock beside others who read, or says who has it; makes its file only if `make`.
+pub(super) fn take_shared(directory: &Directory, make: bool) -> Result<DirectoryLock, NvmeError> {
+    let file = if make {
+        open(directory, OFlags::RDWR | OFlags::CREATE)?
+    } else {
+        open(directory, OFlags::RDONLY)?
+    };
+    settle(directory, &file, file.try_lock_shared())?;
+    if make {
+        let _ = write_pid(&file);
+    }
+    Ok(DirectoryLock { _file: file })
+}
+
+fn open(directory: &Directory, flags: OFlags) -> Result<File, NvmeError> {
+    directory
+        .open_entry(LOCK_NAME, flags)
+        .map_err(|error| fail(directory, error))
+}
+
+fn fail(directory: &Directory, error: io::Error) -> NvmeError {
+    NvmeError::from_io("lock directory", directory.path_of(LOCK_NAME), 0, error)
+}
+
+fn settle(
+    directory: &Directory,
+    file: &File,
+    taken: Result<(), TryLockError>,
+) -> Result<(), NvmeError> {
+    match taken {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(NvmeError::Locked {
+            path: directory.location(),
+            holder_pid: read_pid(file),
+        }),
+        Err(TryLockError::Error(error)) => Err(fail(directory, error)),
+    }
 }
 
 fn write_pid(file: &File) -> io::Result<()> {

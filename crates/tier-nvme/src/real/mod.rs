@@ -228,6 +228,11 @@ impl Volume for RealVolume {
         Ok(Box::new(lock::take(&self.directory)?))
     }
 
+    fn lock_shared(&self) -> Result<Box<dyn VolumeLock>, NvmeError> {
+        let make = self.read_only.is_none();
+        Ok(Box::new(lock::take_shared(&self.directory, make)?))
+    }
+
     fn sync_directory(&self) -> Result<(), NvmeError> {
         self.directory.sync()
     }

@@ -60,6 +60,14 @@ struct Inode {
     pending: Vec<PendingWrite>,
 }
 
+/// Who has the volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LockState {
+    Free,
+    Alone,
+    Readers(u32),
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
     inodes: BTreeMap<u64, Inode>,
@@ -75,7 +83,7 @@ pub(super) struct Disk {
     pub(super) power_fails_at: Option<u64>,
     power_is_off: bool,
     pub(super) cycle: u64,
-    pub(super) locked: bool,
+    pub(super) lock: LockState,
 }
 
 fn injected() -> io::Error {
@@ -98,7 +106,7 @@ impl Disk {
             power_fails_at: None,
             power_is_off: false,
             cycle: 0,
-            locked: false,
+            lock: LockState::Free,
         }
     }
 
@@ -340,7 +348,7 @@ impl Disk {
 
     /// Cuts off whoever has a handle.
     pub(super) fn kill(&mut self) {
-        self.locked = false;
+        self.lock = LockState::Free;
         self.cycle += 1;
     }
 }

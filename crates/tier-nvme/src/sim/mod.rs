@@ -27,7 +27,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use disk::{DirectoryChange, Disk};
+use disk::{DirectoryChange, Disk, LockState};
 use file::SimFile;
 pub use random::Random;
 
@@ -180,7 +180,7 @@ impl SimVolume {
     pub fn fork(&self, seed: u64) -> Self {
         let mut disk = self.disk().clone();
         disk.random = Random::new(seed);
-        disk.locked = false;
+        disk.lock = LockState::Free;
         disk.power_on();
         let cycle = disk.cycle;
         Self {
@@ -212,6 +212,24 @@ impl SimVolume {
         disk.check_power(self.cycle)
             .map_err(|error| NvmeError::from_io(operation, path, 0, error))?;
         Ok(look(&mut disk))
+    }
+
+    fn take_lock(
+        &self,
+        take: impl FnOnce(LockState) -> Option<LockState>,
+    ) -> Result<Box<dyn VolumeLock>, NvmeError> {
+        let taken = self.look("lock", "directory", |disk| {
+            let after = take(disk.lock);
+            disk.lock = after.unwrap_or(disk.lock);
+            after
+        })?;
+        if taken.is_some() {
+            return Ok(Box::new(SimLock(self.clone())));
+        }
+        Err(NvmeError::Locked {
+            path: "simulated volume".to_owned(),
+            holder_pid: None,
+        })
     }
 
     fn file(&self, name: &FileName, inode: u64) -> Arc<dyn VolumeFile> {
@@ -310,16 +328,18 @@ impl Volume for SimVolume {
     }
 
     fn lock(&self) -> Result<Box<dyn VolumeLock>, NvmeError> {
-        let taken = self.look("lock", "directory", |disk| {
-            std::mem::replace(&mut disk.locked, true)
-        })?;
-        if taken {
-            return Err(NvmeError::Locked {
-                path: "simulated volume".to_owned(),
-                holder_pid: None,
-            });
-        }
-        Ok(Box::new(SimLock(self.clone())))
+        self.take_lock(|state| match state {
+            LockState::Free => Some(LockState::Alone),
+            LockState::Alone | LockState::Readers(_) => None,
+        })
+    }
+
+    fn lock_shared(&self) -> Result<Box<dyn VolumeLock>, NvmeError> {
+        self.take_lock(|state| match state {
+            LockState::Free => Some(LockState::Readers(1)),
+            LockState::Readers(count) => Some(LockState::Readers(count + 1)),
+            LockState::Alone => None,
+        })
     }
 
     fn sync_directory(&self) -> Result<(), NvmeError> {
@@ -354,7 +374,10 @@ impl Drop for SimLock {
     fn drop(&mut self) {
         let mut disk = self.0.disk();
         if disk.cycle == self.0.cycle {
-            disk.locked = false;
+            disk.lock = match disk.lock {
+                LockState::Readers(count @ 2..) => LockState::Readers(count - 1),
+                _ => LockState::Free,
+            };
         }
     }
 }

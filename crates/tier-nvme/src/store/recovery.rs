@@ -53,10 +53,17 @@ pub(super) fn open(volume: Arc<dyn Volume>, config: StorageConfig) -> Result<Sha
         return Err(NvmeError::NotAStore { path, reason });
     }
     if !volume.is_writable() {
-        return open_unlocked(&volume, &config);
+        return match volume.lock_shared() {
+            Ok(lock) => read_store(volume, config, Some(lock)),
+            Err(_) => open_unlocked(&volume, &config),
+        };
     }
-    let lock = volume.lock()?;
-    let is_new = !is_store(&*volume)?;
+    let lock = if config.read_only() {
+        volume.lock_shared()?
+    } else {
+        volume.lock()?
+    };
+    let is_new = may_create && !is_store(&*volume)?;
     if is_new {
         create(&*volume, &config)?;
     }
@@ -116,7 +123,7 @@ fn read_store(
         recovery: RecoveryReport::default(),
         poison: Mutex::new(None),
         closed: AtomicBool::new(false),
-        lock: Mutex::new(lock),
+        lock: Mutex::new(lock.map(Arc::from)),
         volume,
         config,
     };
