@@ -112,6 +112,14 @@ impl Shared {
     /// either of them the log after it is complete.
     fn retire_segments(&self, log: &mut Log) {
         for id in std::mem::take(&mut log.retiring) {
+            if self
+                .segments
+                .get(id)
+                .is_some_and(|segment| !segment.pins.retire())
+            {
+                // It is dead all the same, and noted again below.
+                continue;
+            }
             self.segments.remove(id);
             // A file that stays behind takes space and does no harm; the next open removes it.
             if let Ok(name) = segment_name(id) {

@@ -9,6 +9,7 @@ use core_view::BufferMut;
 use super::Shared;
 use super::config::CommitStage;
 use super::index::Slot;
+use super::pin::Pins;
 use crate::format::{PAGE_BYTES, SegmentHeader, segment_name};
 use crate::{NvmeError, VolumeFile};
 
@@ -31,6 +32,8 @@ pub(super) struct Segment {
     pub(super) live_bytes: AtomicU64,
     /// Bytes of the log that they would take if they were written again.
     pub(super) live_log_bytes: AtomicU64,
+    /// Who needs the file as it is; it is removed or used again only after `retire`.
+    pub(super) pins: Pins,
 }
 
 impl Segment {
@@ -42,6 +45,7 @@ impl Segment {
             live_values: AtomicU64::new(0),
             live_bytes: AtomicU64::new(0),
             live_log_bytes: AtomicU64::new(0),
+            pins: Pins::default(),
         }
     }
 }
@@ -71,6 +75,15 @@ impl Segments {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&id);
+    }
+
+    /// Whether the log has gone on behind this segment.
+    pub(super) fn is_sealed(&self, id: u64) -> bool {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .range(id.saturating_add(1)..)
+            .any(|(_, later)| later.used_bytes.load(Ordering::Acquire) > PAGE_BYTES as u64)
     }
 
     pub(super) fn clear(&self) {

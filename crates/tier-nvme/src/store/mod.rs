@@ -9,6 +9,8 @@ mod group;
 mod index;
 mod load;
 mod log;
+mod map;
+mod pin;
 mod read;
 mod recovery;
 mod replay;
@@ -21,10 +23,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use core_view::BufferMut;
+use core_view::{BufferMut, TensorStorage};
 
 pub use batch::WriteBatch;
 pub use config::{CommitStage, StorageConfig, StorageConfigBuilder};
+pub use map::{MapOrigin, MappedValue};
 pub use recovery::RecoveryReport;
 pub use stats::StoreStats;
 pub use verify::{Damage, VerifyReport};
@@ -78,8 +81,8 @@ struct Shared {
     /// Who changes the disk looks under the log's lock: closing takes it after setting this, and what
     /// comes after that must change nothing, because the directory may be another's.
     closed: AtomicBool,
-    /// Held until the store is gone.
-    lock: Mutex<Option<Box<dyn VolumeLock>>>,
+    /// Held until the store and all maps of its segments are gone.
+    lock: Mutex<Option<Arc<dyn VolumeLock>>>,
 }
 
 impl Shared {
@@ -218,6 +221,28 @@ impl NvmeStore {
         self.shared.read(key.as_ref())
     }
 
+    /// The value under `key`, checked, in memory that may be shared.
+    ///
+    /// # Errors
+    /// As [`NvmeStore::read_direct`].
+    pub fn read_shared(&self, key: impl AsRef<[u8]>) -> Result<Option<TensorStorage>, NvmeError> {
+        self.shared.check_open()?;
+        self.shared.read_shared(key.as_ref())
+    }
+
+    /// The value under `key`, checked, without a copy where that can be: as a map of its segment, once
+    /// no more is written to that. [`MappedValue::origin`] tells.
+    ///
+    /// The bytes are checked now. The system may drop pages of a map and read them again later; a device
+    /// that fails then ends the process (SIGBUS), as with any map of a file.
+    ///
+    /// # Errors
+    /// As [`NvmeStore::read_direct`].
+    pub fn map_value(&self, key: impl AsRef<[u8]>) -> Result<Option<MappedValue>, NvmeError> {
+        self.shared.check_open()?;
+        self.shared.map_value(key.as_ref())
+    }
+
     /// Whether there is a value under `key`.
     pub fn contains(&self, key: impl AsRef<[u8]>) -> bool {
         self.shared.index.get(key.as_ref()).is_some()
@@ -284,7 +309,7 @@ impl NvmeStore {
         self.shared.read_only.as_deref()
     }
 
-    /// Writes both checkpoints and gives the directory back. Later calls answer [`NvmeError::Closed`];
+    /// Writes both checkpoints and gives the directory back, once the last map of a value is gone. Later calls answer [`NvmeError::Closed`];
     /// closing again does nothing. Dropping the store does the same, but can't tell of a failure.
     ///
     /// # Errors

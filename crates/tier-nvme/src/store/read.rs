@@ -1,6 +1,6 @@
 //! Reading values, never unchecked.
 
-use core_view::BufferMut;
+use core_view::{BufferMut, TensorStorage};
 
 use super::index::Slot;
 use super::log::aligned_buffer;
@@ -16,6 +16,10 @@ const READ_BYTES: usize = 2 << 20;
 const LOOKS_MAX: usize = 8;
 
 impl Shared {
+    pub(super) fn read_shared(&self, key: &[u8]) -> Result<Option<TensorStorage>, NvmeError> {
+        Ok(self.read(key)?.map(TensorStorage::from))
+    }
+
     pub(super) fn read(&self, key: &[u8]) -> Result<Option<BufferMut>, NvmeError> {
         let mut looks = 0;
         loop {

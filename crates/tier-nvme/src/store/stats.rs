@@ -14,6 +14,8 @@ pub(super) struct Counters {
     pub(super) syncs: AtomicU64,
     pub(super) reads: AtomicU64,
     pub(super) bytes_read: AtomicU64,
+    pub(super) maps: AtomicU64,
+    pub(super) bytes_mapped: AtomicU64,
     pub(super) checkpoints: AtomicU64,
     pub(super) checkpoints_failed: AtomicU64,
     pub(super) segments_made: AtomicU64,
@@ -31,6 +33,9 @@ impl Counters {
     pub(super) fn moved(&self, moves: Moves) {
         self.values_moved.fetch_add(moves.done, Ordering::Relaxed);
         self.moves_lost.fetch_add(moves.lost, Ordering::Relaxed);
+    pub(super) fn mapped(&self, bytes: usize) {
+        self.maps.fetch_add(1, Ordering::Relaxed);
+        self.bytes_mapped.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub(super) fn checkpoint_failed(&self) {
@@ -62,6 +67,10 @@ pub struct StoreStats {
     pub reads: u64,
     /// Bytes of the values read.
     pub bytes_read: u64,
+    /// Values mapped.
+    pub maps: u64,
+    /// Bytes of the values mapped.
+    pub bytes_mapped: u64,
     /// Checkpoints written.
     pub checkpoints: u64,
     /// Checkpoints due that could not be written; the log is complete without.
@@ -94,6 +103,8 @@ impl Shared {
             syncs: load(&self.counters.syncs),
             reads: load(&self.counters.reads),
             bytes_read: load(&self.counters.bytes_read),
+            maps: load(&self.counters.maps),
+            bytes_mapped: load(&self.counters.bytes_mapped),
             checkpoints: load(&self.counters.checkpoints),
             checkpoints_failed: load(&self.counters.checkpoints_failed),
             segments_made: load(&self.counters.segments_made),

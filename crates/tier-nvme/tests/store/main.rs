@@ -6,6 +6,7 @@
 )]
 
 mod hostile;
+mod maps;
 mod threads;
 
 use std::sync::Arc;
