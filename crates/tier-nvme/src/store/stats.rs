@@ -33,6 +33,8 @@ impl Counters {
     pub(super) fn moved(&self, moves: Moves) {
         self.values_moved.fetch_add(moves.done, Ordering::Relaxed);
         self.moves_lost.fetch_add(moves.lost, Ordering::Relaxed);
+    }
+
     pub(super) fn mapped(&self, bytes: usize) {
         self.maps.fetch_add(1, Ordering::Relaxed);
         self.bytes_mapped.fetch_add(bytes as u64, Ordering::Relaxed);
