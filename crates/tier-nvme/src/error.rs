@@ -113,6 +113,21 @@ pub enum NvmeError {
         /// Why its value can't be used.
         reason: String,
     },
+    /// The memory that the store may take is taken.
+    #[error(
+        "{requested_bytes} bytes for {purpose} do not fit the memory limit of {limit_bytes} bytes \
+         ({available_bytes} left); drop values that were read, split the batch or raise memory_limit_bytes"
+    )]
+    MemoryLimit {
+        /// What they were for.
+        purpose: &'static str,
+        /// Bytes asked for.
+        requested_bytes: u64,
+        /// Bytes left for that.
+        available_bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
     /// An earlier failure left the state on disk unknown.
     #[error("the store stopped after an earlier failure ({reason}); reopen it")]
     Poisoned {
@@ -168,7 +183,7 @@ impl NvmeError {
             Self::Io { .. } => ErrorKind::Io,
             Self::NoSpace { .. } => ErrorKind::NoSpace,
             Self::FileNotFound { .. } => ErrorKind::NotFound,
-            Self::Locked { .. } => ErrorKind::Busy,
+            Self::Locked { .. } | Self::MemoryLimit { .. } => ErrorKind::Busy,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Poisoned { .. } => ErrorKind::Poisoned,
             Self::NewerVersion { .. } | Self::UnknownFeatures { .. } | Self::ReadOnly { .. } => {

@@ -35,8 +35,8 @@ pub use error::NvmeError;
 #[cfg(target_os = "linux")]
 pub use real::{EngineChoice, RealVolume, VolumeOptions};
 pub use store::{
-    CommitStage, Damage, MapOrigin, MappedValue, NvmeStore, RecoveryReport, StorageConfig,
-    StorageConfigBuilder, StoreStats, VerifyReport, WriteBatch,
+    CommitStage, Damage, MapOrigin, MappedValue, MemoryKind, MemoryStats, NvmeStore,
+    RecoveryReport, StorageConfig, StorageConfigBuilder, StoreStats, VerifyReport, WriteBatch,
 };
 pub use volume::{Alignment, FileMode, FileName, Volume, VolumeFile, VolumeLock, VolumeReport};
 

@@ -43,11 +43,13 @@ pub struct StorageConfig {
     segment_bytes: u64,
     create: bool,
     read_only: bool,
+    memory_limit_bytes: u64,
     observer: Option<Observer>,
 }
 
 impl Default for StorageConfig {
-    /// 32 operations in flight, direct, segments of 256 MiB, made if absent, writable.
+    /// 32 operations in flight, direct, segments of 256 MiB, made if absent, writable, at most 4 GiB of
+    /// memory.
     fn default() -> Self {
         Self {
             io_depth: 32,
@@ -55,6 +57,7 @@ impl Default for StorageConfig {
             segment_bytes: 256 << 20,
             create: true,
             read_only: false,
+            memory_limit_bytes: 4 << 30,
             observer: None,
         }
     }
@@ -67,6 +70,9 @@ impl StorageConfig {
     pub const SEGMENT_BYTES_MAX: u64 = crate::format::SEGMENT_BYTES_MAX;
     /// Most operations in flight.
     pub const IO_DEPTH_MAX: u32 = 4096;
+
+    /// Least memory in bytes.
+    pub const MEMORY_LIMIT_BYTES_MIN: u64 = 4 << 20;
 
     /// A builder, whose `build` checks everything.
     pub fn builder() -> StorageConfigBuilder {
@@ -108,6 +114,17 @@ impl StorageConfig {
         self
     }
 
+    /// Most memory in bytes for buffers, index, cache and the batches under way together.
+    ///
+    /// A quarter is for batches alone. Writers wait while other batches have it; everybody else is refused
+    /// with [`NvmeError::MemoryLimit`] when there is no more, and so is a batch that would have to wait
+    /// for what readers hold. Values that a caller hands over count while their batch is under way.
+    #[must_use]
+    pub fn with_memory_limit_bytes(mut self, bytes: u64) -> Self {
+        self.memory_limit_bytes = bytes;
+        self
+    }
+
     /// Calls `observer` at each stage of each commit, on the committing thread.
     #[must_use]
     pub fn with_observer(mut self, observer: impl Fn(CommitStage) + Send + Sync + 'static) -> Self {
@@ -140,6 +157,11 @@ impl StorageConfig {
         self.read_only
     }
 
+    /// Most memory in bytes.
+    pub fn memory_limit_bytes(&self) -> u64 {
+        self.memory_limit_bytes
+    }
+
     pub(super) fn observe(&self, stage: CommitStage) {
         if let Some(observer) = &self.observer {
             observer(stage);
@@ -163,6 +185,13 @@ impl StorageConfig {
                 format!("{bytes} is not a multiple of {PAGE_BYTES} between {min} and {max}"),
             );
         }
+        if self.memory_limit_bytes < Self::MEMORY_LIMIT_BYTES_MIN {
+            let (bytes, min) = (self.memory_limit_bytes, Self::MEMORY_LIMIT_BYTES_MIN);
+            return invalid(
+                "memory_limit_bytes",
+                format!("{bytes} bytes are less than {min}"),
+            );
+        }
         Ok(())
     }
 }
@@ -175,6 +204,7 @@ impl fmt::Debug for StorageConfig {
             .field("segment_bytes", &self.segment_bytes)
             .field("create", &self.create)
             .field("read_only", &self.read_only)
+            .field("memory_limit_bytes", &self.memory_limit_bytes)
             .finish_non_exhaustive()
     }
 }
@@ -208,6 +238,11 @@ impl StorageConfigBuilder {
     /// See [`StorageConfig::with_read_only`].
     pub fn read_only(self, read_only: bool) -> Self {
         Self(self.0.with_read_only(read_only))
+    }
+
+    /// See [`StorageConfig::with_memory_limit_bytes`].
+    pub fn memory_limit_bytes(self, bytes: u64) -> Self {
+        Self(self.0.with_memory_limit_bytes(bytes))
     }
 
     /// The configuration.

@@ -124,6 +124,10 @@ impl Shared {
                 ),
             });
         }
+        let _memory = self
+            .buffers
+            .budget()
+            .reserve_for_batch(draft.payload_bytes() as u64)?;
         self.enqueue_and_wait(draft, batch_bytes_max)
     }
 

@@ -1,6 +1,7 @@
 //! A durable map from keys to values on a volume.
 
 mod batch;
+mod buffers;
 mod checkpoint;
 mod commit;
 mod config;
@@ -10,6 +11,7 @@ mod index;
 mod load;
 mod log;
 mod map;
+mod memory;
 mod pin;
 mod read;
 mod recovery;
@@ -28,6 +30,7 @@ use core_view::{BufferMut, TensorStorage};
 pub use batch::WriteBatch;
 pub use config::{CommitStage, StorageConfig, StorageConfigBuilder};
 pub use map::{MapOrigin, MappedValue};
+pub use memory::{MemoryKind, MemoryStats};
 pub use recovery::RecoveryReport;
 pub use stats::StoreStats;
 pub use verify::{Damage, VerifyReport};
@@ -36,6 +39,7 @@ use crate::format::StoreId;
 use crate::{Alignment, NvmeError, Volume, VolumeLock};
 #[cfg(target_os = "linux")]
 use crate::{RealVolume, VolumeOptions};
+use buffers::Buffers;
 use group::CommitQueue;
 use index::Index;
 use log::{Log, Segments};
@@ -71,6 +75,7 @@ struct Shared {
     store_id: StoreId,
     segment_bytes: u64,
     read_only: Option<String>,
+    buffers: Buffers,
     index: Index,
     segments: Segments,
     log: Mutex<Log>,
@@ -168,6 +173,18 @@ impl NvmeStore {
         Ok(Self {
             shared: Arc::new(shared),
         })
+    }
+
+    /// Memory of `len_bytes` that starts on a page, of any contents: a value that is built in it and
+    /// put at its full length goes to the device without a copy. It counts against the memory limit until
+    /// it is dropped.
+    ///
+    /// # Errors
+    /// [`NvmeError::MemoryLimit`].
+    pub fn buffer(&self, len_bytes: usize) -> Result<BufferMut, NvmeError> {
+        let mut buffer = self.shared.buffers.lend(MemoryKind::Buffers, len_bytes)?;
+        drop(buffer.split_off(len_bytes));
+        Ok(buffer)
     }
 
     /// Stores `data` under `key`, durably; the data is copied once into aligned memory.

@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use core_view::contract::ErrorKind;
 
+use super::buffers::Buffers;
 use super::checkpoint::CHECKPOINT_NAMES;
 use super::create::{create, is_store, is_unfinished, read_superblock};
 use super::index::Index;
 use super::load::{Checkpoint, load, newest_checkpoint};
 use super::log::{Log, Segments, write_page};
+use super::memory::Budget;
 use super::replay::{Replay, Start};
 use super::verify::Damage;
 use super::{NvmeError, Shared, StorageConfig};
@@ -115,6 +117,7 @@ fn read_store(
         store_id: superblock.store_id,
         segment_bytes: superblock.segment_bytes,
         read_only,
+        buffers: Buffers::new(Budget::new(config.memory_limit_bytes()))?,
         index: Index::new(),
         segments: Segments::default(),
         log: Mutex::new(empty_log()),

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Shared;
 use super::commit::Moves;
+use super::memory::MemoryStats;
 use crate::VolumeReport;
 
 /// What the store counts as it works.
@@ -85,6 +86,8 @@ pub struct StoreStats {
     pub values_moved: u64,
     /// Values that were put or deleted while compaction moved them, so that the move was in vain.
     pub moves_lost: u64,
+    /// Memory, by what it is taken for.
+    pub memory: MemoryStats,
     /// How the volume does its work.
     pub volume: VolumeReport,
 }
@@ -113,6 +116,7 @@ impl Shared {
             segments_removed: load(&self.counters.segments_removed),
             values_moved: load(&self.counters.values_moved),
             moves_lost: load(&self.counters.moves_lost),
+            memory: self.buffers.budget().stats(),
             volume: self.volume.report(),
         }
     }

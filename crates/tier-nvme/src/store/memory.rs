@@ -1,0 +1,367 @@
+//! One limit over the memory that a store takes.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use core_alloc::{Guard, Storage};
+
+use crate::NvmeError;
+
+/// What memory is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MemoryKind {
+    /// Buffers lent out: values read, memory for callers to fill, and what the pool keeps for reuse.
+    Buffers,
+    /// Keys and places.
+    Index,
+    /// Values kept for the next read.
+    Cache,
+    /// Batches from their acceptance to their acknowledgement, with what a commit copies.
+    Queue,
+}
+
+const KINDS: usize = 4;
+
+impl MemoryKind {
+    fn index(self) -> usize {
+        match self {
+            Self::Buffers => 0,
+            Self::Index => 1,
+            Self::Cache => 2,
+            Self::Queue => 3,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Buffers => "buffers",
+            Self::Index => "the index",
+            Self::Cache => "the cache",
+            Self::Queue => "batches",
+        }
+    }
+}
+
+/// Memory of a store, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryStats {
+    /// The limit.
+    pub limit_bytes: u64,
+    /// In use, of every kind.
+    pub used_bytes: u64,
+    /// The most ever in use at once.
+    pub peak_bytes: u64,
+    /// In use for [`MemoryKind::Buffers`].
+    pub buffers_bytes: u64,
+    /// In use for [`MemoryKind::Index`].
+    pub index_bytes: u64,
+    /// In use for [`MemoryKind::Cache`].
+    pub cache_bytes: u64,
+    /// In use for [`MemoryKind::Queue`].
+    pub queue_bytes: u64,
+    /// Times that a writer waited for memory.
+    pub waits: u64,
+    /// Requests that were refused.
+    pub refusals: u64,
+}
+
+/// The memory that a store may take, and what it takes.
+///
+/// A quarter is kept for batches: values that readers hold on to, the cache and the index can't take it.
+/// What is in it comes back by itself when commits end, so that a writer who waits for it is not kept
+/// waiting by anybody's buffers.
+#[derive(Debug)]
+pub(super) struct Budget {
+    limit_bytes: u64,
+    used_bytes: AtomicU64,
+    /// What is not for batches.
+    other_bytes: AtomicU64,
+    peak_bytes: AtomicU64,
+    kinds: [AtomicU64; KINDS],
+    waits: AtomicU64,
+    refusals: AtomicU64,
+    waiting: AtomicUsize,
+    /// Guards nothing but the wait itself.
+    gate: Mutex<()>,
+    released: Condvar,
+}
+
+impl Budget {
+    pub(super) fn new(limit_bytes: u64) -> Arc<Self> {
+        Arc::new(Self {
+            limit_bytes,
+            used_bytes: AtomicU64::new(0),
+            other_bytes: AtomicU64::new(0),
+            peak_bytes: AtomicU64::new(0),
+            kinds: Default::default(),
+            waits: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            gate: Mutex::new(()),
+            released: Condvar::new(),
+        })
+    }
+
+    /// The most bytes that a kind can have while no other has any.
+    pub(super) fn share_bytes(&self, kind: MemoryKind) -> u64 {
+        match kind {
+            MemoryKind::Queue => self.limit_bytes,
+            _ => self.limit_bytes - self.limit_bytes / 4,
+        }
+    }
+
+    /// Takes `bytes` until the reservation is dropped.
+    ///
+    /// # Errors
+    /// [`NvmeError::MemoryLimit`] if they are not to be had now.
+    pub(super) fn try_reserve(
+        self: &Arc<Self>,
+        kind: MemoryKind,
+        bytes: u64,
+    ) -> Result<Reservation, NvmeError> {
+        let mut reservation = Reservation {
+            budget: Arc::clone(self),
+            kind,
+            bytes: 0,
+        };
+        reservation.grow(bytes)?;
+        Ok(reservation)
+    }
+
+    /// As [`try_reserve`](Self::try_reserve), waiting for batches that are under way to give memory back.
+    ///
+    /// # Errors
+    /// [`NvmeError::MemoryLimit`] if no batch is under way, and they are still not to be had: whoever has
+    /// the memory may never give it back.
+    pub(super) fn reserve_for_batch(
+        self: &Arc<Self>,
+        bytes: u64,
+    ) -> Result<Reservation, NvmeError> {
+        let mut has_waited = false;
+        loop {
+            if self.take(MemoryKind::Queue, bytes) {
+                return Ok(Reservation {
+                    budget: Arc::clone(self),
+                    kind: MemoryKind::Queue,
+                    bytes,
+                });
+            }
+            if bytes > self.limit_bytes || !self.wait_for_batch(bytes) {
+                return Err(self.refusal(MemoryKind::Queue, bytes));
+            }
+            if !std::mem::replace(&mut has_waited, true) {
+                self.waits.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Waits until memory was given back; `false` if no batch has any.
+    fn wait_for_batch(&self, bytes: u64) -> bool {
+        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let under_way = loop {
+            let fits = self.used_bytes.load(Ordering::SeqCst).saturating_add(bytes);
+            if fits <= self.limit_bytes {
+                break true;
+            }
+            if self.kinds[MemoryKind::Queue.index()].load(Ordering::SeqCst) == 0 {
+                break false;
+            }
+            gate = self
+                .released
+                .wait(gate)
+                .unwrap_or_else(PoisonError::into_inner);
+        };
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        under_way
+    }
+
+    fn take(&self, kind: MemoryKind, bytes: u64) -> bool {
+        let add = |counter: &AtomicU64, limit: u64| {
+            counter
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| {
+                    used.checked_add(bytes).filter(|&sum| sum <= limit)
+                })
+                .ok()
+        };
+        // Before the sum, so that whoever waits for batches sees this one if the sum has it.
+        self.kinds[kind.index()].fetch_add(bytes, Ordering::SeqCst);
+        let is_other = kind != MemoryKind::Queue;
+        let taken = if is_other && add(&self.other_bytes, self.share_bytes(kind)).is_none() {
+            None
+        } else {
+            let taken = add(&self.used_bytes, self.limit_bytes);
+            if taken.is_none() && is_other {
+                self.other_bytes.fetch_sub(bytes, Ordering::SeqCst);
+            }
+            taken
+        };
+        match taken {
+            Some(before) => _ = self.peak_bytes.fetch_max(before + bytes, Ordering::Relaxed),
+            None => self.forget(kind, bytes),
+        }
+        taken.is_some()
+    }
+
+    fn give_back(&self, kind: MemoryKind, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
+        if kind != MemoryKind::Queue {
+            self.other_bytes.fetch_sub(bytes, Ordering::SeqCst);
+        }
+        self.used_bytes.fetch_sub(bytes, Ordering::SeqCst);
+        self.forget(kind, bytes);
+    }
+
+    /// Takes bytes off their kind, which comes last, and wakes who waits.
+    fn forget(&self, kind: MemoryKind, bytes: u64) {
+        self.kinds[kind.index()].fetch_sub(bytes, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner));
+            self.released.notify_all();
+        }
+    }
+
+    fn refusal(&self, kind: MemoryKind, bytes: u64) -> NvmeError {
+        self.refusals.fetch_add(1, Ordering::Relaxed);
+        let taken = match kind {
+            MemoryKind::Queue => &self.used_bytes,
+            _ => &self.other_bytes,
+        };
+        NvmeError::MemoryLimit {
+            purpose: kind.name(),
+            requested_bytes: bytes,
+            available_bytes: self
+                .share_bytes(kind)
+                .saturating_sub(taken.load(Ordering::Relaxed)),
+            limit_bytes: self.limit_bytes,
+        }
+    }
+
+    pub(super) fn stats(&self) -> MemoryStats {
+        let kind = |kind: MemoryKind| self.kinds[kind.index()].load(Ordering::Relaxed);
+        MemoryStats {
+            limit_bytes: self.limit_bytes,
+            used_bytes: self.used_bytes.load(Ordering::Relaxed),
+            peak_bytes: self.peak_bytes.load(Ordering::Relaxed),
+            buffers_bytes: kind(MemoryKind::Buffers),
+            index_bytes: kind(MemoryKind::Index),
+            cache_bytes: kind(MemoryKind::Cache),
+            queue_bytes: kind(MemoryKind::Queue),
+            waits: self.waits.load(Ordering::Relaxed),
+            refusals: self.refusals.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Memory taken out of a budget until this is dropped.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    budget: Arc<Budget>,
+    kind: MemoryKind,
+    bytes: u64,
+}
+
+impl Reservation {
+    /// Takes `bytes` more.
+    ///
+    /// # Errors
+    /// [`NvmeError::MemoryLimit`], with nothing changed.
+    pub(super) fn grow(&mut self, bytes: u64) -> Result<(), NvmeError> {
+        if !self.budget.take(self.kind, bytes) {
+            return Err(self.budget.refusal(self.kind, bytes));
+        }
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// Gives `bytes` of it back, or all if it has fewer.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the cache and the index"))]
+    pub(super) fn shrink(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.budget.give_back(self.kind, bytes);
+    }
+
+    /// Bytes that it holds.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the cache and the index"))]
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.give_back(self.kind, self.bytes);
+    }
+}
+
+/// A buffer holds its share until it is freed.
+impl<S: Storage> Guard<S> for Reservation {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    #[test]
+    fn what_is_not_for_batches_leaves_them_a_quarter() {
+        let budget = Budget::new(1000);
+        let buffers = budget.try_reserve(MemoryKind::Buffers, 600).unwrap();
+        let mut index = budget.try_reserve(MemoryKind::Index, 100).unwrap();
+        assert!(budget.try_reserve(MemoryKind::Cache, 51).is_err());
+        index.grow(50).unwrap();
+        assert!(index.grow(1).is_err());
+        let batch = budget.reserve_for_batch(250).unwrap();
+        let stats = budget.stats();
+        assert_eq!((stats.used_bytes, stats.peak_bytes), (1000, 1000));
+        assert_eq!((stats.index_bytes, stats.refusals), (150, 2));
+        drop((buffers, index, batch));
+        let stats = budget.stats();
+        assert_eq!((stats.used_bytes, stats.peak_bytes), (0, 1000));
+        assert!(budget.try_reserve(MemoryKind::Cache, 750).is_ok());
+    }
+
+    #[test]
+    fn a_batch_waits_for_batches_and_for_nobody_else() {
+        let budget = Budget::new(1000);
+        let _lent = budget.try_reserve(MemoryKind::Buffers, 700).unwrap();
+        let error = budget.reserve_for_batch(301).unwrap_err();
+        assert!(matches!(
+            error,
+            NvmeError::MemoryLimit {
+                requested_bytes: 301,
+                available_bytes: 300,
+                limit_bytes: 1000,
+                ..
+            }
+        ));
+        let first = budget.reserve_for_batch(200).unwrap();
+        let (done, outcome) = mpsc::channel();
+        let waiter = {
+            let budget = Arc::clone(&budget);
+            std::thread::spawn(move || done.send(budget.reserve_for_batch(300).is_ok()))
+        };
+        assert!(outcome.recv_timeout(Duration::from_millis(50)).is_err());
+        drop(first);
+        assert!(outcome.recv_timeout(Duration::from_secs(60)).unwrap());
+        waiter.join().unwrap().unwrap();
+        assert_eq!(budget.stats().waits, 1);
+    }
+
+    #[test]
+    fn parts_of_a_reservation_are_given_back_once() {
+        let budget = Budget::new(1000);
+        let mut first = budget.reserve_for_batch(400).unwrap();
+        first.grow(100).unwrap();
+        first.shrink(450);
+        assert_eq!((first.bytes(), budget.stats().queue_bytes), (50, 50));
+        first.shrink(100);
+        drop(first);
+        assert_eq!(budget.stats().used_bytes, 0);
+    }
+}
