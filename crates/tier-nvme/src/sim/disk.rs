@@ -1,8 +1,9 @@
-//! The state of a simulated disk: what is durable, and what only seems to be there.
+//! The state of a simulated disk, and what it does to reads, writes and syncs.
 
 use std::collections::BTreeMap;
 use std::io;
 
+use super::inode::{Inode, PendingWrite};
 use super::random::Random;
 use super::{FaultCounts, FaultRates, SECTOR_BYTES, Survival};
 
@@ -44,22 +45,6 @@ impl DirectoryChange {
     }
 }
 
-/// A write that was not synced.
-#[derive(Debug, Clone)]
-struct PendingWrite {
-    offset: usize,
-    bytes: Vec<u8>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Inode {
-    /// What reads see.
-    current: Vec<u8>,
-    /// What is certain to survive.
-    durable: Vec<u8>,
-    pending: Vec<PendingWrite>,
-}
-
 /// Who has the volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LockState {
@@ -84,6 +69,8 @@ pub(super) struct Disk {
     power_is_off: bool,
     pub(super) cycle: u64,
     pub(super) lock: LockState,
+    /// Writes of a process that was killed which are still on their way: file, offset, bytes.
+    stragglers: Vec<(u64, usize, Vec<u8>)>,
 }
 
 fn injected() -> io::Error {
@@ -107,7 +94,13 @@ impl Disk {
             power_is_off: false,
             cycle: 0,
             lock: LockState::Free,
+            stragglers: Vec::new(),
         }
+    }
+
+    /// True in `per_mille` of a thousand cases; what never happens takes nothing from the seed.
+    fn roll(&mut self, per_mille: u32) -> bool {
+        per_mille > 0 && self.random.chance(per_mille)
     }
 
     /// Fails if the power is off, or was off since the handle was made.
@@ -126,7 +119,43 @@ impl Disk {
         if self.power_fails_at.is_some_and(|at| self.operations > at) {
             self.power_is_off = true;
         }
+        if !self.stragglers.is_empty() && self.random.chance(200) {
+            let at = self.random.below(self.stragglers.len() as u64) as usize;
+            let straggler = self.stragglers.swap_remove(at);
+            self.land(straggler);
+        }
         self.check_power(cycle)
+    }
+
+    fn land(&mut self, (inode, offset, bytes): (u64, usize, Vec<u8>)) {
+        if let Some(inode) = self.inodes.get_mut(&inode) {
+            inode.write(offset, &bytes);
+            self.counts.stragglers += 1;
+        }
+    }
+
+    /// Lets every write of a dead process on this file reach it.
+    pub(super) fn settle(&mut self, inode: u64) {
+        let (landing, flying) = std::mem::take(&mut self.stragglers)
+            .into_iter()
+            .partition(|straggler| straggler.0 == inode);
+        self.stragglers = flying;
+        let landing: Vec<_> = landing;
+        landing
+            .into_iter()
+            .for_each(|straggler| self.land(straggler));
+    }
+
+    /// A write that was in flight when the power failed: any of its sectors may be there.
+    pub(super) fn cut_off(&mut self, (inode, offset, bytes): (u64, usize, &[u8])) {
+        if let Some(inode) = self.inodes.get_mut(&inode) {
+            inode.write_some(offset, bytes, &mut self.random);
+        }
+    }
+
+    /// A write that was in flight when its process was killed.
+    pub(super) fn outlive(&mut self, (inode, offset, bytes): (u64, usize, &[u8])) {
+        self.stragglers.push((inode, offset, bytes.to_vec()));
     }
 
     pub(super) fn lookup(&self, name: &str) -> Option<u64> {
@@ -183,7 +212,7 @@ impl Disk {
     }
 
     pub(super) fn sync_directory(&mut self) -> io::Result<()> {
-        if self.random.chance(self.rates.sync_errors) {
+        if self.roll(self.rates.sync_errors) {
             self.counts.sync_errors += 1;
             return Err(injected());
         }
@@ -198,21 +227,36 @@ impl Disk {
             .map_or(0, |inode| inode.current.len() as u64)
     }
 
-    pub(super) fn read(&mut self, inode: u64, offset: u64, target: &mut [u8]) -> io::Result<()> {
-        if self.random.chance(self.rates.read_errors) {
+    /// Reads as much as is there, or less.
+    pub(super) fn read(
+        &mut self,
+        cycle: u64,
+        inode: u64,
+        offset: u64,
+        target: &mut [u8],
+    ) -> io::Result<usize> {
+        self.check_power(cycle)?;
+        self.interrupt()?;
+        if self.roll(self.rates.read_errors) {
             self.counts.read_errors += 1;
             return Err(injected());
         }
-        let current = self
-            .inodes
-            .get(&inode)
-            .map_or(&[][..], |inode| &inode.current);
-        let source = usize::try_from(offset)
-            .ok()
-            .and_then(|offset| current.get(offset..)?.get(..target.len()))
-            .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
-        target.copy_from_slice(source);
-        Ok(())
+        let len = self.shorten(target.len());
+        let place = (inode, usize::try_from(offset).unwrap_or(usize::MAX));
+        let misdirected = self.roll(self.rates.misdirected_reads);
+        let elsewhere = misdirected.then(|| self.elsewhere(place, len)).flatten();
+        self.counts.misdirected_reads += u64::from(elsewhere.is_some());
+        let (inode, offset) = elsewhere.unwrap_or(place);
+        let current = self.inodes.get(&inode);
+        let rest = current
+            .and_then(|inode| inode.current.get(offset..))
+            .unwrap_or_default();
+        let len = len.min(rest.len());
+        target[..len].copy_from_slice(&rest[..len]);
+        if self.roll(self.rates.flipped_reads) {
+            self.counts.flipped_reads += u64::from(self.flip_any(&mut target[..len]));
+        }
+        Ok(len)
     }
 
     /// Writes, or leaves any part of it written if it fails: by an injected fault, or because the power
@@ -223,58 +267,126 @@ impl Disk {
         inode: u64,
         offset: u64,
         source: &[u8],
-    ) -> io::Result<()> {
+    ) -> io::Result<usize> {
+        if cycle == self.cycle && self.power_is_off {
+            // It was on its way when the power failed.
+            self.cut_off((inode, offset as usize, source));
+        }
         self.check_power(cycle)?;
+        self.interrupt()?;
         let powered = self.begin_change(cycle);
-        let faulted = self.random.chance(self.rates.write_errors);
-        let Some(inode) = self.inodes.get_mut(&inode) else {
-            return Err(io::Error::from(io::ErrorKind::NotFound));
+        let faulted = self.roll(self.rates.write_errors);
+        let place = (inode, offset as usize);
+        let fits = |inode: &Inode| {
+            let end = place.1.checked_add(source.len());
+            end.is_some_and(|end| end <= inode.current.len())
         };
-        let offset = offset as usize;
-        if offset
-            .checked_add(source.len())
-            .is_none_or(|end| end > inode.current.len())
-        {
-            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        match self.inodes.get(&inode) {
+            None => return Err(io::Error::from(io::ErrorKind::NotFound)),
+            Some(inode) if !fits(inode) => return Err(io::Error::from(io::ErrorKind::StorageFull)),
+            Some(_) => {}
         }
-        let failed = faulted || powered.is_err();
-        for (i, sector) in source.chunks(SECTOR_BYTES).enumerate() {
-            if failed && self.random.chance(500) {
-                continue;
-            }
-            let at = offset + i * SECTOR_BYTES;
-            inode.current[at..at + sector.len()].copy_from_slice(sector);
-            if failed {
-                inode.pending.push(PendingWrite {
-                    offset: at,
-                    bytes: sector.to_vec(),
-                });
-            }
-        }
-        powered?;
-        if faulted {
+        if faulted || powered.is_err() {
+            self.cut_off((inode, place.1, source));
+            powered?;
             self.counts.write_errors += 1;
             return Err(injected());
         }
-        inode.pending.push(PendingWrite {
-            offset,
-            bytes: source.to_vec(),
-        });
-        Ok(())
+        let source = &source[..self.shorten(source.len())];
+        if self.roll(self.rates.misdirected_writes)
+            && let Some(elsewhere) = self.elsewhere(place, source.len())
+        {
+            self.counts.misdirected_writes += 1;
+            self.lie(elsewhere, source);
+        } else if self.roll(self.rates.flipped_writes) {
+            let mut flipped = source.to_vec();
+            self.counts.flipped_writes += u64::from(self.flip_any(&mut flipped));
+            self.store(place, &flipped);
+        } else {
+            self.store(place, source);
+        }
+        Ok(source.len())
     }
 
-    pub(super) fn sync(&mut self, inode: u64) -> io::Result<()> {
-        let fails = self.random.chance(self.rates.sync_errors);
+    fn store(&mut self, (inode, offset): (u64, usize), bytes: &[u8]) {
+        if let Some(inode) = self.inodes.get_mut(&inode) {
+            inode.write(offset, bytes);
+        }
+    }
+
+    /// Overwrites what nobody asked to be overwritten, for good.
+    fn lie(&mut self, (inode, offset): (u64, usize), bytes: &[u8]) {
+        let Some(inode) = self.inodes.get_mut(&inode) else {
+            return;
+        };
+        for target in [&mut inode.current, &mut inode.durable] {
+            if let Some(target) = target.get_mut(offset..offset + bytes.len()) {
+                target.copy_from_slice(bytes);
+            }
+        }
+    }
+
+    /// Another place, on a page, where `len` bytes are: in the same file or another.
+    fn elsewhere(&mut self, place: (u64, usize), len: usize) -> Option<(u64, usize)> {
+        const PAGE: usize = 4096;
+        let same = self.random.chance(500);
+        let at = self.random.below(self.entries.len() as u64) as usize;
+        let other = self.entries.values().nth(at).copied();
+        let inode = if same { Some(place.0) } else { other }?;
+        let room = self.inodes.get(&inode)?.current.len().checked_sub(len)?;
+        let page = self.random.below((room / PAGE) as u64 + 1) as usize;
+        let found = (inode, page * PAGE);
+        (found != place).then_some(found)
+    }
+
+    /// Flips one bit; `false` if there is none.
+    fn flip_any(&mut self, bytes: &mut [u8]) -> bool {
+        let bit = self.random.below(bytes.len() as u64 * 8) as usize;
+        bytes
+            .get_mut(bit / 8)
+            .map(|byte| *byte ^= 1 << (bit % 8))
+            .is_some()
+    }
+
+    /// How much of `len` bytes one call transfers: a page at least, then any number of sectors. A device
+    /// that transfers less, again and again, is one that fails.
+    fn shorten(&mut self, len: usize) -> usize {
+        const PAGE_SECTORS: u64 = 8;
+        let spare = (len / SECTOR_BYTES) as u64;
+        let spare = spare.saturating_sub(PAGE_SECTORS);
+        if spare == 0 || !self.roll(self.rates.short_transfers) {
+            return len;
+        }
+        (PAGE_SECTORS + self.random.below(spare)) as usize * SECTOR_BYTES
+    }
+
+    /// Fails as a call does that has to be made again.
+    fn interrupt(&mut self) -> io::Result<()> {
+        if !self.roll(self.rates.interruptions) {
+            return Ok(());
+        }
+        self.counts.interruptions += 1;
+        let kinds = [
+            io::ErrorKind::Interrupted,
+            io::ErrorKind::WouldBlock,
+            io::ErrorKind::ResourceBusy,
+        ];
+        let at = self.random.below(kinds.len() as u64) as usize;
+        Err(io::Error::from(kinds[at]))
+    }
+
+    pub(super) fn sync(&mut self, cycle: u64, inode: u64) -> io::Result<()> {
+        self.begin_change(cycle)?;
+        let fails = self.roll(self.rates.sync_errors);
         let Some(inode) = self.inodes.get_mut(&inode) else {
             return Err(io::Error::from(io::ErrorKind::NotFound));
         };
         inode.durable.resize(inode.current.len(), 0);
-        for write in std::mem::take(&mut inode.pending) {
+        for PendingWrite { offset, bytes } in std::mem::take(&mut inode.pending) {
             // After a failed sync the kernel holds the pages for clean: some were written, the others
             // never will be, and reads still see them.
             if !fails || self.random.chance(500) {
-                inode.durable[write.offset..write.offset + write.bytes.len()]
-                    .copy_from_slice(&write.bytes);
+                inode.durable[offset..offset + bytes.len()].copy_from_slice(&bytes);
             }
         }
         if fails {
@@ -336,8 +448,13 @@ impl Disk {
             }
         }
         self.entries = self.durable_entries.clone();
+        for (inode, offset, bytes) in std::mem::take(&mut self.stragglers) {
+            if let Some(inode) = self.inodes.get_mut(&inode) {
+                inode.write_some(offset, &bytes, random);
+            }
+        }
         for inode in self.inodes.values_mut() {
-            crash_inode(inode, survival, random, &mut self.counts);
+            inode.crash(survival, random, &mut self.counts);
         }
         let entries = &self.entries;
         self.inodes
@@ -351,49 +468,4 @@ impl Disk {
         self.lock = LockState::Free;
         self.cycle += 1;
     }
-}
-
-fn crash_inode(
-    inode: &mut Inode,
-    survival: Survival,
-    random: &mut Random,
-    counts: &mut FaultCounts,
-) {
-    let mut pending = std::mem::take(&mut inode.pending);
-    if random.chance(500) {
-        random.shuffle(&mut pending);
-    }
-    // The length is a part of what an un-synced creation may lose.
-    let grows = match survival {
-        Survival::Nothing => false,
-        Survival::Everything => true,
-        Survival::ByWrite | Survival::BySector => random.chance(700),
-    };
-    if grows && inode.durable.len() < inode.current.len() {
-        inode.durable.resize(inode.current.len(), 0);
-    }
-    for write in pending {
-        let whole = match survival {
-            Survival::Nothing => Some(false),
-            Survival::Everything => Some(true),
-            Survival::ByWrite => Some(random.chance(500)),
-            Survival::BySector => None,
-        };
-        let (mut kept_count, mut lost_count) = (0, 0);
-        for (i, sector) in write.bytes.chunks(SECTOR_BYTES).enumerate() {
-            let at = write.offset + i * SECTOR_BYTES;
-            let kept = whole.unwrap_or_else(|| random.chance(500));
-            match inode.durable.get_mut(at..at + sector.len()) {
-                Some(target) if kept => {
-                    target.copy_from_slice(sector);
-                    kept_count += 1;
-                }
-                _ => lost_count += 1,
-            }
-        }
-        counts.sectors_kept += kept_count;
-        counts.sectors_lost += lost_count;
-        counts.writes_torn += u64::from(kept_count > 0 && lost_count > 0);
-    }
-    inode.current = inode.durable.clone();
 }

@@ -1,10 +1,9 @@
 //! A file of a simulated volume.
 
-use std::io;
-
 use core_view::BufferMut;
 use core_view::contract::{ContractError, ErrorKind, Failure, Transfer};
 
+use super::flight::{Flying, Work};
 use super::{ALIGNMENT, SimVolume};
 use crate::{Alignment, FileName, NvmeError, VolumeFile};
 
@@ -22,10 +21,6 @@ impl SimFile {
             name,
             inode,
         }
-    }
-
-    fn error(&self, operation: &'static str, error: io::Error) -> ContractError {
-        NvmeError::from_io(operation, self.name.as_str(), 0, error).into()
     }
 
     fn check(
@@ -50,24 +45,17 @@ impl SimFile {
         )
     }
 
-    fn read_all(&self, offset_bytes: u64, target: &mut BufferMut) -> Result<(), ContractError> {
-        self.check("read", offset_bytes, target)?;
-        let mut disk = self.volume.disk();
-        disk.check_power(self.volume.cycle)
-            .and_then(|()| disk.read(self.inode, offset_bytes, target))
-            .map_err(|error| self.error("read", error))
-    }
-
-    fn write_all(&self, offset_bytes: u64, source: &BufferMut) -> Result<(), ContractError> {
-        self.check("write", offset_bytes, source)?;
-        self.write_bytes(offset_bytes, source)
-    }
-
-    fn write_bytes(&self, offset_bytes: u64, bytes: &[u8]) -> Result<(), ContractError> {
-        self.volume
-            .disk()
-            .write(self.volume.cycle, self.inode, offset_bytes, bytes)
-            .map_err(|error| self.error("write", error))
+    /// Submits what `work` makes of the completer, if the memory is as it must be.
+    fn submit(&self, offset_bytes: u64, len_bytes: usize, work: Work) {
+        let place = (offset_bytes, len_bytes);
+        let flying = Flying::new(
+            self.volume.cycle(),
+            self.inode,
+            self.name.clone(),
+            place,
+            work,
+        );
+        self.volume.submit(flying);
     }
 }
 
@@ -85,18 +73,22 @@ impl VolumeFile for SimFile {
             .look("measure", self.name.as_str(), |disk| disk.len(self.inode))
     }
 
-    fn read(&self, offset_bytes: u64, mut target: BufferMut) -> Transfer<BufferMut> {
-        Transfer::ready(match self.read_all(offset_bytes, &mut target) {
-            Ok(()) => Ok(target),
-            Err(error) => Err(Failure::new(error, vec![target])),
-        })
+    fn read(&self, offset_bytes: u64, target: BufferMut) -> Transfer<BufferMut> {
+        if let Err(error) = self.check("read", offset_bytes, &target) {
+            return Transfer::ready(Err(Failure::new(error, vec![target])));
+        }
+        let (transfer, completer) = Transfer::driven(self.volume.as_drive());
+        self.submit(offset_bytes, target.len(), Work::Read(target, completer));
+        transfer
     }
 
     fn write(&self, offset_bytes: u64, source: BufferMut) -> Transfer<BufferMut> {
-        Transfer::ready(match self.write_all(offset_bytes, &source) {
-            Ok(()) => Ok(source),
-            Err(error) => Err(Failure::new(error, vec![source])),
-        })
+        if let Err(error) = self.check("write", offset_bytes, &source) {
+            return Transfer::ready(Err(Failure::new(error, vec![source])));
+        }
+        let (transfer, completer) = Transfer::driven(self.volume.as_drive());
+        self.submit(offset_bytes, source.len(), Work::Write(source, completer));
+        transfer
     }
 
     fn write_vectored(
@@ -104,30 +96,37 @@ impl VolumeFile for SimFile {
         offset_bytes: u64,
         sources: Vec<BufferMut>,
     ) -> Transfer<Vec<BufferMut>> {
+        let mut checked = sources.iter();
+        if let Err(error) = checked.try_for_each(|source| self.check("write", offset_bytes, source))
+        {
+            return Transfer::ready(Err(Failure::new(error, sources)));
+        }
+        let (transfer, completer) = Transfer::driven(self.volume.as_drive());
         // One operation, however many buffers: where memory happens to be aligned decides how many there
         // are, and may not decide what the seed does.
-        let written = sources
-            .iter()
-            .try_for_each(|source| self.check("write", offset_bytes, source))
-            .and_then(|()| self.write_bytes(offset_bytes, &concatenate(&sources)));
-        Transfer::ready(match written {
-            Ok(()) => Ok(sources),
-            Err(error) => Err(Failure::new(error, sources)),
-        })
+        let len_bytes = sources.iter().map(|source| source.len()).sum();
+        let gathered = if sources.len() == 1 {
+            Vec::new()
+        } else {
+            concatenate(&sources)
+        };
+        let work = Work::WriteVectored(gathered, sources, completer);
+        self.submit(offset_bytes, len_bytes, work);
+        transfer
     }
 
     fn sync(&self) -> Transfer<()> {
-        let synced = self.volume.change("sync", self.name.as_str(), |disk| {
-            disk.sync(self.inode)
-                .map_err(|error| NvmeError::from_io("sync", self.name.as_str(), 0, error))
-        });
-        Transfer::ready(synced.map_err(|error| Failure::from(ContractError::from(error))))
+        let (transfer, completer) = Transfer::driven(self.volume.as_drive());
+        self.submit(0, 0, Work::Sync(completer));
+        transfer
     }
 }
 
 fn concatenate(sources: &[BufferMut]) -> Vec<u8> {
+    let len_bytes = sources.iter().map(|source| source.len()).sum();
+    let mut bytes = Vec::with_capacity(len_bytes);
     sources
         .iter()
-        .flat_map(|source| source.iter().copied())
-        .collect()
+        .for_each(|source| bytes.extend_from_slice(source));
+    bytes
 }

@@ -227,6 +227,7 @@ fn each_step_may_fail_for_want_of_space_or_by_the_device() {
         read_errors,
         write_errors,
         sync_errors,
+        ..FaultRates::default()
     };
     let faults = [
         rates(0, 0, 0),

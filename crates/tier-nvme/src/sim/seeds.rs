@@ -1,0 +1,109 @@
+//! Running a test over many seeds.
+
+use std::ops::Range;
+
+/// The seeds of a run: those that the environment asks for, or a default number of them.
+///
+/// `STEPWELL_SEED` names one seed to replay; `STEPWELL_SEEDS` sets how many run, and
+/// `STEPWELL_FIRST_SEED` where they begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seeds {
+    range: Range<u64>,
+    is_replay: bool,
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.trim().parse().ok()
+}
+
+impl Seeds {
+    /// What the environment asks for, or the seeds below `count_default`.
+    pub fn from_environment(count_default: u64) -> Self {
+        if let Some(seed) = number("STEPWELL_SEED") {
+            return Self {
+                range: seed..seed.saturating_add(1),
+                is_replay: true,
+            };
+        }
+        let first = number("STEPWELL_FIRST_SEED").unwrap_or(0);
+        let count = number("STEPWELL_SEEDS").unwrap_or(count_default);
+        Self {
+            range: first..first.saturating_add(count),
+            is_replay: false,
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// Whether one seed is replayed: too little to expect every kind of fault of it.
+    pub fn is_replay(&self) -> bool {
+        self.is_replay
+    }
+
+    /// Runs `test` with each seed in turn. If it panics or fails, prints the seed, and `command` with it
+    /// as the way to replay it.
+    ///
+    /// # Errors
+    /// The first that `test` returns.
+    ///
+    /// # Panics
+    /// As `test` does.
+    pub fn each<E>(
+        &self,
+        command: &str,
+        mut test: impl FnMut(u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for seed in self.range.clone() {
+            let failing = Failing { seed, command };
+            let result = test(seed);
+            if result.is_err() {
+                failing.report();
+            }
+            std::mem::forget(failing);
+            result?;
+        }
+        Ok(())
+    }
+}
+
+/// Names the seed when it is dropped by a panic.
+struct Failing<'a> {
+    seed: u64,
+    command: &'a str,
+}
+
+impl Failing<'_> {
+    fn report(&self) {
+        let Self { seed, command } = self;
+        eprintln!("seed {seed} failed; replay it with: STEPWELL_SEED={seed} {command}");
+    }
+}
+
+impl Drop for Failing<'_> {
+    fn drop(&mut self) {
+        self.report();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_seed_runs_once_and_the_first_failure_ends_the_run() {
+        let seeds = Seeds {
+            range: 3..9,
+            is_replay: false,
+        };
+        let mut seen = Vec::new();
+        let run = seeds.each("test", |seed| {
+            seen.push(seed);
+            if seed == 5 { Err(seed) } else { Ok(()) }
+        });
+        assert_eq!((run, seen), (Err(5), vec![3, 4, 5]));
+        assert_eq!(seeds.count(), 6);
+    }
+}
