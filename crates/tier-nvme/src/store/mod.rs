@@ -316,6 +316,11 @@ impl NvmeStore {
         self.shared.stats()
     }
 
+    /// Size of the store's segments in bytes, as it was made with. A batch has to fit into one.
+    pub fn segment_bytes(&self) -> u64 {
+        self.shared.segment_bytes
+    }
+
     /// What was found when the store was opened.
     pub fn recovery_report(&self) -> &RecoveryReport {
         &self.shared.recovery
