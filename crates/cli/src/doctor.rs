@@ -10,6 +10,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::error::CliError;
+use crate::interruption::Scratch;
 use crate::quantity::bytes;
 use crate::report::Report;
 use crate::table::{row, table};
@@ -56,6 +57,9 @@ pub(crate) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         Ok(scratch) => (Some(scratch), None),
         Err(error) => (None, Some(error.to_string())),
     };
+    let _watched = scratch
+        .as_ref()
+        .map(|scratch| Scratch::watch(scratch.path()));
     let place = scratch
         .as_ref()
         .map_or(dir.as_path(), |scratch| scratch.path());

@@ -5,10 +5,12 @@ mod arguments;
 mod doctor;
 mod error;
 mod file_source;
+mod interruption;
 mod progress;
 mod quantity;
 mod report;
 mod table;
+mod target;
 mod tour;
 mod weights;
 

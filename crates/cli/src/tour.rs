@@ -15,9 +15,11 @@ use weightstore::{Codec, ImportOptions, NativeConfig, NativeStore, WeightStore};
 
 use crate::doctor::free_bytes;
 use crate::error::CliError;
+use crate::interruption::Scratch;
 use crate::quantity::bytes;
 use crate::report::Report;
-use crate::weights::{ModelFiles, Target, restore};
+use crate::target::Target;
+use crate::weights::{ModelFiles, restore};
 use floor::Floor;
 use outcome::{Deduplication, Outcome};
 use step::{Step, Work};
@@ -58,6 +60,7 @@ pub(crate) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         .prefix(".stepwell-tour-")
         .tempdir_in(&dir)
         .map_err(|source| CliError::file("make a directory in", &dir, source))?;
+    let watched = Scratch::watch(scratch.path());
     report.note(&format!(
         "working in {}, which is removed at the end",
         scratch.path().display()
@@ -69,6 +72,7 @@ pub(crate) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
     }
     .walk();
     let removed = remove(scratch);
+    drop(watched);
     let outcome = outcome?;
     report.answer(&outcome, || outcome.text())?;
     removed?;

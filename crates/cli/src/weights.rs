@@ -8,7 +8,6 @@ mod model_file;
 mod rm;
 mod show;
 mod stats;
-mod target;
 mod verify;
 
 use clap::Subcommand;
@@ -19,7 +18,6 @@ use crate::report::Report;
 pub(crate) use get::restore;
 pub(crate) use location::Location;
 pub(crate) use model_file::ModelFiles;
-pub(crate) use target::Target;
 
 /// What can be done with models.
 #[derive(Debug, Subcommand)]

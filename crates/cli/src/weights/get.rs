@@ -10,10 +10,11 @@ use weightstore::{ExportOptions, ExportReport, ModelInfo, NativeStore};
 
 use super::Location;
 use super::model_file::INDEX_FACT;
-use super::target::Target;
+
 use crate::error::CliError;
 use crate::quantity::{bytes, hex, rate, speed};
 use crate::report::Report;
+use crate::target::Target;
 
 /// What `weights get` takes.
 #[derive(Debug, Args)]

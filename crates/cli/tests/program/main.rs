@@ -4,6 +4,7 @@
 mod bad_input;
 mod machine;
 mod model;
+mod mount;
 mod process;
 mod store_states;
 mod whole_path;

@@ -1,15 +1,16 @@
 //! Directories that are no stores, or not usable ones.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use crc_fast::{CrcAlgorithm, checksum};
-use tempfile::{TempDir, tempdir};
+use tempfile::tempdir;
 use tier_nvme::StorageConfig;
 use weightstore::{NativeConfig, NativeStore, WeightStore};
 
 use crate::model::{file, write};
+use crate::mount::Mount;
 use crate::process::{stepwell, weights};
 
 const READING: [(&str, &[&str]); 6] = [
@@ -114,45 +115,6 @@ fn a_store_of_a_newer_version_is_refused_unchanged() {
     let model = write(folder.path(), "m.safetensors", &file(32));
     weights("add", &store, &[&model]).failed_with("newer_version");
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
-}
-
-/// A mount of the test's own, taken down at the end.
-struct Mount(TempDir);
-
-impl Mount {
-    /// Mounts with these arguments and the directory, or tells why not.
-    fn new(arguments: &[&str]) -> Option<Self> {
-        let folder = tempdir().unwrap();
-        let output = Command::new("mount")
-            .args(arguments)
-            .arg(folder.path())
-            .output();
-        match output {
-            Ok(output) if output.status.success() => Some(Self(folder)),
-            Ok(output) => {
-                let reason = String::from_utf8_lossy(&output.stderr).into_owned();
-                println!(
-                    "skipped: a file system can't be mounted here: {}",
-                    reason.trim()
-                );
-                None
-            }
-            Err(error) => {
-                println!("skipped: mount can't be run: {error}");
-                None
-            }
-        }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().to_owned()
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg(self.0.path()).status());
-    }
 }
 
 #[test]
