@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::CliError;
 use crate::report::Report;
-use crate::{doctor, tour, weights};
+use crate::{doctor, store, tour, weights};
 
 /// Tiered storage for tensors.
 #[derive(Debug, Parser)]
@@ -23,6 +23,9 @@ struct Arguments {
 enum Command {
     /// Say what this machine can do for the store.
     Doctor(doctor::Arguments),
+    /// Store, list and read plain values under keys.
+    #[command(subcommand)]
+    Store(store::Command),
     /// Store a model, deduplicate a second version, verify, restore and compare; with throughputs.
     Tour(tour::Arguments),
     /// Store, list and restore models.
@@ -39,6 +42,7 @@ pub(crate) fn run() -> ExitCode {
     let report = Report::new(arguments.json);
     let outcome = match arguments.command {
         Command::Doctor(arguments) => doctor::run(&report, &arguments),
+        Command::Store(command) => store::run(&report, command),
         Command::Tour(arguments) => tour::run(&report, &arguments),
         Command::Weights(command) => weights::run(&report, command),
     };

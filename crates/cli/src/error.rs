@@ -57,6 +57,37 @@ pub(crate) enum CliError {
         /// Bytes asked for.
         requested_bytes: usize,
     },
+    /// No value of the store has this key.
+    #[error("there is no value under {key}")]
+    KeyNotFound {
+        /// The key, as text.
+        key: String,
+    },
+    /// No batch of the store can hold it.
+    #[error(
+        "{what} is longer than the {len_bytes_max} bytes that one batch of this store can hold; \
+         split it, or make a store with a larger --segment-bytes"
+    )]
+    ValueTooLarge {
+        /// The file, or what is to be one batch.
+        what: String,
+        /// Most bytes.
+        len_bytes_max: u64,
+    },
+    /// A line of the input can't be understood.
+    #[error("{place} can't be used: {reason}; correct it, earlier batches are stored")]
+    Line {
+        /// Which line of which file.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The store is one of models.
+    #[error("{path} holds models; use `stepwell weights`, or choose another --store")]
+    HoldsModels {
+        /// The directory.
+        path: String,
+    },
     /// There is too little room for the tour.
     #[error(
         "the tour needs {needed_bytes} bytes in {path} and {free_bytes} are free; \
@@ -171,7 +202,13 @@ impl CliError {
             hint = advice.or(hint);
             layer = error.source();
         }
-        (message, self.own_hint().map(str::to_owned).or(hint))
+        let own = self.own_hint().map(str::to_owned);
+        // What the library says of a value that can't be used is nearer to it.
+        let hint = match self.kind() {
+            "invalid" => hint.or(own),
+            _ => own.or(hint),
+        };
+        (message, hint)
     }
 
     /// What to do in terms of this program, where the library can't know it.
@@ -179,7 +216,8 @@ impl CliError {
         let hint = match self.kind() {
             "model_exists" => "choose another --name, or pass --replace",
             "model_not_found" => "see `stepwell weights ls` for the names",
-            "no_space" => "free some space and try again, earlier models are intact",
+            "key_not_found" => "see `stepwell store ls` for the keys",
+            "no_space" => "free some space and try again, what was stored before is intact",
             "read_only" => "choose a --store that can be written",
             "file_not_found" => "check the path",
             "invalid" => "choose another value",
@@ -200,6 +238,10 @@ impl CliError {
             Self::File { source, .. } => file_kind(source),
             Self::Index { .. } => "not_safetensors",
             Self::TargetExists { .. } => "target_exists",
+            Self::KeyNotFound { .. } => "key_not_found",
+            Self::ValueTooLarge { .. } => "too_large",
+            Self::Line { .. } => "bad_line",
+            Self::HoldsModels { .. } => "holds_models",
             Self::Memory { .. } => "out_of_memory",
             Self::NoRoom { .. } => "no_space",
             Self::Damaged { .. } => "corrupt",
@@ -244,6 +286,8 @@ fn storage_kind(error: &NvmeError) -> &'static str {
         NvmeError::NotAStore { .. } => "not_a_store",
         NvmeError::Locked { .. } => "in_use",
         NvmeError::ReadOnly { .. } => "read_only",
+        NvmeError::Invalid { field, .. } if *field == "batch" => "too_large",
+        NvmeError::Invalid { .. } => "invalid",
         NvmeError::NewerVersion { .. } | NvmeError::UnknownFeatures { .. } => "newer_version",
         error => match error.kind() {
             ErrorKind::NoSpace => "no_space",

@@ -9,6 +9,7 @@ mod interruption;
 mod progress;
 mod quantity;
 mod report;
+mod store;
 mod table;
 mod target;
 mod tour;

@@ -35,12 +35,14 @@ impl ProgressLine {
         }
     }
 
-    /// Moves the bar.
+    /// Moves the bar. A total of 0 is one that is not known.
     pub(crate) fn set(&self, progress: Progress) {
         if !self.wanted || self.started.elapsed() < SILENT {
             return;
         }
-        self.bar.set_length(progress.total_bytes);
+        if progress.total_bytes > 0 {
+            self.bar.set_length(progress.total_bytes);
+        }
         if !self.shown.swap(true, Ordering::Relaxed) {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }

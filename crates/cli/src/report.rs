@@ -1,6 +1,6 @@
 //! What goes to standard output and standard error.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
 
@@ -31,6 +31,32 @@ impl Report {
         } else {
             print(text().trim_end()).map_err(output)
         }
+    }
+
+    /// Prints answers that may be many; they are out when this returns.
+    pub(crate) fn answers<T: Serialize>(
+        &self,
+        answers: impl Iterator<Item = Result<T, CliError>>,
+        text: impl Fn(&T) -> String,
+    ) -> Result<(), CliError> {
+        let output = |source| CliError::Output { source };
+        let mut stream = BufWriter::new(io::stdout().lock());
+        for answer in answers {
+            let answer = answer?;
+            if self.json {
+                serde_json::to_writer(&mut stream, &answer)
+                    .map_err(|error| output(error.into()))?;
+            } else {
+                stream.write_all(text(&answer).as_bytes()).map_err(output)?;
+            }
+            stream.write_all(b"\n").map_err(output)?;
+        }
+        stream.flush().map_err(output)
+    }
+
+    /// Whether answers are objects.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
     }
 
     /// Says on standard error what is being done, where people read.

@@ -85,6 +85,14 @@ impl NativeStore {
         })
     }
 
+    /// Whether a blob store holds weights, so that whoever changes it otherwise would damage them.
+    ///
+    /// # Errors
+    /// [`WeightError::Corrupt`]; [`WeightError::Storage`].
+    pub fn is_kept_in(blobs: &NvmeStore) -> Result<bool, WeightError> {
+        core::holds_weights(blobs)
+    }
+
     /// The blob store below, for its statistics and its recovery report.
     pub fn blobs(&self) -> &NvmeStore {
         &self.core.blobs

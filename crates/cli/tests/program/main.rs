@@ -2,9 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod bad_input;
+mod interruption;
 mod machine;
 mod model;
 mod mount;
 mod process;
 mod store_states;
+mod value_states;
+mod values;
 mod whole_path;

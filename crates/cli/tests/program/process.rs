@@ -63,7 +63,16 @@ pub(crate) fn answer_of(output: Output) -> Answer {
 
 /// Runs `stepwell --json weights COMMAND --store STORE ARGUMENTS`.
 pub(crate) fn weights(command: &str, store: &Path, arguments: &[&dyn AsRef<OsStr>]) -> Answer {
-    let mut all: Vec<&OsStr> = vec!["--json".as_ref(), "weights".as_ref(), command.as_ref()];
+    on_store("weights", command, store, arguments)
+}
+
+/// Runs `stepwell --json store COMMAND --store STORE ARGUMENTS`.
+pub(crate) fn values(command: &str, store: &Path, arguments: &[&dyn AsRef<OsStr>]) -> Answer {
+    on_store("store", command, store, arguments)
+}
+
+fn on_store(group: &str, command: &str, store: &Path, arguments: &[&dyn AsRef<OsStr>]) -> Answer {
+    let mut all: Vec<&OsStr> = vec!["--json".as_ref(), group.as_ref(), command.as_ref()];
     all.extend(["--store".as_ref(), store.as_os_str()]);
     all.extend(arguments.iter().map(|argument| argument.as_ref()));
     stepwell(all)

@@ -84,11 +84,7 @@ impl Core {
 
     /// Bytes of a segment of the blob store, which a batch has to fit into.
     pub(super) fn segment_bytes(&self) -> u64 {
-        let stats = self.blobs.stats();
-        match stats.segments {
-            0 => self.config.storage().segment_bytes(),
-            segments => stats.reserved_bytes / segments,
-        }
+        self.blobs.segment_bytes()
     }
 
     /// The most bytes that one batch may have.
@@ -102,6 +98,12 @@ impl Core {
     pub(super) fn fetch_threads(&self) -> usize {
         (2 * self.config.threads()).max(4)
     }
+}
+
+/// Whether a blob store is a weight store.
+pub(super) fn holds_weights(blobs: &NvmeStore) -> Result<bool, WeightError> {
+    let record = read(blobs, &Key::Format)?;
+    Ok(record.is_some_and(|record| StoreRecord::is_one(&record)))
 }
 
 fn read(blobs: &NvmeStore, key: &Key) -> Result<Option<BufferMut>, WeightError> {

@@ -17,6 +17,11 @@ impl StoreRecord {
         bytes
     }
 
+    /// Whether it is such a record, of this version or another.
+    pub(crate) fn is_one(bytes: &[u8]) -> bool {
+        bytes.starts_with(&Self::MAGIC)
+    }
+
     pub(crate) fn parse(bytes: &[u8]) -> Result<(), RecordError> {
         let mut cursor = Cursor::open(bytes, Self::MAGIC)?;
         let chunk_len = cursor.u32()?;

@@ -1,0 +1,127 @@
+//! `stepwell store put`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use serde::Serialize;
+use tier_nvme::NvmeStore;
+use weightstore::Progress;
+
+use super::key::{KeyForm, KeyObject, shown};
+use super::location::Location;
+use super::put::changes::{Changes, Limits, Origin};
+use super::value::ValueReader;
+use crate::error::CliError;
+use crate::quantity::{bytes, parse_bytes};
+use crate::report::Report;
+
+mod changes;
+
+/// What `store put` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    location: Location,
+    #[command(flatten)]
+    form: KeyForm,
+    /// Keys and the files of their values in turns, `-` for standard input; all of them become one batch.
+    #[arg(value_name = "KEY FILE", num_args = 2.., required_unless_present_any = ["from", "jsonl"])]
+    pairs: Vec<OsString>,
+    /// Store every file below this directory, each under its path in there.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["pairs", "jsonl"])]
+    from: Option<PathBuf>,
+    /// Put this in front of the keys of --from.
+    #[arg(long, value_name = "TEXT", requires = "from", default_value = "")]
+    prefix: OsString,
+    /// Carry out the changes in the lines of this file, `-` for standard input.
+    #[arg(long, value_name = "FILE", conflicts_with = "pairs")]
+    jsonl: Option<PathBuf>,
+    /// Bytes of values in one batch of --from and --jsonl at most.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "64MiB")]
+    batch_bytes: u64,
+    /// Changes in one batch of --from and --jsonl at most.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536), default_value = "1024")]
+    batch_keys: u32,
+    /// Size of the segments of a store that is made; no batch can be larger.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    segment_bytes: Option<u64>,
+}
+
+/// What `store put` answers for each batch that is durable.
+#[derive(Debug, Serialize)]
+struct Acknowledged {
+    batch: u64,
+    puts: u64,
+    removals: u64,
+    value_bytes: u64,
+    changes_total: u64,
+    last_key: KeyObject,
+    elapsed_s: f64,
+}
+
+pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError> {
+    let origin = Origin::of(arguments)?;
+    // What can't be used is refused before a store is made for it.
+    origin.check()?;
+    let store = arguments.location.open_or_make(arguments.segment_bytes)?;
+    let reader = ValueReader::new(&store);
+    let limits = Limits {
+        value_bytes: arguments.batch_bytes,
+        log_bytes: reader.len_bytes_max(),
+        changes: u64::from(arguments.batch_keys),
+        whole: origin.is_one_batch(),
+    };
+    let outcome = commit_all(report, &store, Changes::read(origin, reader, limits)?);
+    // What is acknowledged is durable without this; it makes the next open quick.
+    let closed = store.close();
+    outcome?;
+    Ok(closed?)
+}
+
+/// Commits batch after batch while the next one is read.
+fn commit_all(report: &Report, store: &NvmeStore, changes: Changes) -> Result<(), CliError> {
+    let started = Instant::now();
+    let progress = report.progress("put");
+    let mut changes_total = 0;
+    let mut done_bytes = 0;
+    for (batch, changes) in (1..).zip(changes) {
+        let changes = changes?;
+        let (puts, removals) = (changes.puts, changes.removals);
+        store.write_batch(changes.batch)?;
+        changes_total += puts + removals;
+        done_bytes += changes.value_bytes;
+        progress.set(Progress {
+            done_bytes,
+            total_bytes: 0,
+        });
+        let answer = Acknowledged {
+            batch,
+            puts,
+            removals,
+            value_bytes: changes.value_bytes,
+            changes_total,
+            last_key: KeyObject::new(&changes.last_key),
+            elapsed_s: started.elapsed().as_secs_f64(),
+        };
+        report.answer(&answer, || answer.text(&shown(&changes.last_key)))?;
+    }
+    Ok(())
+}
+
+impl Acknowledged {
+    fn text(&self, last_key: &str) -> String {
+        let removed = match self.removals {
+            0 => String::new(),
+            removals => format!(", {removals} removed"),
+        };
+        format!(
+            "batch {}: {} stored ({}){removed}, durable, {} in all, last {last_key}",
+            self.batch,
+            self.puts,
+            bytes(self.value_bytes),
+            self.changes_total,
+        )
+    }
+}
