@@ -105,6 +105,16 @@ pub enum NvmeError {
         /// What does not match.
         reason: String,
     },
+    /// What is asked for was stored in a way that this program was built without.
+    #[error(
+        "{what} is stored with {feature}, which this program was built without; build it with the feature {feature}"
+    )]
+    NotBuiltIn {
+        /// What can't be read.
+        what: String,
+        /// The Cargo feature.
+        feature: &'static str,
+    },
     /// A key, a value or a setting is out of range.
     #[error("invalid {field}: {reason}")]
     Invalid {
@@ -186,9 +196,10 @@ impl NvmeError {
             Self::Locked { .. } | Self::MemoryLimit { .. } => ErrorKind::Busy,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Poisoned { .. } => ErrorKind::Poisoned,
-            Self::NewerVersion { .. } | Self::UnknownFeatures { .. } | Self::ReadOnly { .. } => {
-                ErrorKind::Unsupported
-            }
+            Self::NotBuiltIn { .. }
+            | Self::NewerVersion { .. }
+            | Self::UnknownFeatures { .. }
+            | Self::ReadOnly { .. } => ErrorKind::Unsupported,
             Self::FileExists { .. } | Self::NotAStore { .. } | Self::Invalid { .. } => {
                 ErrorKind::InvalidInput
             }

@@ -1,7 +1,7 @@
 //! The header of a batch: what it puts and deletes, and where the values are.
 
 use super::bytes::Fields;
-use super::{FormatError, PAGE_BYTES, StoreId, crc32c, crc32c_of, page_ceil};
+use super::{Encoding, FormatError, PAGE_BYTES, StoreId, crc32c, crc32c_of, page_ceil};
 
 const MAGIC: &[u8; 8] = b"STEPBTCH";
 const FIXED_BYTES: usize = 80;
@@ -48,7 +48,7 @@ pub(crate) struct ValuePlace {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) kind: EntryKind,
-    pub(crate) encoding: u8,
+    pub(crate) encoding: Encoding,
     pub(crate) checksum: u32,
     /// From the start of the payload.
     pub(crate) value_offset_bytes: u64,
@@ -74,7 +74,7 @@ impl Entry {
             EntryKind::Delete => 2,
             EntryKind::Move { .. } => 3,
         };
-        header.extend_from_slice(&[kind, self.encoding]);
+        header.extend_from_slice(&[kind, self.encoding.to_byte()]);
         header.extend_from_slice(&(self.key.len() as u16).to_le_bytes());
         header.extend_from_slice(&self.checksum.to_le_bytes());
         header.extend_from_slice(&self.value_offset_bytes.to_le_bytes());
@@ -99,11 +99,9 @@ impl Entry {
         if key_bytes == 0 || key_bytes > KEY_BYTES_MAX {
             return Err(FormatError::Damaged("a key's length is out of range"));
         }
-        if encoding != 0 {
-            return Err(FormatError::Damaged("a value's encoding is unknown"));
-        }
+        let encoding = Encoding::from_byte(encoding, stored_bytes, raw_bytes)?;
         let end = value_offset_bytes.checked_add(stored_bytes);
-        if end.is_none_or(|end| end > payload_bytes) || raw_bytes != stored_bytes {
+        if end.is_none_or(|end| end > payload_bytes) {
             return Err(FormatError::Damaged("a value lies outside the payload"));
         }
         let kind = match kind_number {

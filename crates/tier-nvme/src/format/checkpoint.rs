@@ -2,7 +2,8 @@
 
 use super::bytes::{Fields, open_page, seal_page};
 use super::{
-    COUNT_MAX, FormatError, KEY_BYTES_MAX, PAGE_BYTES, StoreId, VERSION, crc32c_of, page_ceil,
+    COUNT_MAX, Encoding, FormatError, KEY_BYTES_MAX, PAGE_BYTES, StoreId, VERSION, crc32c_of,
+    page_ceil,
 };
 
 const MAGIC: &[u8; 8] = b"STEPCKPT";
@@ -99,7 +100,7 @@ pub(crate) struct IndexRecord<'a> {
     pub(crate) raw_bytes: u64,
     pub(crate) sequence: u64,
     pub(crate) checksum: u32,
-    pub(crate) encoding: u8,
+    pub(crate) encoding: Encoding,
     pub(crate) key: &'a [u8],
 }
 
@@ -119,17 +120,14 @@ impl<'a> IndexRecord<'a> {
         body.extend_from_slice(&self.sequence.to_le_bytes());
         body.extend_from_slice(&self.checksum.to_le_bytes());
         body.extend_from_slice(&(self.key.len() as u16).to_le_bytes());
-        body.extend_from_slice(&[self.encoding, 0]);
+        body.extend_from_slice(&[self.encoding.to_byte(), 0]);
         body.extend_from_slice(self.key);
     }
 
     /// Whether such a value can be in the segment.
     fn is_within(&self, segment: &SegmentRecord) -> bool {
         let end = self.offset_bytes.checked_add(self.stored_bytes);
-        self.offset_bytes >= PAGE_BYTES as u64
-            && end.is_some_and(|end| end <= segment.used_bytes)
-            && self.encoding == 0
-            && self.raw_bytes == self.stored_bytes
+        self.offset_bytes >= PAGE_BYTES as u64 && end.is_some_and(|end| end <= segment.used_bytes)
     }
 
     /// Takes a record off the front of `body`.
@@ -147,6 +145,7 @@ impl<'a> IndexRecord<'a> {
         if key_bytes == 0 || key_bytes > KEY_BYTES_MAX {
             return Err(FormatError::Damaged("a key's length is out of range"));
         }
+        let encoding = Encoding::from_byte(encoding, stored_bytes, raw_bytes)?;
         let key = fields.take(key_bytes)?;
         *body = body
             .get(Self::FIXED_BYTES + key_bytes..)

@@ -7,6 +7,7 @@
 mod batch;
 mod bytes;
 mod checkpoint;
+mod encoding;
 mod segment;
 mod superblock;
 #[cfg(test)]
@@ -16,6 +17,7 @@ pub(crate) use batch::{
     BatchHeader, BatchPlace, Entry, EntryKind, KEY_BYTES_MAX, ValuePlace, value_alignment,
 };
 pub(crate) use checkpoint::{BlockWriter, CheckpointHeader, IndexRecord, SegmentRecord};
+pub(crate) use encoding::{Encoding, RAW_PER_STORED_MAX};
 pub(crate) use segment::{SegmentHeader, segment_id, segment_name};
 pub(crate) use superblock::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Superblock};
 

@@ -9,7 +9,7 @@ const STORE: StoreId = StoreId([7; 16]);
 fn batch() -> BatchHeader {
     let put = |key: &[u8], offset, stored| Entry {
         kind: EntryKind::Put,
-        encoding: 0,
+        encoding: Encoding::Raw,
         checksum: 99,
         value_offset_bytes: offset,
         stored_bytes: stored,
@@ -18,7 +18,7 @@ fn batch() -> BatchHeader {
     };
     let delete = Entry {
         kind: EntryKind::Delete,
-        encoding: 0,
+        encoding: Encoding::Raw,
         checksum: 0,
         value_offset_bytes: 0,
         stored_bytes: 0,
@@ -74,7 +74,7 @@ fn checkpoint() -> (CheckpointHeader, Vec<u8>, Vec<u8>) {
             raw_bytes: 10,
             sequence: i,
             checksum: 3,
-            encoding: 0,
+            encoding: Encoding::Raw,
             key: &i.to_le_bytes(),
         };
         record.encode(&mut body);

@@ -2,10 +2,11 @@
 
 use core_view::BufferMut;
 
+use super::encoding::{CompressionType, encode};
 use super::index::Slot;
 use super::log::aligned_buffer;
 use crate::format::{
-    BatchHeader, Entry, EntryKind, KEY_BYTES_MAX, PAGE_BYTES, crc32c, value_alignment,
+    BatchHeader, Encoding, Entry, EntryKind, KEY_BYTES_MAX, PAGE_BYTES, crc32c, value_alignment,
 };
 use crate::{Alignment, NvmeError};
 
@@ -57,7 +58,7 @@ enum Stored {
 struct DraftEntry {
     kind: EntryKind,
     key: Box<[u8]>,
-    encoding: u8,
+    encoding: Encoding,
     checksum: u32,
     stored_bytes: u64,
     raw_bytes: u64,
@@ -74,10 +75,14 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn new(batch: WriteBatch, alignment: Alignment) -> Result<Self, NvmeError> {
+    pub(super) fn new(
+        batch: WriteBatch,
+        alignment: Alignment,
+        compression: CompressionType,
+    ) -> Result<Self, NvmeError> {
         let mut draft = Self::default();
         for (key, value) in batch.changes {
-            draft.add(key, value, alignment)?;
+            draft.add(key, value, alignment, compression)?;
         }
         Ok(draft)
     }
@@ -87,6 +92,7 @@ impl Draft {
         key: Vec<u8>,
         value: Option<BufferMut>,
         alignment: Alignment,
+        compression: CompressionType,
     ) -> Result<(), NvmeError> {
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             let reason = format!("{} bytes, allowed are 1 to {KEY_BYTES_MAX}", key.len());
@@ -99,18 +105,21 @@ impl Draft {
         let mut entry = DraftEntry {
             kind: EntryKind::Delete,
             key: key.into(),
-            encoding: 0,
+            encoding: Encoding::Raw,
             checksum: 0,
             stored_bytes: 0,
             raw_bytes: 0,
             value: None,
         };
         if let Some(value) = value {
+            let encoded = encode(value, compression)?;
+            let stored = encoded.stored;
             entry.kind = EntryKind::Put;
-            entry.checksum = crc32c(&value);
-            entry.stored_bytes = value.len() as u64;
-            entry.raw_bytes = entry.stored_bytes;
-            entry.value = Some(self.take_in(value, alignment)?);
+            entry.encoding = encoded.encoding;
+            entry.checksum = crc32c(&stored);
+            entry.stored_bytes = stored.len() as u64;
+            entry.raw_bytes = encoded.raw_bytes;
+            entry.value = Some(self.take_in(stored, alignment)?);
         }
         self.entries.push(entry);
         Ok(())

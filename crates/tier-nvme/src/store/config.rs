@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::encoding::CompressionType;
 use crate::NvmeError;
 use crate::format::PAGE_BYTES;
 
@@ -40,6 +41,7 @@ type Observer = Arc<dyn Fn(CommitStage) + Send + Sync>;
 pub struct StorageConfig {
     io_depth: u32,
     direct_io: bool,
+    compression: CompressionType,
     segment_bytes: u64,
     create: bool,
     read_only: bool,
@@ -54,6 +56,7 @@ impl Default for StorageConfig {
         Self {
             io_depth: 32,
             direct_io: true,
+            compression: CompressionType::None,
             segment_bytes: 256 << 20,
             create: true,
             read_only: false,
@@ -90,6 +93,13 @@ impl StorageConfig {
     #[must_use]
     pub fn with_direct_io(mut self, direct: bool) -> Self {
         self.direct_io = direct;
+        self
+    }
+
+    /// How values are compressed from now on; those that are there stay as they are.
+    #[must_use]
+    pub fn with_compression(mut self, compression: CompressionType) -> Self {
+        self.compression = compression;
         self
     }
 
@@ -140,6 +150,11 @@ impl StorageConfig {
     /// Whether the page cache is to be passed by.
     pub fn direct_io(&self) -> bool {
         self.direct_io
+    }
+
+    /// How values are compressed.
+    pub fn compression(&self) -> CompressionType {
+        self.compression
     }
 
     /// Size of a new store's segments in bytes.
@@ -201,6 +216,7 @@ impl fmt::Debug for StorageConfig {
         f.debug_struct("StorageConfig")
             .field("io_depth", &self.io_depth)
             .field("direct_io", &self.direct_io)
+            .field("compression", &self.compression)
             .field("segment_bytes", &self.segment_bytes)
             .field("create", &self.create)
             .field("read_only", &self.read_only)
@@ -223,6 +239,11 @@ impl StorageConfigBuilder {
     /// See [`StorageConfig::with_direct_io`].
     pub fn direct_io(self, direct: bool) -> Self {
         Self(self.0.with_direct_io(direct))
+    }
+
+    /// See [`StorageConfig::with_compression`].
+    pub fn compression(self, compression: CompressionType) -> Self {
+        Self(self.0.with_compression(compression))
     }
 
     /// See [`StorageConfig::with_segment_bytes`].

@@ -112,7 +112,7 @@ impl Shared {
         if batch.is_empty() {
             return Ok(());
         }
-        let draft = Draft::new(batch, self.alignment)?;
+        let draft = Draft::new(batch, self.alignment, self.config.compression())?;
         let batch_bytes_max = self.segment_bytes - PAGE_BYTES as u64;
         let batch_bytes = draft.batch_bytes();
         if batch_bytes.is_none_or(|bytes| bytes > batch_bytes_max) {

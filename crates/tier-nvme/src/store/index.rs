@@ -5,7 +5,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::format::{Entry, ValuePlace, value_alignment};
+use crate::format::{Encoding, Entry, ValuePlace, value_alignment};
 
 /// A value's place and checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(super) struct Slot {
     pub(super) raw_bytes: u64,
     pub(super) sequence: u64,
     pub(super) checksum: u32,
-    pub(super) encoding: u8,
+    pub(super) encoding: Encoding,
 }
 
 impl Slot {

@@ -28,8 +28,10 @@ pub(super) struct Segment {
     pub(super) used_bytes: AtomicU64,
     /// Values that the index points at.
     pub(super) live_values: AtomicU64,
-    /// Bytes of them.
+    /// Bytes of them, as stored.
     pub(super) live_bytes: AtomicU64,
+    /// Bytes of them before compression.
+    pub(super) live_raw_bytes: AtomicU64,
     /// Bytes of the log that they would take if they were written again.
     pub(super) live_log_bytes: AtomicU64,
     /// Who needs the file as it is; it is removed or used again only after `retire`.
@@ -44,6 +46,7 @@ impl Segment {
             used_bytes: AtomicU64::new(used_bytes),
             live_values: AtomicU64::new(0),
             live_bytes: AtomicU64::new(0),
+            live_raw_bytes: AtomicU64::new(0),
             live_log_bytes: AtomicU64::new(0),
             pins: Pins::default(),
         }
@@ -110,6 +113,9 @@ impl Segments {
                 .live_bytes
                 .fetch_add(slot.stored_bytes, Ordering::Relaxed);
             segment
+                .live_raw_bytes
+                .fetch_add(slot.raw_bytes, Ordering::Relaxed);
+            segment
                 .live_log_bytes
                 .fetch_add(slot.log_bytes(key_bytes), Ordering::Relaxed);
         }
@@ -122,6 +128,9 @@ impl Segments {
             segment
                 .live_bytes
                 .fetch_sub(slot.stored_bytes, Ordering::Relaxed);
+            segment
+                .live_raw_bytes
+                .fetch_sub(slot.raw_bytes, Ordering::Relaxed);
             segment
                 .live_log_bytes
                 .fetch_sub(slot.log_bytes(key_bytes), Ordering::Relaxed);

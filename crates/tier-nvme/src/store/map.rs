@@ -12,6 +12,7 @@ use super::pin::Pin;
 use super::read::check;
 use super::{NvmeError, Shared};
 use crate::VolumeLock;
+use crate::format::Encoding;
 
 /// How the bytes of a [`MappedValue`] got into memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +96,7 @@ impl Shared {
     }
 
     fn map_slot(&self, key: &[u8], slot: &Slot) -> Result<TensorStorage, Unmapped> {
-        if slot.encoding != 0 {
+        if slot.encoding != Encoding::Raw {
             return Err(Unmapped::Because("the value is compressed"));
         }
         if slot.stored_bytes == 0 {

@@ -6,6 +6,7 @@ mod checkpoint;
 mod commit;
 mod config;
 mod create;
+mod encoding;
 mod group;
 mod index;
 mod load;
@@ -29,6 +30,7 @@ use core_view::{BufferMut, TensorStorage};
 
 pub use batch::WriteBatch;
 pub use config::{CommitStage, StorageConfig, StorageConfigBuilder};
+pub use encoding::CompressionType;
 pub use map::{MapOrigin, MappedValue};
 pub use memory::{MemoryKind, MemoryStats};
 pub use recovery::RecoveryReport;

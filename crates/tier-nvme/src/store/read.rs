@@ -2,12 +2,13 @@
 
 use core_view::{BufferMut, TensorStorage};
 
+use super::encoding::{DecodeError, decode};
 use super::index::Slot;
 use super::log::aligned_buffer;
 use super::recovery::name_of;
 use super::{NvmeError, Shared};
 use crate::VolumeFile;
-use crate::format::{PAGE_BYTES, crc32c};
+use crate::format::{Encoding, PAGE_BYTES, crc32c};
 
 /// Bytes that one operation reads; longer values are read by several at once.
 const READ_BYTES: usize = 2 << 20;
@@ -40,8 +41,9 @@ impl Shared {
                 return Err(corrupt(key, &slot, "the segment is missing".to_owned()));
             };
             let value = read_stored(&*file, slot.offset_bytes, slot.stored_bytes)?;
-            self.counters.read(value.len());
             check(key, &slot, &value)?; // mutant: no-read-check
+            let value = whole(key, &slot, value)?;
+            self.counters.read(value.len());
             return Ok(Some(value));
         }
     }
@@ -58,6 +60,34 @@ pub(super) fn check(key: &[u8], slot: &Slot, value: &[u8]) -> Result<(), NvmeErr
         slot.checksum
     );
     Err(corrupt(key, slot, reason))
+}
+
+/// The value that checked stored bytes stand for.
+pub(super) fn whole(key: &[u8], slot: &Slot, stored: BufferMut) -> Result<BufferMut, NvmeError> {
+    if slot.encoding == Encoding::Raw {
+        return Ok(stored);
+    }
+    let len = usize::try_from(slot.raw_bytes).map_err(|_| too_long(slot.raw_bytes))?;
+    let mut value = aligned_buffer(len)?;
+    match decode(slot.encoding, &stored, &mut value) {
+        Ok(()) => Ok(value),
+        Err(DecodeError::Damaged) => {
+            let reason = "it can't be decompressed".to_owned();
+            Err(corrupt(key, slot, reason))
+        }
+        #[cfg(not(feature = "zstd"))]
+        Err(DecodeError::NotBuiltIn(feature)) => Err(NvmeError::NotBuiltIn {
+            what: format!("key {:?}", key.escape_ascii().to_string()),
+            feature,
+        }),
+    }
+}
+
+fn too_long(len_bytes: u64) -> NvmeError {
+    NvmeError::Invalid {
+        field: "value",
+        reason: format!("{len_bytes} bytes long"),
+    }
 }
 
 fn corrupt(key: &[u8], slot: &Slot, reason: String) -> NvmeError {
@@ -83,18 +113,14 @@ pub(super) fn read_stored(
     let page = PAGE_BYTES as u64;
     let start = offset_bytes - offset_bytes % page;
     let skip = (offset_bytes - start) as usize;
-    let too_long = || NvmeError::Invalid {
-        field: "value",
-        reason: format!("{stored_bytes} bytes long"),
-    };
-    let len = usize::try_from(stored_bytes).map_err(|_| too_long())?;
+    let len = usize::try_from(stored_bytes).map_err(|_| too_long(stored_bytes))?;
     if len == 0 {
         return Ok(BufferMut::from_vec(Vec::new()));
     }
     let span = skip
         .checked_add(len)
         .and_then(|span| span.checked_next_multiple_of(PAGE_BYTES));
-    let span = span.ok_or_else(too_long)?;
+    let span = span.ok_or_else(|| too_long(stored_bytes))?;
     if span > READ_BYTES && start.saturating_add(span as u64) > file.len_bytes()? {
         // No memory for what can't be there, however long somebody says it is.
         let error = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);

@@ -52,8 +52,10 @@ impl Counters {
 pub struct StoreStats {
     /// Keys.
     pub keys: u64,
-    /// Bytes of their values.
+    /// Bytes of their values, as stored.
     pub live_bytes: u64,
+    /// Bytes of their values before compression.
+    pub live_raw_bytes: u64,
     /// Bytes that the log takes, dead values and headers included.
     pub used_bytes: u64,
     /// Bytes reserved on the volume for segments.
@@ -99,6 +101,7 @@ impl Shared {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         StoreStats {
             keys: self.index.len(),
+            live_raw_bytes: sum(|segment| segment.live_raw_bytes.load(Ordering::Relaxed)),
             live_bytes: sum(|segment| segment.live_bytes.load(Ordering::Relaxed)),
             used_bytes: sum(|segment| segment.used_bytes.load(Ordering::Relaxed)),
             reserved_bytes: self.segment_bytes * segments.len() as u64,

@@ -6,7 +6,7 @@ use super::checkpoint::CHECKPOINT_NAMES;
 use super::create::read_superblock;
 use super::load::{damage_reason, read_checkpoint};
 use super::log::{Segment, aligned_buffer};
-use super::read::{check, read_stored};
+use super::read::{check, read_stored, whole};
 use super::recovery::name_of;
 use super::{NvmeError, Shared};
 use crate::VolumeFile;
@@ -206,8 +206,12 @@ impl Shared {
                 .get(slot.segment_id)
                 .and_then(|segment| segment.file.clone());
             let result = match file {
-                Some(file) => read_stored(&*file, slot.offset_bytes, slot.stored_bytes)
-                    .and_then(|value| check(&key, &slot, &value)),
+                Some(file) => {
+                    read_stored(&*file, slot.offset_bytes, slot.stored_bytes).and_then(|stored| {
+                        check(&key, &slot, &stored)?;
+                        whole(&key, &slot, stored).map(drop)
+                    })
+                }
                 None => Err(NvmeError::FileNotFound {
                     path: name_of(slot.segment_id),
                 }),

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use core_view::BufferMut;
 use core_view::contract::ErrorKind;
 use tier_nvme::sim::{FaultCounts, FaultRates, Latency, Random, Seeds, SimVolume};
-use tier_nvme::{NvmeError, NvmeStore, RecoveryReport, StorageConfig, WriteBatch};
+use tier_nvme::{CompressionType, NvmeError, NvmeStore, RecoveryReport, StorageConfig, WriteBatch};
 
 const OPERATIONS: u64 = 220;
 const SEGMENT_BYTES: u64 = 128 << 10;
@@ -39,6 +39,7 @@ struct Branches {
     superblock_copy: u64,
     reopened_without_crash: u64,
     segments_removed: u64,
+    compressed: u64,
     flips_detected: u64,
     flips_dead: u64,
     refused_open: u64,
@@ -86,6 +87,7 @@ impl Branches {
                 self.refused_open,
             ),
             ("segments removed", self.segments_removed),
+            ("bytes saved by compression", self.compressed),
             ("bit flips detected", self.flips_detected),
             ("bit flips in dead space", self.flips_dead),
         ]
@@ -105,7 +107,9 @@ struct Simulation<'a> {
 
 impl Simulation<'_> {
     fn config() -> StorageConfig {
-        StorageConfig::default().with_segment_bytes(SEGMENT_BYTES)
+        StorageConfig::default()
+            .with_segment_bytes(SEGMENT_BYTES)
+            .with_compression(CompressionType::LZ4)
     }
 
     /// Opens the store, without faults after some tries, and compares everything.
@@ -177,7 +181,13 @@ impl Simulation<'_> {
             _ => self.random.below(30_000),
         };
         let mut value = vec![0; len as usize];
-        self.random.fill(&mut value);
+        // A third can be compressed.
+        let filled = if self.random.chance(333) {
+            16.min(value.len())
+        } else {
+            value.len()
+        };
+        self.random.fill(&mut value[..filled]);
         value
     }
 
@@ -260,7 +270,9 @@ impl Simulation<'_> {
     /// Ends the life of the open store in some way, and opens it again.
     fn reopen(&mut self) {
         let store = self.store.take().unwrap();
-        self.branches.segments_removed += store.stats().segments_removed;
+        let stats = store.stats();
+        self.branches.segments_removed += stats.segments_removed;
+        self.branches.compressed += stats.live_raw_bytes - stats.live_bytes;
         match self.random.below(5) {
             0 => {
                 let closed = store.close().is_ok();

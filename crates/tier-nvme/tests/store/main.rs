@@ -5,6 +5,7 @@
     reason = "a test says what is wrong by panicking"
 )]
 
+mod compression;
 mod hostile;
 mod maps;
 mod threads;
