@@ -20,6 +20,9 @@ pub mod conformance;
 mod engine;
 mod error;
 mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(any(target_os = "linux", feature = "sim"))]
 mod progress;
 #[cfg(target_os = "linux")]

@@ -1,11 +1,15 @@
 //! A short run of each fuzz target.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::ci::installed;
 use crate::command::Invocation;
 use crate::error::Error;
 use crate::report::{Context, Outcome};
+
+/// No input leads to more at once: lengths are compared before anything is allocated.
+const MALLOC_LIMIT_MIB: u32 = 64;
 
 /// Enough to notice a target that fails at once or no longer compiles.
 const SECONDS_PER_TARGET: u32 = 10;
@@ -42,11 +46,13 @@ pub(crate) fn run(context: &Context<'_>) -> Result<Outcome, Error> {
                 parent.display()
             ));
         }
+        write_seeds(context, directory)?;
         for target in String::from_utf8_lossy(&listed.stdout).split_whitespace() {
             targets += 1;
             let finished = Invocation::nightly_cargo()
                 .args(["fuzz", "run", target, "--"])
                 .args([format!("-max_total_time={SECONDS_PER_TARGET}")])
+                .args([format!("-malloc_limit_mb={MALLOC_LIMIT_MIB}")])
                 .directory(parent)
                 .run(&context.shell)?;
             if !finished.success {
@@ -55,4 +61,18 @@ pub(crate) fn run(context: &Context<'_>) -> Result<Outcome, Error> {
         }
     }
     Ok(Outcome::unless(&failures, format!("{targets} targets")))
+}
+
+/// Writes the inputs to begin with, where the crate has a program for that.
+fn write_seeds(context: &Context<'_>, directory: &Path) -> Result<(), Error> {
+    const PROGRAM: &str = "seed_corpus";
+    let source = Path::new("examples").join(PROGRAM).with_extension("rs");
+    if directory.join(source).is_file() {
+        // A target without them still runs; if the program does not compile, neither does the target.
+        Invocation::nightly_cargo()
+            .args(["run", "--example", PROGRAM])
+            .directory(directory)
+            .run(&context.shell)?;
+    }
+    Ok(())
 }

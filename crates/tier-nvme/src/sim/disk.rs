@@ -315,15 +315,30 @@ impl Disk {
     }
 
     /// Overwrites what nobody asked to be overwritten, for good.
-    fn lie(&mut self, (inode, offset): (u64, usize), bytes: &[u8]) {
+    fn lie(&mut self, (inode, offset): (u64, usize), bytes: &[u8]) -> bool {
         let Some(inode) = self.inodes.get_mut(&inode) else {
-            return;
+            return false;
         };
+        let mut written = false;
         for target in [&mut inode.current, &mut inode.durable] {
-            if let Some(target) = target.get_mut(offset..offset + bytes.len()) {
+            let end = offset.checked_add(bytes.len());
+            if let Some(target) = end.and_then(|end| target.get_mut(offset..end)) {
                 target.copy_from_slice(bytes);
+                written = true;
             }
         }
+        written
+    }
+
+    pub(super) fn bytes_of(&self, name: &str) -> Option<&[u8]> {
+        let inode = self.inodes.get(&self.lookup(name)?)?;
+        Some(&inode.current)
+    }
+
+    pub(super) fn overwrite(&mut self, name: &str, offset: u64, bytes: &[u8]) -> bool {
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        self.lookup(name)
+            .is_some_and(|inode| self.lie((inode, offset), bytes))
     }
 
     /// Another place, on a page, where `len` bytes are: in the same file or another.

@@ -302,6 +302,17 @@ impl SimVolume {
         self.state().disk.flip_bit(name, bit_index)
     }
 
+    /// The bytes of a file as they are read now.
+    pub fn bytes_of(&self, name: &str) -> Option<Vec<u8>> {
+        self.state().disk.bytes_of(name).map(<[u8]>::to_vec)
+    }
+
+    /// Puts bytes into a file for good, behind everybody's back, where the file is that long; tells
+    /// whether it did.
+    pub fn overwrite(&self, name: &str, offset_bytes: u64, bytes: &[u8]) -> bool {
+        self.state().disk.overwrite(name, offset_bytes, bytes)
+    }
+
     /// A copy of the disk as it is, without what is in flight, unlocked, running on by a seed of its own and with no power failure
     /// ahead.
     pub fn fork(&self, seed: u64) -> Self {
