@@ -38,9 +38,9 @@ pub use error::NvmeError;
 #[cfg(target_os = "linux")]
 pub use real::{EngineChoice, RealVolume, VolumeOptions};
 pub use store::{
-    CommitStage, CompressionType, Damage, MapOrigin, MappedValue, MemoryKind, MemoryStats,
-    NvmeStore, RecoveryReport, StorageConfig, StorageConfigBuilder, StoreStats, VerifyReport,
-    WriteBatch,
+    BackgroundStep, CommitStage, CompactionReport, CompressionType, Damage, MapOrigin, MappedValue,
+    MemoryKind, MemoryStats, NvmeStore, RecoveryReport, StorageConfig, StorageConfigBuilder,
+    StoreStats, VerifyReport, WriteBatch,
 };
 pub use volume::{Alignment, FileMode, FileName, Volume, VolumeFile, VolumeLock, VolumeReport};
 

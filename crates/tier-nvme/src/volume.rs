@@ -178,6 +178,12 @@ pub trait Volume: fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Whether stores may work on it from threads of their own. On a simulated volume they may not: what
+    /// happens has to follow from the seed.
+    fn runs_threads(&self) -> bool {
+        true
+    }
+
     /// A number that no other store has; the simulated volume makes it from its seed.
     fn unique_id(&self) -> [u8; 16] {
         // Each `RandomState` has keys of its own from the system's source of randomness.

@@ -165,6 +165,7 @@ impl<'a> IndexRecord<'a> {
 
 /// What a block's checksum covers in front of its bytes: a block of another store, another
 /// generation or another place is not this one.
+#[derive(Debug)]
 struct BlockSeed([u8; 32]);
 
 impl BlockSeed {
@@ -188,6 +189,7 @@ impl BlockSeed {
     }
 }
 
+#[derive(Debug)]
 /// Cuts a body into checksummed blocks; the last page is padded.
 pub(crate) struct BlockWriter {
     file: Vec<u8>,
@@ -228,29 +230,51 @@ impl BlockWriter {
         self.body_bytes += block.len() as u64;
     }
 
-    /// The file's bytes, whole pages, with the header that `header` makes of the body's size.
-    pub(crate) fn finish(mut self, header: impl FnOnce(u64) -> CheckpointHeader) -> Vec<u8> {
+    /// Bytes that are ready to be written.
+    pub(crate) fn ready_bytes(&self) -> usize {
+        self.file.len()
+    }
+
+    /// Takes whole pages that are ready, from the front of the file on; the first is the header's room.
+    pub(crate) fn take_pages(&mut self) -> Vec<u8> {
+        let rest = self
+            .file
+            .split_off(self.file.len() - self.file.len() % PAGE_BYTES);
+        std::mem::replace(&mut self.file, rest)
+    }
+
+    /// Ends the body: the pages that were not taken yet, and the size of the body.
+    pub(crate) fn end(mut self) -> (Vec<u8>, u64) {
         if !self.block.is_empty() {
             self.end_block();
         }
         self.file
             .resize(self.file.len().next_multiple_of(PAGE_BYTES), 0);
-        let page = header(self.body_bytes).encode();
-        if let Some(room) = self.file.get_mut(..PAGE_BYTES) {
+        (self.file, self.body_bytes)
+    }
+
+    /// The file's bytes, whole pages, with the header that `header` makes of the body's size.
+    pub(crate) fn finish(self, header: impl FnOnce(u64) -> CheckpointHeader) -> Vec<u8> {
+        let (mut file, body_bytes) = self.end();
+        let page = header(body_bytes).encode();
+        if let Some(room) = file.get_mut(..PAGE_BYTES) {
             room.copy_from_slice(&page);
         }
-        self.file
+        file
     }
+}
+
+/// Bytes of the whole file of a checkpoint whose body has `body_bytes`, if there can be that many.
+pub(crate) fn checkpoint_file_bytes(body_bytes: u64) -> Option<u64> {
+    let block_count = body_bytes.div_ceil(BLOCK_BYTES_MAX as u64);
+    let blocks_bytes = body_bytes.checked_add(block_count * BLOCK_HEADER_BYTES as u64)?;
+    page_ceil(blocks_bytes)?.checked_add(PAGE_BYTES as u64)
 }
 
 impl CheckpointHeader {
     /// Bytes of the whole file, if there can be that many.
     pub(crate) fn file_bytes(&self) -> Option<u64> {
-        let block_count = self.body_bytes.div_ceil(BLOCK_BYTES_MAX as u64);
-        let blocks_bytes = self
-            .body_bytes
-            .checked_add(block_count * BLOCK_HEADER_BYTES as u64)?;
-        page_ceil(blocks_bytes)?.checked_add(PAGE_BYTES as u64)
+        checkpoint_file_bytes(self.body_bytes)
     }
 
     /// Checks that the body has what the header counts, and that whatever the two point at can be there.

@@ -16,10 +16,12 @@ mod tests;
 pub(crate) use batch::{
     BatchHeader, BatchPlace, Entry, EntryKind, KEY_BYTES_MAX, ValuePlace, value_alignment,
 };
-pub(crate) use checkpoint::{BlockWriter, CheckpointHeader, IndexRecord, SegmentRecord};
+pub(crate) use checkpoint::{
+    BlockWriter, CheckpointHeader, IndexRecord, SegmentRecord, checkpoint_file_bytes,
+};
 pub(crate) use encoding::{Encoding, RAW_PER_STORED_MAX};
 pub(crate) use segment::{SegmentHeader, segment_id, segment_name};
-pub(crate) use superblock::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Superblock};
+pub(crate) use superblock::{FEATURE_MOVES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Superblock};
 
 /// Unit of placement in bytes.
 pub(crate) const PAGE_BYTES: usize = 4096;

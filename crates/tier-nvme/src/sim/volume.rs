@@ -501,6 +501,10 @@ impl Volume for SimVolume {
         })
     }
 
+    fn runs_threads(&self) -> bool {
+        false
+    }
+
     fn unique_id(&self) -> [u8; 16] {
         let mut id = [0; 16];
         self.state().disk.random.fill(&mut id);

@@ -126,7 +126,6 @@ impl Draft {
     }
 
     /// Adds a value that moves from `slot`: its stored bytes go on as they are, with their checksum.
-    #[expect(dead_code, reason = "compaction, which uses it, comes next")]
     pub(super) fn add_move(
         &mut self,
         key: &[u8],
@@ -176,6 +175,17 @@ impl Draft {
         let header_bytes = BatchHeader::header_bytes_for(self.entries_bytes + other.entries_bytes)?;
         let packed_bytes = (self.packed_bytes + other.packed_bytes).next_multiple_of(PAGE_BYTES);
         Some((header_bytes + packed_bytes + self.page_bytes + other.page_bytes) as u64)
+    }
+
+    /// Whether it adds values, and not only takes some away.
+    pub(super) fn puts(&self) -> bool {
+        self.entries
+            .iter()
+            .any(|entry| entry.kind != EntryKind::Delete)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// Bytes in memory that wait to be written.

@@ -1,82 +1,178 @@
-//! Snapshots of the index, and segments that are not needed any more.
+//! Snapshots of the index, written beside writers.
+//!
+//! A snapshot belongs to a place in the log, which is fixed when it begins. What is published while it is
+//! written may or may not be in it: a value that is newer than the place is left out, and the log behind
+//! the place is replayed over it, which sets each key that changed meanwhile to what it is. Only a move
+//! would not come right by that, since it asks where its key was: no value is moved while a checkpoint is
+//! written.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::config::CommitStage;
-use super::log::{Log, aligned_buffer};
+use core_view::BufferMut;
+use core_view::contract::Transfer;
+
+use super::index::SHARD_COUNT;
+use super::log::{Position, aligned_buffer, write_page};
 use super::{NvmeError, Shared};
-use crate::FileName;
-use crate::format::{BlockWriter, CheckpointHeader, IndexRecord, SegmentRecord, segment_name};
+use crate::format::{
+    BlockWriter, CheckpointHeader, IndexRecord, SegmentRecord, checkpoint_file_bytes,
+};
+use crate::{FileName, VolumeFile};
 
 /// The two files, of which one is always whole.
 pub(super) const CHECKPOINT_NAMES: [&str; 2] = ["CHECKPOINT-A", "CHECKPOINT-B"];
 
-/// Bytes of log that are replayed in about the time that a segment's headers take to read.
-const LOG_BYTES_PER_CHECKPOINT: u64 = 256 << 20;
+/// What the names of unfinished files end with.
+pub(super) const UNFINISHED_SUFFIX: &str = ".new";
 
-impl Shared {
-    /// Whether replaying what is newer than the checkpoint would take long beside writing another one.
-    pub(super) fn checkpoint_is_due(&self, log: &Log) -> bool {
-        let index_bytes = self.index.len() * IndexRecord::encoded_bytes(64);
-        let log_bytes = LOG_BYTES_PER_CHECKPOINT.min(4 * self.segment_bytes);
-        log.bytes_since_checkpoint >= log_bytes.max(8 * index_bytes)
-    }
+/// Shards of the index that one step writes at most.
+const SHARDS_PER_STEP: usize = SHARD_COUNT / 16;
+/// Bytes that one operation writes.
+const WRITE_BYTES: usize = 1 << 20;
+/// Operations in flight; with the shard that is being encoded, this bounds the memory of a checkpoint.
+const WRITES_MAX: usize = 4;
 
-    pub(super) fn checkpoint(&self) -> Result<(), NvmeError> {
-        self.check_writable()?;
-        let mut log = self.log();
-        self.check_open()?;
-        self.checkpoint_under_lock(&mut log, false)
-    }
+/// A checkpoint and how far it has come: place, body, header, sync, rename, sync of the directory.
+#[derive(Debug)]
+pub(super) struct CheckpointWrite {
+    /// Without what is known only at the end: sizes and counts.
+    header: CheckpointHeader,
+    /// Bytes of the log since the checkpoint before, when this one began.
+    pub(super) log_bytes: u64,
+    /// Segments of the log before the place in which nothing was live when this one began.
+    pub(super) dead: Vec<u64>,
+    target: FileName,
+    temporary: FileName,
+    file: Arc<dyn VolumeFile>,
+    file_bytes: u64,
+    written_bytes: u64,
+    writes: VecDeque<Transfer<BufferMut>>,
+    phase: Phase,
+}
 
-    fn checkpoint_under_lock(&self, log: &mut Log, clean: bool) -> Result<(), NvmeError> {
-        self.check_poison()?;
-        let result = self.write_checkpoint(log, clean);
-        self.config.observe(CommitStage::Idle);
-        result
-    }
+#[derive(Debug)]
+enum Phase {
+    Body {
+        writer: BlockWriter,
+        next_shard: usize,
+    },
+    Header,
+    Sync,
+    Rename,
+    SyncDirectory,
+    Done,
+}
 
-    /// Both checkpoints, marked as written by a clean close.
-    pub(super) fn close(&self) -> Result<(), NvmeError> {
-        if self.read_only.is_some() {
-            return Ok(());
-        }
-        let mut log = self.log();
-        self.checkpoint_under_lock(&mut log, true)?;
-        self.checkpoint_under_lock(&mut log, true)
-    }
-
-    /// Writes the index as it is under the log's lock to the older of the two files.
-    pub(super) fn write_checkpoint(&self, log: &mut Log, clean: bool) -> Result<(), NvmeError> {
-        self.config.observe(CommitStage::Checkpoint);
-        let generation = log.generation + 1;
-        let file = self.encode_checkpoint(log, generation, clean);
-        let target = FileName::new(CHECKPOINT_NAMES[usize::from(log.checkpoint_turn)])?;
-        replace_file(self, &target, &file)?;
-        log.generation = generation;
-        log.checkpoint_turn = !log.checkpoint_turn;
-        log.bytes_since_checkpoint = 0;
-        self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
-        self.retire_segments(log);
-        Ok(())
-    }
-
-    fn encode_checkpoint(&self, log: &Log, generation: u64, clean: bool) -> Vec<u8> {
-        let mut writer = BlockWriter::new(self.store_id, generation);
-        let segments = self.segments.all();
+impl CheckpointWrite {
+    /// Fixes the place in the log, and makes the file with room for all that may come.
+    ///
+    /// # Errors
+    /// [`NvmeError::NoSpace`], with nothing changed; or the device's failure.
+    pub(super) fn begin(
+        shared: &Shared,
+        generation: u64,
+        target: FileName,
+        clean: bool,
+    ) -> Result<Self, NvmeError> {
+        let (position, log_bytes, segments, dead) = shared.log_as_it_is();
+        let mut writer = BlockWriter::new(shared.store_id, generation);
+        let segment_count = segments.len() as u32;
         for segment in &segments {
-            let used_bytes = segment.used_bytes.load(Ordering::Acquire);
-            writer.append(|body| {
-                SegmentRecord {
-                    segment_id: segment.id,
-                    used_bytes,
-                }
-                .encode(body)
-            });
+            writer.append(|body| segment.encode(body));
         }
-        let mut entry_count = 0;
-        self.index.for_each(|key, slot| {
-            entry_count += 1;
+        let body_bytes_max =
+            shared.index.record_bytes() + segments.len() as u64 * SegmentRecord::BYTES as u64;
+        let file_bytes = checkpoint_file_bytes(body_bytes_max).unwrap_or(u64::MAX);
+        let temporary = FileName::new(format!("{target}{UNFINISHED_SUFFIX}"))?;
+        let file = make_file(shared, &temporary, file_bytes)?;
+        Ok(Self {
+            header: CheckpointHeader {
+                clean,
+                store_id: shared.store_id,
+                generation,
+                sequence: position.sequence,
+                checksum: position.checksum,
+                segment_count,
+                log_segment_id: position.segment_id,
+                log_offset_bytes: position.offset_bytes,
+                entry_count: 0,
+                body_bytes: 0,
+            },
+            log_bytes,
+            dead,
+            target,
+            temporary,
+            file,
+            file_bytes,
+            written_bytes: 0,
+            writes: VecDeque::new(),
+            phase: Phase::Body {
+                writer,
+                next_shard: 0,
+            },
+        })
+    }
+
+    /// Does the next piece of work; `true` once the checkpoint is the newest one.
+    pub(super) fn step(&mut self, shared: &Shared) -> Result<bool, NvmeError> {
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Done) {
+            Phase::Body { writer, next_shard } => self.write_shards(shared, writer, next_shard)?,
+            Phase::Header => {
+                write_page(&*self.file, 0, &self.header.encode())?;
+                Phase::Sync
+            }
+            Phase::Sync => {
+                self.file.sync().wait()?; // mutant: no-checkpoint-sync
+                Phase::Rename
+            }
+            Phase::Rename => {
+                shared.volume.rename(&self.temporary, &self.target)?;
+                Phase::SyncDirectory
+            }
+            Phase::SyncDirectory => {
+                shared.volume.sync_directory()?;
+                Phase::Done
+            }
+            Phase::Done => Phase::Done,
+        };
+        Ok(matches!(self.phase, Phase::Done))
+    }
+
+    fn write_shards(
+        &mut self,
+        shared: &Shared,
+        mut writer: BlockWriter,
+        mut next_shard: usize,
+    ) -> Result<Phase, NvmeError> {
+        let last_shard = (next_shard + SHARDS_PER_STEP).min(SHARD_COUNT);
+        while next_shard < last_shard && writer.ready_bytes() < WRITE_BYTES {
+            self.encode_shard(shared, &mut writer, next_shard);
+            next_shard += 1;
+        }
+        if next_shard < SHARD_COUNT {
+            if writer.ready_bytes() >= WRITE_BYTES {
+                self.submit(writer.take_pages())?;
+            }
+            return Ok(Phase::Body { writer, next_shard });
+        }
+        let (rest, body_bytes) = writer.end();
+        self.header.body_bytes = body_bytes;
+        self.submit(rest)?;
+        while let Some(write) = self.writes.pop_front() {
+            write.wait()?;
+        }
+        Ok(Phase::Header)
+    }
+
+    fn encode_shard(&mut self, shared: &Shared, writer: &mut BlockWriter, shard: usize) {
+        let (newest, mut count) = (self.header.sequence, 0);
+        shared.index.for_each_in(shard, |key, slot| {
+            if slot.sequence > newest {
+                return; // The replay brings it.
+            }
+            count += 1;
             let record = IndexRecord {
                 segment_id: slot.segment_id,
                 offset_bytes: slot.offset_bytes,
@@ -89,71 +185,82 @@ impl Shared {
             };
             writer.append(|body| record.encode(body));
         });
-        writer.finish(|body_bytes| CheckpointHeader {
-            clean,
-            store_id: self.store_id,
-            generation,
-            sequence: log.sequence,
-            checksum: log.checksum,
-            segment_count: segments.len() as u32,
-            log_segment_id: log
-                .active
-                .as_ref()
-                .map_or(log.segment_id_max, |segment| segment.id),
-            log_offset_bytes: log.offset_bytes,
-            entry_count,
-            body_bytes,
-        })
+        self.header.entry_count += count;
     }
 
-    /// Removes the segments that were dead at the checkpoint before, and notes those that are now.
-    ///
-    /// A segment goes only once both checkpoints were written after its last value had died: with
-    /// either of them the log after it is complete.
-    fn retire_segments(&self, log: &mut Log) {
-        for id in std::mem::take(&mut log.retiring) {
-            if self
-                .segments
-                .get(id)
-                .is_some_and(|segment| !segment.pins.retire())
+    /// Starts writing pages behind those before, and waits where too many are on their way.
+    fn submit(&mut self, pages: Vec<u8>) -> Result<(), NvmeError> {
+        for pages in pages.chunks(WRITE_BYTES) {
+            if self.written_bytes + pages.len() as u64 > self.file_bytes {
+                return Err(NvmeError::Invalid {
+                    field: "checkpoint",
+                    reason: format!("it is longer than the {} bytes foreseen", self.file_bytes),
+                });
+            }
+            if self.writes.len() >= WRITES_MAX
+                && let Some(write) = self.writes.pop_front()
             {
-                // It is dead all the same, and noted again below.
-                continue;
+                write.wait()?;
             }
-            self.segments.remove(id);
-            // A file that stays behind takes space and does no harm; the next open removes it.
-            if let Ok(name) = segment_name(id) {
-                drop(self.volume.remove(&name));
-            }
-            self.counters
-                .segments_removed
-                .fetch_add(1, Ordering::Relaxed);
+            let mut source = aligned_buffer(pages.len())?;
+            source.copy_from_slice(pages);
+            self.writes
+                .push_back(self.file.write(self.written_bytes, source));
+            self.written_bytes += pages.len() as u64;
         }
-        let active_id = log.active.as_ref().map(|segment| segment.id);
-        log.retiring = self
-            .segments
-            .all()
-            .iter()
-            .filter(|segment| Some(segment.id) != active_id)
-            .filter(|segment| segment.live_values.load(Ordering::Acquire) == 0)
-            .map(|segment| segment.id)
-            .collect();
+        Ok(())
     }
 }
 
-/// Writes a whole file under a temporary name and moves it to `target`, durably.
-pub(super) fn replace_file(
-    shared: &Shared,
-    target: &FileName,
-    bytes: &[u8],
-) -> Result<(), NvmeError> {
-    write_new_file(&*shared.volume, target, bytes)
-        // After a failed rename or sync nobody knows which file a power loss would leave.
-        .inspect_err(|error| {
-            if !matches!(error, NvmeError::NoSpace { .. }) {
-                shared.poison(error);
+impl Shared {
+    /// Where the log ends and how long it has grown, its segments, and those of them that hold nothing.
+    fn log_as_it_is(&self) -> (Position, u64, Vec<SegmentRecord>, Vec<u64>) {
+        let log = self.log();
+        let position = log.position();
+        let (mut records, mut dead) = (Vec::new(), Vec::new());
+        for segment in self.segments.all() {
+            let is_last = segment.id == position.segment_id;
+            // One that is ready for what comes is not in the log yet.
+            if segment.id > position.segment_id {
+                break;
             }
-        })
+            let used_bytes = segment.used_bytes.load(Ordering::Acquire);
+            records.push(SegmentRecord {
+                segment_id: segment.id,
+                used_bytes: if is_last {
+                    position.offset_bytes
+                } else {
+                    used_bytes
+                },
+            });
+            if !is_last && segment.live_values.load(Ordering::Acquire) == 0 {
+                dead.push(segment.id);
+            }
+        }
+        (
+            position,
+            self.log_bytes.load(Ordering::Acquire),
+            records,
+            dead,
+        )
+    }
+}
+
+/// Makes an unfinished file, in place of one that was left behind.
+fn make_file(
+    shared: &Shared,
+    name: &FileName,
+    len_bytes: u64,
+) -> Result<Arc<dyn VolumeFile>, NvmeError> {
+    remove_if_there(&*shared.volume, name)?;
+    shared.volume.create(name, len_bytes)
+}
+
+fn remove_if_there(volume: &dyn crate::Volume, name: &FileName) -> Result<(), NvmeError> {
+    match volume.remove(name) {
+        Ok(()) | Err(NvmeError::FileNotFound { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes a whole file under a temporary name and moves it to `target`, durably.
@@ -163,18 +270,10 @@ pub(super) fn write_new_file(
     bytes: &[u8],
 ) -> Result<(), NvmeError> {
     let temporary = FileName::new(format!("{target}{UNFINISHED_SUFFIX}"))?;
-    match volume.remove(&temporary) {
-        Ok(()) | Err(NvmeError::FileNotFound { .. }) => {}
-        Err(error) => return Err(error),
-    }
+    remove_if_there(volume, &temporary)?;
     let file = volume.create(&temporary, bytes.len() as u64)?;
-    let mut source = aligned_buffer(bytes.len())?;
-    source.copy_from_slice(bytes);
-    file.write(0, source).wait()?;
+    write_page(&*file, 0, bytes)?;
     file.sync().wait()?;
     volume.rename(&temporary, target)?;
     volume.sync_directory()
 }
-
-/// What the names of unfinished files end with.
-pub(super) const UNFINISHED_SUFFIX: &str = ".new";

@@ -140,7 +140,9 @@ impl<'a> Commit<'a> {
         self.log.offset_bytes += batch_bytes;
         self.log.sequence = header.sequence;
         self.log.checksum = header.checksum;
-        self.log.bytes_since_checkpoint += batch_bytes;
+        self.shared
+            .log_bytes
+            .fetch_add(batch_bytes, Ordering::AcqRel);
         segment
             .used_bytes
             .store(self.log.offset_bytes, Ordering::Release);

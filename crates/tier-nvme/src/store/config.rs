@@ -46,6 +46,9 @@ pub struct StorageConfig {
     create: bool,
     read_only: bool,
     memory_limit_bytes: u64,
+    space_amplification_max: f64,
+    compaction_bytes_per_second: Option<u64>,
+    background: bool,
     observer: Option<Observer>,
 }
 
@@ -61,6 +64,9 @@ impl Default for StorageConfig {
             create: true,
             read_only: false,
             memory_limit_bytes: 4 << 30,
+            space_amplification_max: 2.0,
+            compaction_bytes_per_second: Some(256 << 20),
+            background: true,
             observer: None,
         }
     }
@@ -71,6 +77,8 @@ impl StorageConfig {
     pub const SEGMENT_BYTES_MIN: u64 = crate::format::SEGMENT_BYTES_MIN;
     /// Largest segment in bytes.
     pub const SEGMENT_BYTES_MAX: u64 = crate::format::SEGMENT_BYTES_MAX;
+    /// Least factor of space amplification that compaction can be asked to hold.
+    pub const SPACE_AMPLIFICATION_MIN: f64 = 1.25;
     /// Most operations in flight.
     pub const IO_DEPTH_MAX: u32 = 4096;
 
@@ -135,6 +143,31 @@ impl StorageConfig {
         self
     }
 
+    /// Most bytes on the volume for each live byte, from 1.25 on; 2 if unset. Compaction begins well before,
+    /// and at this limit writers wait for it. Four segments are not counted, nor is what compaction can't
+    /// give back: segments that are mapped or damaged, and values too long to share a segment.
+    #[must_use]
+    pub fn with_space_amplification_max(mut self, factor: f64) -> Self {
+        self.space_amplification_max = factor;
+        self
+    }
+
+    /// Most bytes that compaction moves in a second in the background, or `None` for no limit; 256 MiB if
+    /// unset. Where a writer waits for it, there is none.
+    #[must_use]
+    pub fn with_compaction_bytes_per_second(mut self, bytes: Option<u64>) -> Self {
+        self.compaction_bytes_per_second = bytes;
+        self
+    }
+
+    /// Whether checkpoints and compaction are done by a thread in the background; else by writers, a step
+    /// after each write. On a simulated volume there is never a thread.
+    #[must_use]
+    pub fn with_background(mut self, background: bool) -> Self {
+        self.background = background;
+        self
+    }
+
     /// Calls `observer` at each stage of each commit, on the committing thread.
     #[must_use]
     pub fn with_observer(mut self, observer: impl Fn(CommitStage) + Send + Sync + 'static) -> Self {
@@ -177,6 +210,21 @@ impl StorageConfig {
         self.memory_limit_bytes
     }
 
+    /// Most bytes on the volume for each live byte.
+    pub fn space_amplification_max(&self) -> f64 {
+        self.space_amplification_max
+    }
+
+    /// Most bytes that compaction moves in a second.
+    pub fn compaction_bytes_per_second(&self) -> Option<u64> {
+        self.compaction_bytes_per_second
+    }
+
+    /// Whether a thread in the background does checkpoints and compaction.
+    pub fn background(&self) -> bool {
+        self.background
+    }
+
     pub(super) fn observe(&self, stage: CommitStage) {
         if let Some(observer) = &self.observer {
             observer(stage);
@@ -205,6 +253,20 @@ impl StorageConfig {
             return invalid(
                 "memory_limit_bytes",
                 format!("{bytes} bytes are less than {min}"),
+            );
+        }
+        let factor = self.space_amplification_max;
+        if !(Self::SPACE_AMPLIFICATION_MIN..=1e6).contains(&factor) {
+            let min = Self::SPACE_AMPLIFICATION_MIN;
+            return invalid(
+                "space_amplification_max",
+                format!("{factor} is not between {min} and 1000000"),
+            );
+        }
+        if self.compaction_bytes_per_second == Some(0) {
+            return invalid(
+                "compaction_bytes_per_second",
+                "0 would never end; leave the limit out for none".to_owned(),
             );
         }
         Ok(())
@@ -264,6 +326,21 @@ impl StorageConfigBuilder {
     /// See [`StorageConfig::with_memory_limit_bytes`].
     pub fn memory_limit_bytes(self, bytes: u64) -> Self {
         Self(self.0.with_memory_limit_bytes(bytes))
+    }
+
+    /// See [`StorageConfig::with_space_amplification_max`].
+    pub fn space_amplification_max(self, factor: f64) -> Self {
+        Self(self.0.with_space_amplification_max(factor))
+    }
+
+    /// See [`StorageConfig::with_compaction_bytes_per_second`].
+    pub fn compaction_bytes_per_second(self, bytes: Option<u64>) -> Self {
+        Self(self.0.with_compaction_bytes_per_second(bytes))
+    }
+
+    /// See [`StorageConfig::with_background`].
+    pub fn background(self, background: bool) -> Self {
+        Self(self.0.with_background(background))
     }
 
     /// The configuration.

@@ -1,8 +1,10 @@
 //! Making a store, and knowing one.
 
+use std::sync::atomic::Ordering;
+
 use super::checkpoint::{CHECKPOINT_NAMES, UNFINISHED_SUFFIX, write_new_file};
 use super::log::aligned_buffer;
-use super::{NvmeError, StorageConfig};
+use super::{NvmeError, Shared, StorageConfig};
 use crate::format::{
     BlockWriter, CheckpointHeader, FormatError, PAGE_BYTES, StoreId, Superblock, VERSION,
     segment_id,
@@ -31,6 +33,31 @@ pub(super) fn create(volume: &dyn Volume, config: &StorageConfig) -> Result<(), 
     }
     let page = Superblock::new(store_id, config.segment_bytes()).encode();
     write_new_file(volume, &FileName::new(SUPERBLOCK_NAME)?, &page.repeat(2))
+}
+
+impl Shared {
+    /// Names an incompatible feature in the superblock before it is used for the first time.
+    ///
+    /// # Errors
+    /// [`NvmeError::NoSpace`], with nothing changed; the device's failure, which ends writing.
+    pub(super) fn require_feature(&self, feature: u64) -> Result<(), NvmeError> {
+        let features = self.features.load(Ordering::Acquire);
+        if features & feature == feature {
+            return Ok(());
+        }
+        let mut superblock = Superblock::new(self.store_id, self.segment_bytes);
+        superblock.incompatible = features | feature;
+        let name = FileName::new(SUPERBLOCK_NAME)?;
+        let written = write_new_file(&*self.volume, &name, &superblock.encode().repeat(2));
+        written.inspect_err(|error| {
+            if !matches!(error, NvmeError::NoSpace { .. }) {
+                self.poison(error);
+            }
+        })?;
+        self.features
+            .store(superblock.incompatible, Ordering::Release);
+        Ok(())
+    }
 }
 
 /// Whether a file of this name was left by a store that did not finish it.

@@ -113,7 +113,7 @@ impl Shared {
             return Ok(());
         }
         let draft = Draft::new(batch, self.alignment, self.config.compression())?;
-        let batch_bytes_max = self.segment_bytes - PAGE_BYTES as u64;
+        let batch_bytes_max = self.batch_bytes_max();
         let batch_bytes = draft.batch_bytes();
         if batch_bytes.is_none_or(|bytes| bytes > batch_bytes_max) {
             return Err(NvmeError::Invalid {
@@ -124,14 +124,29 @@ impl Shared {
                 ),
             });
         }
-        let _memory = self
+        if draft.puts() {
+            self.hold_writer()?;
+        }
+        let memory = self
             .buffers
             .budget()
             .reserve_for_batch(draft.payload_bytes() as u64)?;
-        self.enqueue_and_wait(draft, batch_bytes_max)
+        self.enqueue_and_wait(draft, batch_bytes_max)?;
+        drop(memory);
+        self.after_commit();
+        Ok(())
     }
 
-    fn enqueue_and_wait(&self, draft: Draft, batch_bytes_max: u64) -> Result<(), NvmeError> {
+    /// Bytes of the longest batch.
+    pub(super) fn batch_bytes_max(&self) -> u64 {
+        self.segment_bytes - PAGE_BYTES as u64
+    }
+
+    pub(super) fn enqueue_and_wait(
+        &self,
+        draft: Draft,
+        batch_bytes_max: u64,
+    ) -> Result<(), NvmeError> {
         let bytes = draft.payload_bytes();
         let mut state = self.queue.lock();
         while state.waiting_bytes > 0 && state.waiting_bytes + bytes > QUEUE_BYTES_MAX {
@@ -168,12 +183,6 @@ impl Shared {
         self.check_open()?;
         self.check_poison()?;
         let result = Commit::new(self, &mut log, draft).run();
-        let due = result.is_ok() && self.checkpoint_is_due(&log);
-        // A checkpoint that fails costs the next open some time, and nothing else.
-        if due && self.write_checkpoint(&mut log, false).is_err() {
-            self.counters.checkpoint_failed();
-            log.bytes_since_checkpoint = 0;
-        }
         self.config.observe(CommitStage::Idle);
         result
     }

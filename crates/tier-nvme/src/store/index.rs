@@ -1,11 +1,10 @@
 //! Where the newest value of each key is.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::format::{Encoding, Entry, ValuePlace, value_alignment};
+use crate::format::{Encoding, Entry, IndexRecord, ValuePlace, crc32c, value_alignment};
 
 /// A value's place and checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,25 +38,32 @@ impl Slot {
 
 type Shard = HashMap<Box<[u8]>, Slot>;
 
-const SHARD_COUNT: usize = 16;
+/// Enough that one shard is a small piece of work: a checkpoint writes them one by one.
+pub(super) const SHARD_COUNT: usize = 256;
 
 /// A hash map in shards, so that readers and the committing thread seldom meet.
 #[derive(Debug)]
 pub(super) struct Index {
-    hasher: RandomState,
-    shards: [RwLock<Shard>; SHARD_COUNT],
+    shards: Box<[RwLock<Shard>]>,
+    keys: AtomicU64,
+    /// Bytes of all records in a checkpoint.
+    record_bytes: AtomicU64,
 }
 
 impl Index {
     pub(super) fn new() -> Self {
         Self {
-            hasher: RandomState::new(),
-            shards: std::array::from_fn(|_| RwLock::new(Shard::new())),
+            shards: (0..SHARD_COUNT)
+                .map(|_| RwLock::new(Shard::new()))
+                .collect(),
+            keys: AtomicU64::new(0),
+            record_bytes: AtomicU64::new(0),
         }
     }
 
+    /// The shard follows from the key alone, so that a simulation finds the same state at the same step.
     fn shard(&self, key: &[u8]) -> &RwLock<Shard> {
-        &self.shards[self.hasher.hash_one(key) as usize % SHARD_COUNT]
+        &self.shards[crc32c(key) as usize % SHARD_COUNT]
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<Slot> {
@@ -66,7 +72,13 @@ impl Index {
 
     /// Sets a key's place and returns the one before.
     pub(super) fn insert(&self, key: Box<[u8]>, slot: Slot) -> Option<Slot> {
-        write(self.shard(&key)).insert(key, slot)
+        let record_bytes = IndexRecord::encoded_bytes(key.len());
+        let before = write(self.shard(&key)).insert(key, slot);
+        if before.is_none() {
+            self.keys.fetch_add(1, Ordering::AcqRel);
+            self.record_bytes.fetch_add(record_bytes, Ordering::AcqRel);
+        }
+        before
     }
 
     /// Sets a key's place if it is still `from`, and returns the one before.
@@ -78,14 +90,22 @@ impl Index {
 
     /// Removes a key and returns its place.
     pub(super) fn remove(&self, key: &[u8]) -> Option<Slot> {
-        write(self.shard(key)).remove(key)
+        let before = write(self.shard(key)).remove(key);
+        if before.is_some() {
+            self.keys.fetch_sub(1, Ordering::AcqRel);
+            let record_bytes = IndexRecord::encoded_bytes(key.len());
+            self.record_bytes.fetch_sub(record_bytes, Ordering::AcqRel);
+        }
+        before
     }
 
     pub(super) fn len(&self) -> u64 {
-        self.shards
-            .iter()
-            .map(|shard| read(shard).len() as u64)
-            .sum()
+        self.keys.load(Ordering::Acquire)
+    }
+
+    /// Bytes that the records of all keys take in a checkpoint.
+    pub(super) fn record_bytes(&self) -> u64 {
+        self.record_bytes.load(Ordering::Acquire)
     }
 
     pub(super) fn keys_with_prefix(&self, prefix: &[u8]) -> Vec<Vec<u8>> {
@@ -101,10 +121,15 @@ impl Index {
 
     /// Calls `visit` for every key, in no particular order.
     pub(super) fn for_each(&self, mut visit: impl FnMut(&[u8], &Slot)) {
-        for shard in &self.shards {
-            for (key, slot) in read(shard).iter() {
-                visit(key, slot);
-            }
+        for shard in 0..SHARD_COUNT {
+            self.for_each_in(shard, &mut visit);
+        }
+    }
+
+    /// Calls `visit` for every key of a shard, in no particular order; nothing of it changes meanwhile.
+    pub(super) fn for_each_in(&self, shard: usize, mut visit: impl FnMut(&[u8], &Slot)) {
+        for (key, slot) in read(&self.shards[shard]).iter() {
+            visit(key, slot);
         }
     }
 }

@@ -55,11 +55,15 @@ impl Segment {
 
 /// All segments by id.
 #[derive(Debug, Default)]
-pub(super) struct Segments(RwLock<BTreeMap<u64, Arc<Segment>>>);
+pub(super) struct Segments {
+    by_id: RwLock<BTreeMap<u64, Arc<Segment>>>,
+    /// Sum over the segments.
+    live_log_bytes: AtomicU64,
+}
 
 impl Segments {
     pub(super) fn get(&self, id: u64) -> Option<Arc<Segment>> {
-        self.0
+        self.by_id
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .get(&id)
@@ -67,14 +71,14 @@ impl Segments {
     }
 
     pub(super) fn insert(&self, segment: Arc<Segment>) {
-        self.0
+        self.by_id
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(segment.id, segment);
     }
 
     pub(super) fn remove(&self, id: u64) {
-        self.0
+        self.by_id
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&id);
@@ -82,7 +86,7 @@ impl Segments {
 
     /// Whether the log has gone on behind this segment.
     pub(super) fn is_sealed(&self, id: u64) -> bool {
-        self.0
+        self.by_id
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .range(id.saturating_add(1)..)
@@ -90,19 +94,30 @@ impl Segments {
     }
 
     pub(super) fn clear(&self) {
-        self.0
+        self.by_id
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Segment>> {
-        self.0
+        self.by_id
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .values()
             .cloned()
             .collect()
+    }
+
+    /// Number of segments.
+    pub(super) fn count(&self) -> u64 {
+        let by_id = self.by_id.read().unwrap_or_else(PoisonError::into_inner);
+        by_id.len() as u64
+    }
+
+    /// Bytes of the log that all live values would take if they were written again.
+    pub(super) fn live_log_bytes(&self) -> u64 {
+        self.live_log_bytes.load(Ordering::Relaxed)
     }
 
     /// Counts a value as live.
@@ -112,12 +127,14 @@ impl Segments {
             segment
                 .live_bytes
                 .fetch_add(slot.stored_bytes, Ordering::Relaxed);
+            let log_bytes = slot.log_bytes(key_bytes);
             segment
                 .live_raw_bytes
                 .fetch_add(slot.raw_bytes, Ordering::Relaxed);
             segment
                 .live_log_bytes
-                .fetch_add(slot.log_bytes(key_bytes), Ordering::Relaxed);
+                .fetch_add(log_bytes, Ordering::Relaxed);
+            self.live_log_bytes.fetch_add(log_bytes, Ordering::Relaxed);
         }
     }
 
@@ -128,12 +145,14 @@ impl Segments {
             segment
                 .live_bytes
                 .fetch_sub(slot.stored_bytes, Ordering::Relaxed);
+            let log_bytes = slot.log_bytes(key_bytes);
             segment
                 .live_raw_bytes
                 .fetch_sub(slot.raw_bytes, Ordering::Relaxed);
             segment
                 .live_log_bytes
-                .fetch_sub(slot.log_bytes(key_bytes), Ordering::Relaxed);
+                .fetch_sub(log_bytes, Ordering::Relaxed);
+            self.live_log_bytes.fetch_sub(log_bytes, Ordering::Relaxed);
         }
     }
 }
@@ -151,17 +170,31 @@ pub(super) struct Log {
     pub(super) checksum: u32,
     /// Highest segment id ever used.
     pub(super) segment_id_max: u64,
-    /// Generation of the newest checkpoint.
-    pub(super) generation: u64,
-    /// Which file the next checkpoint replaces: the older one's.
-    pub(super) checkpoint_turn: bool,
-    /// Bytes of the log since the newest checkpoint.
-    pub(super) bytes_since_checkpoint: u64,
-    /// Segments that were dead at the newest checkpoint: they go after the next.
-    pub(super) retiring: Vec<u64>,
+}
+
+/// A place between two batches of the log: everything before it is in the index.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Position {
+    /// Sequence of the batch before.
+    pub(super) sequence: u64,
+    /// Its checksum field.
+    pub(super) checksum: u32,
+    pub(super) segment_id: u64,
+    pub(super) offset_bytes: u64,
 }
 
 impl Log {
+    /// Where what is published ends.
+    pub(super) fn position(&self) -> Position {
+        let active_id = self.active.as_ref().map(|segment| segment.id);
+        Position {
+            sequence: self.sequence,
+            checksum: self.checksum,
+            segment_id: active_id.unwrap_or(self.segment_id_max),
+            offset_bytes: self.offset_bytes,
+        }
+    }
+
     /// The segment into which a batch of `batch_bytes` goes; the next one is made if it has to be.
     pub(super) fn segment_for(
         &mut self,

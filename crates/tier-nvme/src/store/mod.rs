@@ -1,9 +1,11 @@
 //! A durable map from keys to values on a volume.
 
+mod background;
 mod batch;
 mod buffers;
 mod checkpoint;
 mod commit;
+mod compaction;
 mod config;
 mod create;
 mod encoding;
@@ -11,26 +13,31 @@ mod group;
 mod index;
 mod load;
 mod log;
+mod maintenance;
 mod map;
 mod memory;
 mod pin;
 mod read;
 mod recovery;
 mod replay;
+mod retirement;
 mod stats;
 mod verify;
 
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use core_view::{BufferMut, TensorStorage};
 
 pub use batch::WriteBatch;
+pub use compaction::CompactionReport;
 pub use config::{CommitStage, StorageConfig, StorageConfigBuilder};
 pub use encoding::CompressionType;
+pub use maintenance::BackgroundStep;
 pub use map::{MapOrigin, MappedValue};
 pub use memory::{MemoryKind, MemoryStats};
 pub use recovery::RecoveryReport;
@@ -41,10 +48,13 @@ use crate::format::StoreId;
 use crate::{Alignment, NvmeError, Volume, VolumeLock};
 #[cfg(target_os = "linux")]
 use crate::{RealVolume, VolumeOptions};
+use background::Background;
 use buffers::Buffers;
+use compaction::Lull;
 use group::CommitQueue;
 use index::Index;
 use log::{Log, Segments};
+use maintenance::Maintenance;
 
 /// A durable, checksummed store of values under keys, on one directory.
 ///
@@ -81,6 +91,14 @@ struct Shared {
     index: Index,
     segments: Segments,
     log: Mutex<Log>,
+    /// Bytes that the log has grown by since the newest checkpoint.
+    log_bytes: AtomicU64,
+    /// Incompatible features that the superblock names.
+    features: AtomicU64,
+    /// Taken before the log, never with it held.
+    maintenance: Maintenance,
+    background: Background,
+    lull: Lull,
     queue: CommitQueue,
     counters: stats::Counters,
     recovery: RecoveryReport,
@@ -171,10 +189,12 @@ impl NvmeStore {
     /// [`NvmeError::UnknownFeatures`], [`NvmeError::Corrupt`] if what was acknowledged can't be had back
     /// whole, [`NvmeError::NoSpace`], [`NvmeError::Io`].
     pub fn on_volume(volume: Arc<dyn Volume>, config: StorageConfig) -> Result<Self, NvmeError> {
-        let shared = recovery::open(volume, config)?;
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        let shared = Arc::new(recovery::open(volume, config)?);
+        let has_thread = shared.config.background() && shared.volume.runs_threads();
+        if has_thread && shared.read_only.is_none() {
+            Background::start(&shared);
+        }
+        Ok(Self { shared })
     }
 
     /// Memory of `len_bytes` that starts on a page, of any contents: a value that is built in it and
@@ -299,6 +319,44 @@ impl NvmeStore {
     pub fn checkpoint(&self) -> Result<(), NvmeError> {
         self.shared.check_open()?;
         self.shared.checkpoint()
+    }
+
+    /// Gives back the space that dead values take: moves the live values out of each segment where that
+    /// gains something, and writes the two checkpoints after which the segments go. Reads and writes go on
+    /// meanwhile.
+    ///
+    /// A value that is damaged stays where it is, is reported, and keeps its segment. A segment of which a
+    /// map is in use stays until it is compacted another time.
+    ///
+    /// # Errors
+    /// [`NvmeError::NoSpace`] if there is not even room to move values; what was moved before has moved.
+    /// Else as [`NvmeStore::write_batch`].
+    pub fn compact(&self) -> Result<CompactionReport, NvmeError> {
+        self.shared.check_open()?;
+        self.shared.compact()
+    }
+
+    /// As [`compact`](NvmeStore::compact), but by the thread in the background, or by the steps that take
+    /// its place ([`step_background`](NvmeStore::step_background)).
+    ///
+    /// # Errors
+    /// [`NvmeError::ReadOnly`], [`NvmeError::Closed`].
+    pub fn begin_compaction(&self) -> Result<(), NvmeError> {
+        self.shared.check_open()?;
+        self.shared.begin_compaction()
+    }
+
+    /// Does one step of what is due beside reads and writes: a piece of a checkpoint or of a compaction.
+    ///
+    /// A store with a thread for that needs no calls; in a simulation they take the thread's place. `now`
+    /// is the time on a clock of the caller's choice that never goes back; a compaction is held to its rate
+    /// by it.
+    ///
+    /// # Errors
+    /// As [`compact`](NvmeStore::compact).
+    pub fn step_background(&self, now: Duration) -> Result<BackgroundStep, NvmeError> {
+        self.shared.check_open()?;
+        self.shared.step_background(now)
     }
 
     /// Reads and checks everything: superblock, checkpoints, segment and batch headers, values.

@@ -28,6 +28,11 @@ impl Pins {
         }
     }
 
+    /// Whether somebody has the segment pinned now.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.0.load(Ordering::Acquire) & !RETIRED > 0
+    }
+
     fn add(&self) -> bool {
         let more = |state| (state & RETIRED == 0).then(|| state + 1);
         self.0

@@ -1,17 +1,20 @@
 //! Opening a store, and what that found.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use core_view::contract::ErrorKind;
 
+use super::background::Background;
 use super::buffers::Buffers;
 use super::checkpoint::CHECKPOINT_NAMES;
+use super::compaction::Lull;
 use super::create::{create, is_store, is_unfinished, read_superblock};
 use super::index::Index;
 use super::load::{Checkpoint, load, newest_checkpoint};
 use super::log::{Log, Segments, write_page};
+use super::maintenance::Maintenance;
 use super::memory::Budget;
 use super::replay::{Replay, Start};
 use super::verify::Damage;
@@ -121,6 +124,11 @@ fn read_store(
         index: Index::new(),
         segments: Segments::default(),
         log: Mutex::new(empty_log()),
+        log_bytes: AtomicU64::new(0),
+        features: AtomicU64::new(superblock.incompatible),
+        maintenance: Maintenance::default(),
+        background: Background::default(),
+        lull: Lull::default(),
         queue: Default::default(),
         counters: Default::default(),
         recovery: RecoveryReport::default(),
@@ -140,10 +148,6 @@ fn empty_log() -> Log {
         sequence: 0,
         checksum: 0,
         segment_id_max: 0,
-        generation: 0,
-        checkpoint_turn: false,
-        bytes_since_checkpoint: 0,
-        retiring: Vec::new(),
     }
 }
 
@@ -195,11 +199,9 @@ fn recover(
             .copied()
             .unwrap_or(0)
             .max(replayed.segment_id),
-        generation,
-        checkpoint_turn: file_index == 0,
-        bytes_since_checkpoint: replayed.log_bytes,
-        retiring: Vec::new(),
     };
+    shared.maintenance = Maintenance::new(generation, file_index == 0);
+    shared.log_bytes = AtomicU64::new(replayed.log_bytes);
     if shared.read_only.is_none() {
         erase_end(&log)?;
         sync_all(&shared, start.segment_id)?;

@@ -23,6 +23,13 @@ pub(super) struct Counters {
     pub(super) segments_removed: AtomicU64,
     pub(super) values_moved: AtomicU64,
     pub(super) moves_lost: AtomicU64,
+    pub(super) bytes_moved: AtomicU64,
+    pub(super) compactions_begun: AtomicU64,
+    pub(super) compactions_finished: AtomicU64,
+    pub(super) segments_pinned: AtomicU64,
+    pub(super) writers_held: AtomicU64,
+    pub(super) space_exceeded: AtomicU64,
+    pub(super) background_failures: AtomicU64,
 }
 
 impl Counters {
@@ -90,8 +97,39 @@ pub struct StoreStats {
     pub moves_lost: u64,
     /// Memory, by what it is taken for.
     pub memory: MemoryStats,
+    /// Bytes that those values took.
+    pub bytes_moved: u64,
+    /// Compactions begun.
+    pub compactions_begun: u64,
+    /// Compactions that came to their end.
+    pub compactions_finished: u64,
+    /// Times that a segment was not compacted because a map of it was in use.
+    pub segments_pinned: u64,
+    /// Writers that had to wait because dead values took more space than they may.
+    pub writers_held: u64,
+    /// Writers that were let through all the same, because nothing could be done about it.
+    pub space_exceeded: u64,
+    /// Times that the thread in the background could not do its work.
+    pub background_failures: u64,
+    /// Bytes of the log that the live values would take, with their keys, if they were written again.
+    pub live_log_bytes: u64,
     /// How the volume does its work.
     pub volume: VolumeReport,
+}
+
+impl StoreStats {
+    /// Bytes of the log that hold nothing live: dead values, old headers, and ends of pages.
+    pub fn dead_bytes(&self) -> u64 {
+        self.used_bytes.saturating_sub(self.live_log_bytes)
+    }
+
+    /// Bytes reserved on the volume for each byte that is live; 0 for an empty store.
+    pub fn space_amplification(&self) -> f64 {
+        if self.live_log_bytes == 0 {
+            return 0.0;
+        }
+        self.reserved_bytes as f64 / self.live_log_bytes as f64
+    }
 }
 
 impl Shared {
@@ -120,6 +158,14 @@ impl Shared {
             values_moved: load(&self.counters.values_moved),
             moves_lost: load(&self.counters.moves_lost),
             memory: self.buffers.budget().stats(),
+            bytes_moved: load(&self.counters.bytes_moved),
+            compactions_begun: load(&self.counters.compactions_begun),
+            compactions_finished: load(&self.counters.compactions_finished),
+            segments_pinned: load(&self.counters.segments_pinned),
+            writers_held: load(&self.counters.writers_held),
+            space_exceeded: load(&self.counters.space_exceeded),
+            background_failures: load(&self.counters.background_failures),
+            live_log_bytes: self.segments.live_log_bytes(),
             volume: self.volume.report(),
         }
     }

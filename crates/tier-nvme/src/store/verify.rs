@@ -96,8 +96,8 @@ impl Shared {
     }
 
     fn verify_checkpoints(&self, report: &mut VerifyReport) {
-        // Under the log's lock no checkpoint is being replaced.
-        let _log = self.log();
+        // Nobody else replaces a checkpoint.
+        let _work = self.maintenance.lock();
         let superblock = Superblock::new(self.store_id, self.segment_bytes);
         for name in CHECKPOINT_NAMES {
             let result = read_checkpoint(&*self.volume, name, &superblock);
@@ -159,7 +159,7 @@ impl Shared {
         }
     }
 
-    fn read_batch_header(
+    pub(super) fn read_batch_header(
         &self,
         file: &dyn VolumeFile,
         segment_id: u64,

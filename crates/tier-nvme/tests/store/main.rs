@@ -5,6 +5,7 @@
     reason = "a test says what is wrong by panicking"
 )]
 
+mod compaction;
 mod compression;
 mod hostile;
 mod maps;

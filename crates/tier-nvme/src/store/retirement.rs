@@ -1,0 +1,37 @@
+//! Giving segments back in which nothing lives any more.
+
+use std::sync::atomic::Ordering;
+
+use super::Shared;
+use super::maintenance::Work;
+use crate::format::segment_name;
+
+impl Work {
+    /// After a checkpoint: removes the segments that were dead when the checkpoint before began, and notes
+    /// those that were when this one did.
+    ///
+    /// A segment goes only once both checkpoints began after its last value had died: with either of them
+    /// the log after it is complete.
+    pub(super) fn retire_segments(&mut self, shared: &Shared, dead: Vec<u64>) {
+        for id in std::mem::replace(&mut self.retiring, dead) {
+            let pinned = shared
+                .segments
+                .get(id)
+                .is_some_and(|segment| !segment.pins.retire());
+            if pinned {
+                // It is dead all the same, and was noted again.
+                continue;
+            }
+            self.retiring.retain(|noted| *noted != id);
+            shared.segments.remove(id);
+            // A file that stays behind takes space and does no harm; the next open removes it.
+            if let Ok(name) = segment_name(id) {
+                drop(shared.volume.remove(&name));
+            }
+            shared
+                .counters
+                .segments_removed
+                .fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
