@@ -29,6 +29,7 @@ mod progress;
 mod real;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod slab;
 mod store;
 mod volume;
 
@@ -37,6 +38,7 @@ pub use engine::EngineStatistics;
 pub use error::NvmeError;
 #[cfg(target_os = "linux")]
 pub use real::{EngineChoice, RealVolume, VolumeOptions};
+pub use slab::{BlockSlab, SlabConfig, SlabConfigBuilder, SlabRecovery, SlabStats};
 pub use store::{
     BackgroundStep, CommitStage, CompactionReport, CompressionType, Damage, MapOrigin, MappedValue,
     MemoryKind, MemoryStats, NvmeStore, RecoveryReport, StorageConfig, StorageConfigBuilder,

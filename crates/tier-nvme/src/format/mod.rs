@@ -9,6 +9,7 @@ mod bytes;
 mod checkpoint;
 mod encoding;
 mod segment;
+pub(crate) mod slab;
 mod superblock;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,376 @@
+//! Committing what callers changed: a record, a sync, then the table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use core_view::BufferMut;
+use core_view::contract::{BlockKey, ContractError};
+
+use super::Shared;
+use super::queue::{ItemState, Ready};
+use super::slots::SlotId;
+use crate::format::slab::{BlockEdit, BlockPlace, LogPlace, Record, blocks_name};
+use crate::format::{COUNT_MAX, PAGE_BYTES};
+use crate::{NvmeError, VolumeFile};
+
+/// Largest record in bytes.
+const RECORD_BYTES_MAX: usize = 256 << 10;
+
+/// Zeroed memory that starts on a page.
+pub(super) fn aligned_buffer(len_bytes: usize) -> Result<BufferMut, NvmeError> {
+    BufferMut::zeroed(len_bytes, PAGE_BYTES).map_err(|error| NvmeError::Transfer(error.into()))
+}
+
+/// Whole pages with `bytes` in front.
+pub(super) fn pages_of(bytes: &[u8]) -> Result<BufferMut, NvmeError> {
+    let mut pages = aligned_buffer(bytes.len().next_multiple_of(PAGE_BYTES))?;
+    if let Some(front) = pages.get_mut(..bytes.len()) {
+        front.copy_from_slice(bytes);
+    }
+    Ok(pages)
+}
+
+/// Where the logs stand; whoever holds it commits.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    /// Generation of the tables that the logs follow.
+    pub(super) epoch: u64,
+    pub(super) sequence: u64,
+    /// Checksum of the newest record.
+    pub(super) checksum: u32,
+    pub(super) synced_sequence: u64,
+    /// No segment had this id or a higher one.
+    pub(super) segment_id_next: u32,
+    /// Used bytes of each segment's log.
+    pub(super) used: BTreeMap<u32, u32>,
+    /// The segment whose log was written last.
+    pub(super) last: Option<u32>,
+    /// Segments with writes that are not synced.
+    pub(super) dirty: BTreeSet<u32>,
+    /// Slots that are free once everything is synced.
+    pub(super) freed: Vec<SlotId>,
+    /// Which of the two tables is written first the next time.
+    pub(super) first_table: usize,
+}
+
+/// A change, and whose it is: the job and its item.
+struct Planned {
+    job: usize,
+    item: usize,
+    edit: BlockEdit,
+}
+
+impl Shared {
+    /// Commits what is ready, and notes in each job how it ended.
+    pub(super) fn commit(&self, journal: &mut Journal, group: &mut [Ready]) {
+        if let Err(error) = self.check_poison() {
+            return fail_from(group, 0, &error.into());
+        }
+        let plan = self.plan(group);
+        let mut plan = plan.into_iter().peekable();
+        let bytes_max = RECORD_BYTES_MAX.min(self.geometry.log_bytes as usize);
+        while let Some(first) = plan.peek() {
+            let (job, item) = (first.job, first.item);
+            let mut edits_bytes = 0;
+            let mut edits = Vec::new();
+            while let Some(next) = plan.next_if(|next| {
+                Record::bytes_for(edits_bytes + next.edit.encoded_bytes()) <= bytes_max
+            }) {
+                edits_bytes += next.edit.encoded_bytes();
+                edits.push(next.edit);
+            }
+            if let Err(error) = self.commit_record(journal, edits) {
+                let error = ContractError::from(error);
+                fail_item_from(group, job, item, &error);
+                return;
+            }
+        }
+        self.count(group);
+    }
+
+    /// The changes of a group in order. A removal of what is not there changes nothing.
+    fn plan(&self, group: &mut [Ready]) -> Vec<Planned> {
+        let mut plan = Vec::new();
+        let mut changed: BTreeMap<BlockKey, bool> = BTreeMap::new();
+        for (job, ready) in group.iter_mut().enumerate() {
+            match ready {
+                Ready::Put(put) => {
+                    for (item, it) in put.items.iter().enumerate() {
+                        let ItemState::Placed(id) = it.state else {
+                            continue;
+                        };
+                        changed.insert(it.key, true);
+                        let place = BlockPlace {
+                            segment_id: id.segment_id,
+                            slot: id.slot,
+                            payload_bytes: it.payload_bytes,
+                            checksum: it.checksum,
+                            meta: it.meta.as_slice().into(),
+                        };
+                        let edit = BlockEdit::Put(it.key, place);
+                        plan.push(Planned { job, item, edit });
+                    }
+                }
+                Ready::Remove(remove) => {
+                    for (item, &key) in remove.keys.iter().enumerate() {
+                        let there = changed.get(&key).copied();
+                        let there = there.unwrap_or_else(|| self.table.contains(key));
+                        remove.removed.push(there);
+                        if there {
+                            changed.insert(key, false);
+                            let edit = BlockEdit::Remove(key);
+                            plan.push(Planned { job, item, edit });
+                        }
+                    }
+                }
+            }
+        }
+        plan
+    }
+
+    fn count(&self, group: &[Ready]) {
+        let counters = &self.counters;
+        for ready in group {
+            match ready {
+                Ready::Put(put) => {
+                    let placed = |state: &ItemState| matches!(state, ItemState::Placed(_));
+                    let stored = put.items.iter().filter(|item| placed(&item.state));
+                    let (mut count, mut bytes) = (0, 0);
+                    for item in stored {
+                        count += 1;
+                        bytes += u64::from(item.payload_bytes);
+                    }
+                    counters.puts.fetch_add(count, Ordering::Relaxed);
+                    counters.put_bytes.fetch_add(bytes, Ordering::Relaxed);
+                }
+                Ready::Remove(remove) => {
+                    let count = remove.removed.iter().filter(|&&there| there).count();
+                    counters.removes.fetch_add(count as u64, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Writes one record, makes it durable where that is promised, and changes the table.
+    fn commit_record(&self, journal: &mut Journal, edits: Vec<BlockEdit>) -> Result<(), NvmeError> {
+        let touched: BTreeSet<u32> = edits
+            .iter()
+            .filter_map(|edit| match edit {
+                BlockEdit::Put(_, place) => Some(place.segment_id),
+                BlockEdit::Remove(_) => None,
+            })
+            .collect();
+        let edits_bytes = edits.iter().map(BlockEdit::encoded_bytes).sum();
+        let segment_id = self.log_for(journal, &touched, Record::bytes_for(edits_bytes) as u64)?;
+        let offset_bytes = journal.used.get(&segment_id).copied().unwrap_or(0);
+        let record = Record {
+            place: LogPlace {
+                store_id: self.store_id,
+                segment_id,
+                offset_bytes,
+            },
+            epoch: journal.epoch,
+            sequence: journal.sequence + 1,
+            synced_sequence: journal.synced_sequence,
+            previous_checksum: journal.checksum,
+            checksum: 0,
+            record_bytes: 0,
+            edits,
+        };
+        if record.sequence > COUNT_MAX {
+            let reason = "the sequence is used up; copy the blocks to a new slab".to_owned();
+            let field = "sequence";
+            return Err(NvmeError::Invalid { field, reason });
+        }
+        let (bytes, checksum) = record.encode();
+        journal.dirty.extend(touched);
+        journal.dirty.insert(segment_id);
+        self.write_record(segment_id, offset_bytes, &bytes)
+            .inspect_err(|error| self.poison(error))?;
+        journal
+            .used
+            .insert(segment_id, offset_bytes + bytes.len() as u32);
+        journal.last = Some(segment_id);
+        journal.sequence = record.sequence;
+        journal.checksum = checksum;
+        self.counters.records.fetch_add(1, Ordering::Relaxed);
+        if self.config.durable() {
+            self.sync(journal)?; // mutant: slab-no-fdatasync
+        }
+        let freed = self.publish(record.edits);
+        journal.freed.extend(freed);
+        if self.config.durable() {
+            self.slots.release(journal.freed.drain(..));
+        }
+        Ok(())
+    }
+
+    /// A log with room for a record: one that has to be synced anyway, if there is one. When the logs are full,
+    /// or hold more than the tables would, the tables are written, and the logs begin anew.
+    fn log_for(
+        &self,
+        journal: &mut Journal,
+        touched: &BTreeSet<u32>,
+        bytes: u64,
+    ) -> Result<u32, NvmeError> {
+        if let Some(id) = self.log_with_room(journal, touched.iter().copied(), bytes) {
+            return Ok(id);
+        }
+        let used_bytes: u64 = journal.used.values().map(|&used| u64::from(used)).sum();
+        let table_bytes = 64 * self.table.usage().blocks;
+        if used_bytes < 2 * table_bytes {
+            let others = journal.last.into_iter();
+            let others = others.chain(self.slots.all().into_iter().map(|segment| segment.id));
+            if let Some(id) = self.log_with_room(journal, others, bytes) {
+                return Ok(id);
+            }
+        }
+        self.write_tables(journal, false)?;
+        let any = touched.iter().copied();
+        let any = any.chain(self.slots.all().into_iter().map(|segment| segment.id));
+        self.log_with_room(journal, any, bytes)
+            .ok_or_else(|| NvmeError::Corrupt {
+                structure: "log",
+                location: self.volume.report().location,
+                reason: "no segment is there to hold a record".to_owned(),
+            })
+    }
+
+    fn log_with_room(
+        &self,
+        journal: &Journal,
+        ids: impl IntoIterator<Item = u32>,
+        bytes: u64,
+    ) -> Option<u32> {
+        ids.into_iter().find(|id| {
+            let used = u64::from(journal.used.get(id).copied().unwrap_or(0));
+            let is_there = self.slots.get(*id).is_some_and(|it| it.file.is_some());
+            is_there && used + bytes <= self.geometry.log_bytes
+        })
+    }
+
+    fn write_record(
+        &self,
+        segment_id: u32,
+        offset_bytes: u32,
+        bytes: &[u8],
+    ) -> Result<(), NvmeError> {
+        let file = self.file_of(segment_id)?;
+        let at = self.geometry.log_offset_bytes() + u64::from(offset_bytes);
+        if file.write(at, pages_of(bytes)?).wait().is_ok() {
+            return Ok(());
+        }
+        // The same bytes in the same place: whatever the first attempt left, this one makes whole.
+        file.write(at, pages_of(bytes)?).wait()?;
+        Ok(())
+    }
+
+    fn file_of(&self, segment_id: u32) -> Result<Arc<dyn VolumeFile>, NvmeError> {
+        let segment = self.slots.get(segment_id);
+        let file = segment.and_then(|segment| segment.file.clone());
+        file.ok_or_else(|| NvmeError::FileNotFound {
+            path: blocks_name(segment_id)
+                .map(|name| name.to_string())
+                .unwrap_or_default(),
+        })
+    }
+
+    /// Makes everything durable that was written, and frees what waited for that.
+    pub(super) fn sync(&self, journal: &mut Journal) -> Result<(), NvmeError> {
+        let mut syncs = Vec::with_capacity(journal.dirty.len());
+        for &id in &journal.dirty {
+            syncs.push(self.file_of(id)?.sync());
+        }
+        let mut outcome = Ok(());
+        for sync in syncs {
+            if let Err(failure) = sync.wait() {
+                outcome = Err(NvmeError::from(failure));
+            }
+        }
+        self.counters
+            .syncs
+            .fetch_add(journal.dirty.len() as u64, Ordering::Relaxed);
+        outcome.inspect_err(|error| self.poison(error))?;
+        journal.dirty.clear();
+        journal.synced_sequence = journal.sequence;
+        self.slots.release(journal.freed.drain(..));
+        Ok(())
+    }
+
+    /// Changes the table; the slots that nothing points at any more come back.
+    fn publish(&self, edits: Vec<BlockEdit>) -> Vec<SlotId> {
+        let before = edits.into_iter().filter_map(|edit| match edit {
+            BlockEdit::Put(key, place) => self.table.insert(key, place),
+            BlockEdit::Remove(key) => self.table.remove(key),
+        });
+        before
+            .map(|place| SlotId {
+                segment_id: place.segment_id,
+                slot: place.slot,
+            })
+            .collect()
+    }
+
+    /// Makes the next segment, durably; `false` if the capacity allows none.
+    pub(super) fn grow(&self, journal: &mut Journal) -> Result<bool, NvmeError> {
+        if self.slots.count() >= self.segments_max {
+            return Ok(false);
+        }
+        let id = journal.segment_id_next;
+        let name = blocks_name(id)?;
+        // A number is never used twice, whatever becomes of the file.
+        journal.segment_id_next = id.checked_add(1).ok_or_else(|| NvmeError::Invalid {
+            field: "segment id",
+            reason: "all are used up; copy the blocks to a new slab".to_owned(),
+        })?;
+        let file = self.volume.create(&name, self.geometry.segment_bytes)?;
+        let durable = self.write_new_segment(&*file, id).and_then(|()| {
+            file.sync().wait()?; // mutant: slab-no-segment-sync
+            self.volume.sync_directory()?; // mutant: slab-no-dirsync
+            Ok(())
+        });
+        if let Err(error) = durable {
+            // Nothing was acknowledged on this file; recovery would remove it as well.
+            drop(self.volume.remove(&name));
+            return Err(error);
+        }
+        self.slots.add(id, Some(file), self.geometry.slots() as u32);
+        self.counters.segments_made.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// The log is written full of zeros, so that no record is the first write of its place.
+    fn write_new_segment(&self, file: &dyn VolumeFile, id: u32) -> Result<(), NvmeError> {
+        let zeros = aligned_buffer(self.geometry.log_bytes as usize)?;
+        file.write(self.geometry.log_offset_bytes(), zeros).wait()?;
+        let header = self.geometry.segment_header(self.store_id, id);
+        file.write(0, pages_of(&header)?).wait()?;
+        Ok(())
+    }
+}
+
+fn fail_from(group: &mut [Ready], first: usize, error: &ContractError) {
+    for ready in group.iter_mut().skip(first) {
+        match ready {
+            Ready::Put(job) => job.fail(error),
+            Ready::Remove(job) => job.error = Some(error.clone()),
+        }
+    }
+}
+
+/// Fails everything from an item of a job on.
+fn fail_item_from(group: &mut [Ready], job: usize, item: usize, error: &ContractError) {
+    fail_from(group, job + 1, error);
+    match group.get_mut(job) {
+        Some(Ready::Put(put)) => {
+            for it in put.items.iter_mut().skip(item) {
+                if let ItemState::Placed(_) = it.state {
+                    it.state = ItemState::Failed(error.clone());
+                }
+            }
+        }
+        Some(Ready::Remove(remove)) => remove.error = Some(error.clone()),
+        None => {}
+    }
+}

@@ -1,0 +1,291 @@
+//! The caller's part of a put: checks, slots, and the payloads on their way.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use core_view::BufferMut;
+use core_view::contract::{BlockKey, BlockPut, ContractError, ErrorKind, Failure, Transfer};
+
+use super::Shared;
+use super::queue::{ItemState, PutItem, PutJob, RemoveJob};
+use super::slots::SlotId;
+use crate::format::{PAGE_BYTES, crc32c};
+use crate::{NvmeError, VolumeFile};
+
+/// Most bytes of one write; a longer block is written by one write all the same.
+const WRITE_BYTES: usize = 2 << 20;
+/// Most buffers of one write.
+const WRITE_BUFFERS: usize = 512;
+
+type PutOutcome = Vec<Result<BufferMut, Failure>>;
+
+/// Neighbouring slots that are written together.
+struct Run {
+    file: Arc<dyn VolumeFile>,
+    offset_bytes: u64,
+    buffers: Vec<BufferMut>,
+    items: Vec<usize>,
+    bytes: usize,
+    next: SlotId,
+}
+
+/// An error of one block.
+pub(super) fn block_error(
+    kind: ErrorKind,
+    operation: &'static str,
+    key: BlockKey,
+    reason: &str,
+) -> ContractError {
+    ContractError::new(kind, operation).detail(format!("block {key}: {reason}"))
+}
+
+impl Shared {
+    pub(super) fn put(self: &Arc<Self>, puts: Vec<BlockPut>) -> Transfer<PutOutcome> {
+        let (transfer, completer) = self.transfer();
+        if let Err(error) = self.check_changeable() {
+            let payloads = puts.into_iter().map(|put| put.payload).collect();
+            completer.complete(Err(Failure::new(error.into(), payloads)));
+            return transfer;
+        }
+        let items = self.check_puts(puts);
+        let waiting = |item: &&PutItem| matches!(item.state, ItemState::Waiting);
+        let bytes = items
+            .iter()
+            .filter(waiting)
+            .map(|item| u64::from(item.payload_bytes))
+            .sum();
+        let count = items.iter().filter(waiting).count();
+        let job = PutJob {
+            items,
+            completer,
+            bytes,
+        };
+        if count == 0 {
+            job.finish();
+            return transfer;
+        }
+        match self.queue.enter(bytes, self.config.queue_bytes()) {
+            Err(error) => refuse(job, &error.into()),
+            Ok(None) => {
+                self.counters.busy.fetch_add(1, Ordering::Relaxed);
+                let error = ContractError::new(ErrorKind::Busy, "put blocks").detail(format!(
+                    "{bytes} bytes would be more than {} under way; wait for some of them",
+                    self.config.queue_bytes()
+                ));
+                refuse(job, &error);
+            }
+            Ok(Some(first)) => match first.then(|| self.slots.take(count)).flatten() {
+                Some(slots) => self.write_payloads(job, slots),
+                None => self.queue.starve(job),
+            },
+        }
+        transfer
+    }
+
+    pub(super) fn remove(self: &Arc<Self>, keys: &[BlockKey]) -> Transfer<Vec<bool>> {
+        let (transfer, completer) = self.transfer();
+        if let Err(error) = self.check_changeable() {
+            completer.complete(Err(ContractError::from(error).into()));
+            return transfer;
+        }
+        let job = RemoveJob {
+            keys: keys.to_vec(),
+            removed: Vec::with_capacity(keys.len()),
+            error: None,
+            completer,
+        };
+        if let Err(mut job) = self.queue.push_remove(job) {
+            job.error = Some(NvmeError::Closed.into());
+            job.finish();
+        }
+        transfer
+    }
+
+    fn check_puts(&self, puts: Vec<BlockPut>) -> Vec<PutItem> {
+        const OPERATION: &str = "put block";
+        let mut seen = HashSet::with_capacity(puts.len());
+        let max = self.geometry.block_bytes;
+        let check = |put: BlockPut| {
+            let len = put.payload.len();
+            let refused = |reason: &str| {
+                ItemState::Failed(block_error(
+                    ErrorKind::InvalidInput,
+                    OPERATION,
+                    put.key,
+                    reason,
+                ))
+            };
+            let state = if !seen.insert(put.key) {
+                refused("it appears twice in the batch; split the batch")
+            } else if len == 0 || len as u64 > max {
+                refused(&format!("{len} bytes of payload; 1 to {max} are allowed"))
+            } else {
+                ItemState::Waiting
+            };
+            let is_waiting = matches!(state, ItemState::Waiting);
+            PutItem {
+                key: put.key,
+                meta: put.meta,
+                payload_bytes: if is_waiting { len as u32 } else { 0 },
+                checksum: if is_waiting { crc32c(&put.payload) } else { 0 },
+                payload: Some(put.payload),
+                state,
+            }
+        };
+        puts.into_iter().map(check).collect()
+    }
+
+    /// Submits the payloads of a job; those for which there is no slot fail.
+    pub(super) fn write_payloads(self: &Arc<Self>, mut job: PutJob, slots: Vec<SlotId>) {
+        let mut slots = slots.into_iter();
+        let mut runs: Vec<Run> = Vec::new();
+        let mut unused = Vec::new();
+        for (i, item) in job.items.iter_mut().enumerate() {
+            if !matches!(item.state, ItemState::Waiting) {
+                continue;
+            }
+            let Some(id) = slots.next() else {
+                self.counters.no_space.fetch_add(1, Ordering::Relaxed);
+                item.state = ItemState::Failed(self.no_space(item.key));
+                continue;
+            };
+            match self.add_to_runs(&mut runs, i, item, id) {
+                Ok(()) => item.state = ItemState::Placed(id),
+                Err(error) => {
+                    unused.push(id);
+                    item.state = ItemState::Failed(error);
+                }
+            }
+        }
+        unused.extend(slots);
+        self.slots.release(unused);
+        let (items, writes): (Vec<_>, Vec<_>) = runs
+            .into_iter()
+            .map(|run| {
+                let write = run.file.write_vectored(run.offset_bytes, run.buffers);
+                (run.items, write)
+            })
+            .unzip();
+        let shared = Arc::clone(self);
+        Transfer::join(writes).on_complete(move |outcome| {
+            match outcome {
+                Ok(outcomes) => {
+                    for (items, outcome) in items.into_iter().zip(outcomes) {
+                        take_back(&mut job, &items, outcome);
+                    }
+                }
+                Err(failure) => job.fail(failure.error()),
+            }
+            shared.queue.written(job);
+        });
+    }
+
+    fn add_to_runs(
+        &self,
+        runs: &mut Vec<Run>,
+        i: usize,
+        item: &mut PutItem,
+        id: SlotId,
+    ) -> Result<(), ContractError> {
+        let segment = self.slots.get(id.segment_id);
+        let Some(file) = segment.and_then(|segment| segment.file.clone()) else {
+            let reason = "its segment is gone";
+            return Err(block_error(ErrorKind::Io, "put block", item.key, reason));
+        };
+        let Some(payload) = item.payload.take() else {
+            return Err(NvmeError::Closed.into());
+        };
+        let buffer = if self.moves_as_it_is(&payload) {
+            payload
+        } else {
+            self.counters.copies.fetch_add(1, Ordering::Relaxed);
+            let copy = self.copy_of(&payload);
+            item.payload = Some(payload);
+            copy?
+        };
+        let len = buffer.len();
+        let next = SlotId {
+            slot: id.slot + 1,
+            ..id
+        };
+        // Behind a buffer that does not fill its slot, the next slot is not where the buffer ends.
+        let slot_bytes = self.geometry.slot_bytes();
+        if let Some(run) = runs.last_mut()
+            && run.next == id
+            && run.bytes as u64 == slot_bytes * run.items.len() as u64
+            && run.bytes + len <= WRITE_BYTES
+            && run.items.len() < WRITE_BUFFERS
+        {
+            run.buffers.push(buffer);
+            run.items.push(i);
+            run.bytes += len;
+            run.next = next;
+            return Ok(());
+        }
+        runs.push(Run {
+            file,
+            offset_bytes: self.geometry.slot_offset_bytes(id.slot),
+            buffers: vec![buffer],
+            items: vec![i],
+            bytes: len,
+            next,
+        });
+        Ok(())
+    }
+
+    /// Whether a buffer goes to and from the device as it is.
+    pub(super) fn moves_as_it_is(&self, buffer: &BufferMut) -> bool {
+        buffer.len().is_multiple_of(self.unit_bytes())
+            && buffer.is_aligned_to(self.alignment.memory_bytes)
+    }
+
+    fn copy_of(&self, payload: &BufferMut) -> Result<BufferMut, ContractError> {
+        let len = payload.len().next_multiple_of(self.unit_bytes());
+        let mut copy = BufferMut::zeroed(len, PAGE_BYTES.max(self.alignment.memory_bytes))?;
+        if let Some(front) = copy.get_mut(..payload.len()) {
+            front.copy_from_slice(payload);
+        }
+        Ok(copy)
+    }
+
+    fn no_space(&self, key: BlockKey) -> ContractError {
+        let reason = format!(
+            "no slot is free within {} bytes; remove blocks, or open the slab with a larger capacity",
+            self.config.capacity_bytes()
+        );
+        block_error(ErrorKind::NoSpace, "put block", key, &reason)
+    }
+}
+
+fn refuse(job: PutJob, error: &ContractError) {
+    let payloads = job.items.into_iter().filter_map(|item| item.payload);
+    let failure = Failure::new(error.clone(), payloads.collect());
+    job.completer.complete(Err(failure));
+}
+
+/// Gives the buffers of a run back to their items.
+fn take_back(job: &mut PutJob, items: &[usize], outcome: Result<Vec<BufferMut>, Failure>) {
+    let (buffers, error) = match outcome {
+        Ok(buffers) => (buffers, None),
+        Err(failure) => {
+            let (error, buffers) = failure.into_parts();
+            (buffers.reclaim(), Some(error))
+        }
+    };
+    let mut buffers = buffers.into_iter();
+    for &i in items {
+        let Some(item) = job.items.get_mut(i) else {
+            continue;
+        };
+        let buffer = buffers.next();
+        // What was copied has kept its own.
+        if item.payload.is_none() {
+            item.payload = buffer;
+        }
+        if let Some(error) = &error {
+            // The slot is not used again before the slab is opened again: its sectors may be bad.
+            item.state = ItemState::Failed(error.clone());
+        }
+    }
+}
