@@ -15,6 +15,7 @@ usage: cargo xtask TASK [OPTIONS]
   layers                 dependencies point downward, heavy ones stay with their owners
   tidy                   the house rules that no compiler checks
   hw                     the test suites in each configuration that this machine has
+  replay                 that matrix's block-level crash replay alone
   sim [--seeds N]        the crash simulation of the blob store (1000 seeds)
   kill [--count N]       kills of the program while it stores models (200)
   mutants [--seeds N]    removes one safeguard at a time and demands a red simulation
@@ -41,6 +42,7 @@ pub(crate) enum Task {
         seeds: u64,
     },
     Hardware,
+    Replay,
     Simulation {
         seeds: u64,
     },
@@ -71,6 +73,7 @@ pub(crate) fn parse(mut parser: Parser) -> Result<Task, Error> {
         "tidy" => alone(parser, Task::Tidy),
         "coverage" => alone(parser, Task::Coverage),
         "hw" => alone(parser, Task::Hardware),
+        "replay" => alone(parser, Task::Replay),
         "mutants" => parse_count(parser, "seeds", crate::mutants::SEEDS_DEFAULT)
             .map(|seeds| Task::Mutants { seeds }),
         "sim" => parse_count(parser, "seeds", full_counts::SIMULATION.count_default)

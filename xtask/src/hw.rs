@@ -2,6 +2,7 @@
 
 mod matrix;
 mod probe;
+mod replay;
 
 use std::path::Path;
 use std::time::Instant;
@@ -110,12 +111,57 @@ pub(crate) fn run(workspace: &Workspace) -> Result<bool, Error> {
         }
         matrix.push(configuration.name, cells);
     }
+    replay_row(&shell, &crates, &mut matrix)?;
     println!("\n{matrix}");
     let path = workspace.root.join("target/hw.json");
     let text = format!("{:#}\n", matrix.to_json(&probe::machine()));
     std::fs::write(&path, text).map_err(Error::file("write", &path))?;
     println!("\nwritten to {}", path.display());
     Ok(!matrix.failed())
+}
+
+/// The name of the row that no suite stands behind.
+const REPLAY: &str = "block-level replay";
+
+/// The crate whose store is replayed.
+const REPLAYED: &str = "tier-nvme";
+
+/// `cargo xtask replay`: that row alone; true if nothing failed or it was skipped.
+pub(crate) fn run_replay(workspace: &Workspace) -> Result<bool, Error> {
+    let shell = Shell::new(&workspace.root, "replay", false)?;
+    let crates: Vec<&Package> = workspace.crates().collect();
+    let mut matrix = Matrix::new(vec![REPLAYED.to_owned()]);
+    let replayed = crates.iter().filter(|package| package.name == REPLAYED);
+    replay_row(&shell, &replayed.copied().collect::<Vec<_>>(), &mut matrix)?;
+    println!("\n{matrix}");
+    Ok(!matrix.failed())
+}
+
+fn replay_row(shell: &Shell, crates: &[&Package], matrix: &mut Matrix) -> Result<(), Error> {
+    println!("\n==> {REPLAY}");
+    if let Availability::Missing(why) = replay::available() {
+        println!("    skipped: {why}");
+        matrix.skip(REPLAY, why);
+        return Ok(());
+    }
+    let started = Instant::now();
+    let replayed = replay::run(shell)?;
+    for failure in &replayed.failures {
+        println!("    {failure}");
+    }
+    let cell = |package: &&Package| {
+        if package.name == REPLAYED {
+            Cell::Tested {
+                success: replayed.failures.is_empty() && replayed.counts.passed > 0,
+                counts: replayed.counts,
+                elapsed: started.elapsed(),
+            }
+        } else {
+            Cell::Unconcerned
+        }
+    };
+    matrix.push(REPLAY, crates.iter().map(cell).collect());
+    Ok(())
 }
 
 fn concerns(configuration: &Configuration, package: &Package) -> bool {

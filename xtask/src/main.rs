@@ -73,6 +73,7 @@ fn run(task: Task) -> Result<bool, Error> {
         ),
         Task::Mutants { seeds } => mutants::run_with(&load()?, seeds),
         Task::Hardware => hw::run(&load()?),
+        Task::Replay => hw::run_replay(&load()?),
         Task::Simulation { seeds } => full_counts::run(&load()?, &full_counts::SIMULATION, seeds),
         Task::Kill { count } => full_counts::run(&load()?, &full_counts::KILL, count),
         Task::Bench { name, rest } => measure::bench(&load()?, name.as_deref(), &rest),
