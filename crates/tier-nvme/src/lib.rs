@@ -25,6 +25,7 @@ mod format;
 pub mod fuzzing;
 #[cfg(any(target_os = "linux", feature = "sim"))]
 mod progress;
+mod read_queue;
 #[cfg(target_os = "linux")]
 mod real;
 #[cfg(feature = "sim")]
@@ -36,6 +37,7 @@ mod volume;
 #[cfg(target_os = "linux")]
 pub use engine::EngineStatistics;
 pub use error::NvmeError;
+pub use read_queue::ReadQueue;
 #[cfg(target_os = "linux")]
 pub use real::{EngineChoice, RealVolume, VolumeOptions};
 pub use slab::{BlockSlab, SlabConfig, SlabConfigBuilder, SlabRecovery, SlabStats};

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use core_view::contract::{Drive, Failure, Transfer};
 use core_view::{BufferMut, TensorStorage};
 
-use crate::NvmeError;
+use crate::{NvmeError, ReadQueue};
 
 /// The name of a file within a volume: 1 to 100 of `a-z A-Z 0-9 . _ -`, not beginning with a dot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -236,6 +236,11 @@ pub trait VolumeFile: fmt::Debug + Send + Sync + 'static {
     /// As the transfer's.
     fn read_blocking(&self, offset_bytes: u64, target: BufferMut) -> Result<BufferMut, Failure> {
         self.read(offset_bytes, target).wait()
+    }
+
+    /// As [`read`](VolumeFile::read), collected through `queue`.
+    fn read_queued(&self, queue: &mut ReadQueue, tag: u64, offset_bytes: u64, target: BufferMut) {
+        queue.push_transfer(tag, self.read(offset_bytes, target));
     }
 
     /// The bytes from `offset_bytes` on, of any alignment, to share and to read: a map of the file where

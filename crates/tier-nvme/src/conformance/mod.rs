@@ -20,6 +20,7 @@ mod counted;
 mod lifetimes;
 mod names;
 mod pattern;
+mod queues;
 mod refusals;
 mod transfers;
 
@@ -30,6 +31,7 @@ use crate::{NvmeError, Volume};
 
 pub use lifetimes::check_lifetimes;
 pub use names::check_names;
+pub use queues::check_queues;
 pub use refusals::check_refusals;
 pub use transfers::check_transfers;
 
@@ -46,6 +48,7 @@ pub type Checked = Result<(), Box<dyn Error>>;
 pub fn check_all(factory: Factory<'_>) -> Checked {
     check_names(factory)?;
     check_transfers(factory)?;
+    check_queues(factory)?;
     check_refusals(factory)?;
     check_lifetimes(factory)
 }

@@ -7,6 +7,7 @@
 
 mod attempt;
 mod depth;
+mod lane;
 mod open_file;
 mod operation;
 mod pool;
@@ -22,6 +23,7 @@ mod tests;
 use std::fmt;
 
 pub(crate) use attempt::run_attempts;
+pub(crate) use lane::ReadLane;
 pub(crate) use open_file::OpenFile;
 pub(crate) use operation::Operation;
 pub(crate) use pool::ThreadPool;
@@ -41,6 +43,11 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync {
     /// On the engine's own threads (where outcomes are handed out) waiting would be for oneself: there
     /// the bound is twice as high, and an operation beyond it fails as busy.
     fn submit(&self, operation: Operation);
+
+    /// A way for the calling thread to hand reads to the kernel itself, if there is one.
+    fn lane(&self) -> Option<Box<dyn ReadLane>> {
+        None
+    }
 
     /// What the engine has done so far.
     fn statistics(&self) -> EngineStatistics;

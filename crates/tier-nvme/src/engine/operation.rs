@@ -28,7 +28,8 @@ pub(crate) struct Operation {
 
 #[derive(Debug)]
 enum Work {
-    Read(BufferMut, Completer<BufferMut>),
+    /// Without a completer, whoever carries the read out takes the outcome.
+    Read(BufferMut, Option<Completer<BufferMut>>),
     Write(BufferMut, Completer<BufferMut>),
     WriteVectored(Vec<BufferMut>, Completer<Vec<BufferMut>>),
     Sync(Completer<()>),
@@ -64,8 +65,24 @@ impl Operation {
     ) -> (Self, Transfer<BufferMut>) {
         let (transfer, completer) = Transfer::pair();
         let len_bytes = target.len();
-        let work = Work::Read(target, completer);
+        let work = Work::Read(target, Some(completer));
         (Self::new(file, offset_bytes, len_bytes, work), transfer)
+    }
+
+    /// As [`read`](Self::read), for a thread that carries the read out and ends it by
+    /// [`finish_read`](Self::finish_read).
+    pub(crate) fn read_here(file: Arc<OpenFile>, offset_bytes: u64, target: BufferMut) -> Self {
+        let len_bytes = target.len();
+        Self::new(file, offset_bytes, len_bytes, Work::Read(target, None))
+    }
+
+    /// Gives a read that has none a transfer.
+    pub(crate) fn with_transfer(mut self) -> (Self, Transfer<BufferMut>) {
+        let (transfer, completer) = Transfer::pair();
+        if let Work::Read(_, place) = &mut self.work {
+            *place = Some(completer);
+        }
+        (self, transfer)
     }
 
     /// Writes `source` at `offset_bytes`; alignment is checked by the caller.
@@ -127,7 +144,10 @@ impl Operation {
     pub(super) fn should_stop(&self) -> bool {
         let now = Instant::now();
         match &self.work {
-            Work::Read(_, completer) | Work::Write(_, completer) => completer.should_stop(now),
+            Work::Read(_, completer) => completer
+                .as_ref()
+                .is_some_and(|completer| completer.should_stop(now)),
+            Work::Write(_, completer) => completer.should_stop(now),
             Work::WriteVectored(_, completer) => completer.should_stop(now),
             Work::Sync(completer) => completer.should_stop(now),
         }
@@ -209,28 +229,18 @@ impl Operation {
     /// A callback that panics is kept from unwinding through the engine, which may hold memory that the
     /// kernel writes to.
     pub(crate) fn finish(self, outcome: Result<(), ContractError>, counters: &Counters) {
-        let len_bytes = self.progress.len_bytes();
-        match (&self.work, &outcome) {
-            (_, Err(error)) => {
-                counters.count_failure();
-                if error.kind() == ErrorKind::Cancelled {
-                    counters.count_cancelled();
-                }
-            }
-            (Work::Read(..), Ok(())) => counters.count_read(len_bytes),
-            (Work::Write(..) | Work::WriteVectored(..), Ok(())) => counters.count_write(len_bytes),
-            (Work::Sync(_), Ok(())) => counters.count_sync(),
-        }
+        self.count(&outcome, counters);
         // The file may be closed by whoever learns of the outcome.
         drop(self.file);
         let work = self.work;
         let told = catch_unwind(AssertUnwindSafe(|| match work {
-            Work::Read(buffer, completer) | Work::Write(buffer, completer) => {
-                completer.complete(match outcome {
-                    Ok(()) => Ok(buffer),
-                    Err(error) => Err(Failure::new(error, vec![buffer])),
-                });
+            Work::Read(buffer, completer) => {
+                let outcome = with_buffer(outcome, buffer);
+                if let Some(completer) = completer {
+                    completer.complete(outcome);
+                }
             }
+            Work::Write(buffer, completer) => completer.complete(with_buffer(outcome, buffer)),
             Work::WriteVectored(buffers, completer) => completer.complete(match outcome {
                 Ok(()) => Ok(buffers),
                 Err(error) => Err(Failure::new(error, buffers)),
@@ -242,13 +252,50 @@ impl Operation {
         }
     }
 
+    /// Counts the outcome of a read that has no transfer, and returns it.
+    pub(crate) fn finish_read(
+        self,
+        outcome: Result<(), ContractError>,
+        counters: &Counters,
+    ) -> Result<BufferMut, Failure> {
+        self.count(&outcome, counters);
+        match self.work {
+            Work::Read(buffer, _) | Work::Write(buffer, _) => with_buffer(outcome, buffer),
+            Work::WriteVectored(..) | Work::Sync(_) => {
+                let error = ContractError::new(ErrorKind::InvalidInput, "read file");
+                Err(error.detail("the operation is no read").into())
+            }
+        }
+    }
+
+    fn count(&self, outcome: &Result<(), ContractError>, counters: &Counters) {
+        let len_bytes = self.progress.len_bytes();
+        match (&self.work, outcome) {
+            (_, Err(error)) => {
+                counters.count_failure();
+                if error.kind() == ErrorKind::Cancelled {
+                    counters.count_cancelled();
+                }
+            }
+            (Work::Read(..), Ok(())) => counters.count_read(len_bytes),
+            (Work::Write(..) | Work::WriteVectored(..), Ok(())) => counters.count_write(len_bytes),
+            (Work::Sync(_), Ok(())) => counters.count_sync(),
+        }
+    }
+
     /// Fails the operation while the kernel may still use its memory: buffers and file are leaked.
     #[cfg(feature = "io-uring")]
     pub(super) fn abandon(self, error: ContractError, counters: &Counters) {
         counters.count_failure();
         std::mem::forget(self.file);
         let told = catch_unwind(AssertUnwindSafe(|| match self.work {
-            Work::Read(buffer, completer) | Work::Write(buffer, completer) => {
+            Work::Read(buffer, completer) => {
+                std::mem::forget(buffer);
+                if let Some(completer) = completer {
+                    completer.complete(Err(error.into()));
+                }
+            }
+            Work::Write(buffer, completer) => {
                 std::mem::forget(buffer);
                 completer.complete(Err(error.into()));
             }
@@ -282,6 +329,17 @@ impl Operation {
             Work::WriteVectored(buffers, _) => buffers.iter_mut().for_each(touch_one),
             Work::Sync(_) => {}
         }
+    }
+}
+
+/// The outcome together with the buffer that comes back either way.
+fn with_buffer(
+    outcome: Result<(), ContractError>,
+    buffer: BufferMut,
+) -> Result<BufferMut, Failure> {
+    match outcome {
+        Ok(()) => Ok(buffer),
+        Err(error) => Err(Failure::new(error, vec![buffer])),
     }
 }
 

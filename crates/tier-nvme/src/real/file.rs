@@ -7,7 +7,7 @@ use core_view::{BufferMut, TensorStorage};
 
 use super::map;
 use crate::engine::{Engine, OpenFile, Operation, run_attempts};
-use crate::{Alignment, FileName, NvmeError, VolumeFile};
+use crate::{Alignment, FileName, NvmeError, ReadQueue, VolumeFile};
 
 /// Offsets that a file can have at most.
 const END_BYTES_MAX: u64 = i64::MAX as u64;
@@ -181,11 +181,25 @@ impl VolumeFile for RealFile {
             return Err(Failure::new(error, vec![target]));
         }
         let file = Arc::clone(&self.file);
-        let (mut operation, transfer) = Operation::read(file, offset_bytes, target);
+        let mut operation = Operation::read_here(file, offset_bytes, target);
         let counters = self.engine.counters();
         let outcome = run_attempts(&mut operation, counters);
-        operation.finish(outcome, counters);
-        transfer.wait()
+        operation.finish_read(outcome, counters)
+    }
+
+    fn read_queued(&self, queue: &mut ReadQueue, tag: u64, offset_bytes: u64, target: BufferMut) {
+        if let Err(error) = self.check("read file", offset_bytes, &target) {
+            let refused = Transfer::ready(Err(Failure::new(error, vec![target])));
+            queue.push_transfer(tag, refused);
+            return;
+        }
+        let file = Arc::clone(&self.file);
+        let operation = Operation::read_here(file, offset_bytes, target);
+        if let Err(operation) = queue.push_operation(tag, &*self.engine, operation) {
+            let (operation, transfer) = operation.with_transfer();
+            self.engine.submit(operation);
+            queue.push_transfer(tag, transfer);
+        }
     }
 
     unsafe fn map(&self, offset_bytes: u64, len_bytes: usize) -> Result<TensorStorage, NvmeError> {

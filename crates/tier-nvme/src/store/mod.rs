@@ -9,6 +9,7 @@ mod compaction;
 mod config;
 mod create;
 mod encoding;
+mod fetch;
 mod group;
 mod index;
 mod load;
@@ -18,6 +19,8 @@ mod map;
 mod memory;
 mod pin;
 mod read;
+mod read_async;
+mod read_many;
 mod recovery;
 mod replay;
 mod retirement;
@@ -31,6 +34,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use core_view::contract::{ContractError, Failure, Transfer};
 use core_view::{BufferMut, TensorStorage};
 
 pub use batch::WriteBatch;
@@ -258,6 +262,54 @@ impl NvmeStore {
     pub fn read_direct(&self, key: impl AsRef<[u8]>) -> Result<Option<BufferMut>, NvmeError> {
         self.shared.check_open()?;
         self.shared.read(key.as_ref())
+    }
+
+    /// The values under many keys, in the keys' order: with `io_depth` operations under way, and what lies
+    /// side by side read at once.
+    ///
+    /// # Errors
+    /// For each key as [`NvmeStore::read_direct`].
+    pub fn read_many<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+    ) -> Vec<Result<Option<BufferMut>, NvmeError>> {
+        if let Err(error) = self.shared.check_open() {
+            return keys.iter().map(|_| Err(error.clone())).collect();
+        }
+        let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
+        self.shared.read_many(&keys)
+    }
+
+    /// As [`NvmeStore::read_direct`], while the caller does something else: the transfer can be waited
+    /// for or awaited.
+    ///
+    /// It may wait here while `io_depth` operations are under way.
+    pub fn read_async(&self, key: impl AsRef<[u8]>) -> Transfer<Option<BufferMut>> {
+        if let Err(error) = self.shared.check_open() {
+            return Transfer::ready(Err(ContractError::from(error).into()));
+        }
+        self.shared.read_async(key.as_ref())
+    }
+
+    /// Reads the value under `key` into the front of `target`, and gives that back with the value's length;
+    /// `None`, with nothing read, if there is none.
+    ///
+    /// There is no copy if the value takes a page or more and is not compressed, and `target` is aligned to a
+    /// page and at least as long as the value's pages. What is behind the value is overwritten up to the end of
+    /// its last page.
+    ///
+    /// # Errors
+    /// As [`NvmeStore::read_direct`], and [`ErrorKind::InvalidInput`](core_view::contract::ErrorKind) if
+    /// `target` is too short, with its memory.
+    pub fn read_into(
+        &self,
+        key: impl AsRef<[u8]>,
+        target: BufferMut,
+    ) -> Result<(BufferMut, Option<usize>), Failure> {
+        if let Err(error) = self.shared.check_open() {
+            return Err(Failure::new(error.into(), vec![target]));
+        }
+        self.shared.read_into(key.as_ref(), target)
     }
 
     /// The value under `key`, checked, in memory that may be shared.

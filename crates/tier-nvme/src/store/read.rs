@@ -1,19 +1,25 @@
 //! Reading values, never unchecked.
 
+use core_view::contract::{ContractError, ErrorKind, Failure};
 use core_view::{BufferMut, TensorStorage};
 
 use super::encoding::{DecodeError, decode};
+use super::fetch::{Extent, fetch};
 use super::index::Slot;
-use super::log::aligned_buffer;
+use super::log::{Segment, aligned_buffer};
+use super::memory::MemoryKind;
 use super::recovery::name_of;
 use super::{NvmeError, Shared};
 use crate::VolumeFile;
 use crate::format::{Encoding, PAGE_BYTES, crc32c};
 
-/// Bytes that one operation reads; longer values are read by several at once.
-const READ_BYTES: usize = 2 << 20;
+/// Operations that read one long value.
+const DEPTH: usize = 8;
 
-/// How often a read looks again when the segment went away under it.
+/// Reads of more than this are compared with the file's length before there is memory for them, in bytes.
+const TRUSTED_BYTES: usize = 2 << 20;
+
+/// How often a read looks again when the value went away under it.
 const LOOKS_MAX: usize = 8;
 
 impl Shared {
@@ -22,36 +28,191 @@ impl Shared {
     }
 
     pub(super) fn read(&self, key: &[u8]) -> Result<Option<BufferMut>, NvmeError> {
+        self.look_up(key, |slot, segment| {
+            let value = self.read_slot(key, slot, segment)?;
+            self.counters.read(value.len());
+            Ok(value)
+        })
+    }
+
+    /// As [`read`](Self::read), in one call on this thread that waits for no thread of the engine.
+    pub(super) fn read_here(&self, key: &[u8]) -> Result<Option<BufferMut>, NvmeError> {
+        self.look_up(key, |slot, segment| {
+            let file = segment.file.as_ref().ok_or_else(|| missing(key, slot))?;
+            let (extent, len) = extent_of(slot)?;
+            if len == 0 {
+                return Ok(BufferMut::from_vec(Vec::new()));
+            }
+            let target = self.buffers.lend(MemoryKind::Buffers, extent.len_bytes)?;
+            let skip = (slot.offset_bytes - extent.start_bytes) as usize;
+            let buffer = file.read_blocking(extent.start_bytes, target)?;
+            let stored = cut(buffer, skip, len);
+            check(key, slot, &stored)?;
+            let value = self.decoded(key, slot, stored)?;
+            self.counters.read(value.len());
+            Ok(value)
+        })
+    }
+
+    /// Reads the value under `key` with `read`, again if it moved or was replaced meanwhile.
+    fn look_up<T>(
+        &self,
+        key: &[u8],
+        mut read: impl FnMut(&Slot, &Segment) -> Result<T, NvmeError>,
+    ) -> Result<Option<T>, NvmeError> {
         let mut looks = 0;
         loop {
             let Some(slot) = self.index.get(key) else {
                 return Ok(None);
             };
-            let file = self
-                .segments
-                .get(slot.segment_id)
-                .and_then(|segment| segment.file.clone());
-            let Some(file) = file else {
-                // The value moved or died between the two look-ups, unless the segment is missing.
-                looks += 1;
-                if looks < LOOKS_MAX && self.index.get(key) != Some(slot) {
-                    continue;
-                }
-                self.check_open()?;
-                return Err(corrupt(key, &slot, "the segment is missing".to_owned()));
+            let outcome = match self.segments.get(slot.segment_id) {
+                Some(segment) => read(&slot, &segment),
+                None => Err(missing(key, &slot)),
             };
-            let value = read_stored(&*file, slot.offset_bytes, slot.stored_bytes)?;
-            check(key, &slot, &value)?; // mutant: no-read-check
-            let value = whole(key, &slot, value)?;
-            self.counters.read(value.len());
-            return Ok(Some(value));
+            match outcome {
+                Ok(value) => return Ok(Some(value)),
+                // A segment that nothing lives in any more may be gone, or written again.
+                Err(_) if looks < LOOKS_MAX && self.index.get(key) != Some(slot) => looks += 1,
+                Err(error) => {
+                    self.check_open()?;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn read_slot(
+        &self,
+        key: &[u8],
+        slot: &Slot,
+        segment: &Segment,
+    ) -> Result<BufferMut, NvmeError> {
+        let file = segment.file.as_ref().ok_or_else(|| missing(key, slot))?;
+        let (extent, len) = extent_of(slot)?;
+        if len == 0 {
+            return Ok(BufferMut::from_vec(Vec::new()));
+        }
+        let target = self.buffers.lend(MemoryKind::Buffers, extent.len_bytes)?;
+        let skip = (slot.offset_bytes - extent.start_bytes) as usize;
+        let fetched = fetch(&**file, extent.start_bytes, target, skip..skip + len, DEPTH)?;
+        check_sum(key, slot, fetched.checksum)?; // mutant: no-read-check
+        self.decoded(key, slot, cut(fetched.buffer, skip, len))
+    }
+
+    /// The value that checked stored bytes stand for.
+    pub(super) fn decoded(
+        &self,
+        key: &[u8],
+        slot: &Slot,
+        stored: BufferMut,
+    ) -> Result<BufferMut, NvmeError> {
+        if slot.encoding == Encoding::Raw {
+            return Ok(stored);
+        }
+        let len = usize::try_from(slot.raw_bytes).map_err(|_| too_long(slot.raw_bytes))?;
+        let mut value = self.buffers.lend(MemoryKind::Buffers, len)?;
+        drop(value.split_off(len));
+        decode_into(key, slot, &stored, &mut value)?;
+        Ok(cut(value, 0, len))
+    }
+
+    /// Reads into memory of the caller's, and tells how long the value is.
+    pub(super) fn read_into(
+        &self,
+        key: &[u8],
+        target: BufferMut,
+    ) -> Result<(BufferMut, Option<usize>), Failure> {
+        let mut lent = Some(target);
+        let outcome = self.look_up(key, |slot, segment| {
+            let len = usize::try_from(slot.raw_bytes).map_err(|_| too_long(slot.raw_bytes))?;
+            let buffer = lent.take().ok_or_else(|| NvmeError::Invalid {
+                field: "target",
+                reason: "the volume kept it after a failure".to_owned(),
+            })?;
+            if buffer.len() < len {
+                let reason = format!("{} bytes for a value of {len}", buffer.len());
+                lent = Some(buffer);
+                return Err(NvmeError::Invalid {
+                    field: "target",
+                    reason,
+                });
+            }
+            let (buffer, outcome) = self.fill(key, slot, segment, buffer);
+            lent = buffer;
+            outcome.map(|()| len)
+        });
+        match (outcome, lent) {
+            (Ok(len), Some(target)) => {
+                self.counters.read(len.unwrap_or(0));
+                Ok((target, len))
+            }
+            (Ok(_), None) => Err(ContractError::new(ErrorKind::Io, "read value")
+                .detail("the volume kept the buffer")
+                .into()),
+            (Err(error), lent) => Err(Failure::new(error.into(), Vec::from_iter(lent))),
+        }
+    }
+
+    /// Fills the front of `target`, which is long enough, with a value.
+    fn fill(
+        &self,
+        key: &[u8],
+        slot: &Slot,
+        segment: &Segment,
+        mut target: BufferMut,
+    ) -> (Option<BufferMut>, Result<(), NvmeError>) {
+        let direct = segment.file.as_ref().and_then(|file| {
+            let (extent, len) = extent_of(slot).ok()?;
+            let is_direct = slot.encoding == Encoding::Raw
+                && extent.start_bytes == slot.offset_bytes
+                && target.len() >= extent.len_bytes
+                && target.is_aligned_to(self.alignment.memory_bytes);
+            (is_direct && len > 0).then_some((file, extent, len))
+        });
+        let Some((file, extent, len)) = direct else {
+            let outcome = self.read_slot(key, slot, segment).map(|value| {
+                target[..value.len()].copy_from_slice(&value);
+            });
+            return (Some(target), outcome);
+        };
+        let rest = target.split_off(extent.len_bytes);
+        match fetch(&**file, extent.start_bytes, target, 0..len, DEPTH) {
+            Ok(fetched) => {
+                let mut target = fetched.buffer;
+                // They are parts of one buffer.
+                drop(target.unsplit(rest));
+                (Some(target), check_sum(key, slot, fetched.checksum))
+            }
+            Err(error) => (None, Err(error)),
         }
     }
 }
 
+/// The pages of a value's stored bytes, and how many bytes those are.
+pub(super) fn extent_of(slot: &Slot) -> Result<(Extent, usize), NvmeError> {
+    let too_long = || too_long(slot.stored_bytes);
+    let extent = Extent::covering(slot.offset_bytes, slot.stored_bytes).ok_or_else(too_long)?;
+    let len = usize::try_from(slot.stored_bytes).map_err(|_| too_long())?;
+    Ok((extent, len))
+}
+
+/// `len` bytes from `skip` on. Small ones go to memory of their own, so that they hold no page.
+pub(super) fn cut(mut buffer: BufferMut, skip: usize, len: usize) -> BufferMut {
+    if len < PAGE_BYTES {
+        return BufferMut::from_vec(buffer[skip..skip + len].to_vec());
+    }
+    let mut value = buffer.split_off(skip);
+    drop(value.split_off(len));
+    value
+}
+
 /// Compares a value with the checksum in the index.
 pub(super) fn check(key: &[u8], slot: &Slot, value: &[u8]) -> Result<(), NvmeError> {
-    let found = crc32c(value);
+    check_sum(key, slot, crc32c(value))
+}
+
+/// Compares a value's checksum with the one in the index.
+pub(super) fn check_sum(key: &[u8], slot: &Slot, found: u32) -> Result<(), NvmeError> {
     if found == slot.checksum {
         return Ok(());
     }
@@ -69,18 +230,19 @@ pub(super) fn whole(key: &[u8], slot: &Slot, stored: BufferMut) -> Result<Buffer
     }
     let len = usize::try_from(slot.raw_bytes).map_err(|_| too_long(slot.raw_bytes))?;
     let mut value = aligned_buffer(len)?;
-    match decode(slot.encoding, &stored, &mut value) {
-        Ok(()) => Ok(value),
-        Err(DecodeError::Damaged) => {
-            let reason = "it can't be decompressed".to_owned();
-            Err(corrupt(key, slot, reason))
-        }
+    decode_into(key, slot, &stored, &mut value)?;
+    Ok(value)
+}
+
+fn decode_into(key: &[u8], slot: &Slot, stored: &[u8], target: &mut [u8]) -> Result<(), NvmeError> {
+    decode(slot.encoding, stored, target).map_err(|error| match error {
+        DecodeError::Damaged => corrupt(key, slot, "it can't be decompressed".to_owned()),
         #[cfg(not(feature = "zstd"))]
-        Err(DecodeError::NotBuiltIn(feature)) => Err(NvmeError::NotBuiltIn {
+        DecodeError::NotBuiltIn(feature) => NvmeError::NotBuiltIn {
             what: format!("key {:?}", key.escape_ascii().to_string()),
             feature,
-        }),
-    }
+        },
+    })
 }
 
 fn too_long(len_bytes: u64) -> NvmeError {
@@ -88,6 +250,10 @@ fn too_long(len_bytes: u64) -> NvmeError {
         field: "value",
         reason: format!("{len_bytes} bytes long"),
     }
+}
+
+fn missing(key: &[u8], slot: &Slot) -> NvmeError {
+    corrupt(key, slot, "the segment is missing".to_owned())
 }
 
 fn corrupt(key: &[u8], slot: &Slot, reason: String) -> NvmeError {
@@ -110,63 +276,21 @@ pub(super) fn read_stored(
     offset_bytes: u64,
     stored_bytes: u64,
 ) -> Result<BufferMut, NvmeError> {
-    let page = PAGE_BYTES as u64;
-    let start = offset_bytes - offset_bytes % page;
-    let skip = (offset_bytes - start) as usize;
-    let len = usize::try_from(stored_bytes).map_err(|_| too_long(stored_bytes))?;
-    if len == 0 {
+    if stored_bytes == 0 {
         return Ok(BufferMut::from_vec(Vec::new()));
     }
-    let span = skip
-        .checked_add(len)
-        .and_then(|span| span.checked_next_multiple_of(PAGE_BYTES));
-    let span = span.ok_or_else(|| too_long(stored_bytes))?;
-    if span > READ_BYTES && start.saturating_add(span as u64) > file.len_bytes()? {
+    let extent = Extent::covering(offset_bytes, stored_bytes);
+    let extent = extent.ok_or_else(|| too_long(stored_bytes))?;
+    if extent.len_bytes > TRUSTED_BYTES && extent.end_bytes() > file.len_bytes()? {
         // No memory for what can't be there, however long somebody says it is.
         let error = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-        return Err(NvmeError::from_io(
-            "read",
-            file.name().as_str(),
-            span as u64,
-            error,
-        ));
+        let (path, bytes) = (file.name().as_str(), extent.len_bytes as u64);
+        return Err(NvmeError::from_io("read", path, bytes, error));
     }
-    let target = aligned_buffer(span)?;
-    let mut value = if target.len() <= READ_BYTES {
-        file.read_blocking(start, target)?
-    } else {
-        read_parts(file, start, target)?
-    };
-    let mut value = value.split_off(skip);
-    drop(value.split_off(len));
+    let target = aligned_buffer(extent.len_bytes)?;
+    let fetched = fetch(file, extent.start_bytes, target, 0..0, DEPTH)?;
+    let mut value = fetched.buffer;
+    let mut value = value.split_off((offset_bytes - extent.start_bytes) as usize);
+    drop(value.split_off(stored_bytes as usize));
     Ok(value)
-}
-
-fn read_parts(
-    file: &dyn VolumeFile,
-    start: u64,
-    target: BufferMut,
-) -> Result<BufferMut, NvmeError> {
-    let mut at = start;
-    let reads: Vec<_> = target
-        .split_into(READ_BYTES)
-        .into_iter()
-        .map(|part| {
-            let offset = at;
-            at += part.len() as u64;
-            file.read(offset, part)
-        })
-        .collect();
-    let mut whole: Option<BufferMut> = None;
-    for read in reads {
-        let part = read.wait()?;
-        match &mut whole {
-            None => whole = Some(part),
-            Some(whole) => whole.unsplit(part).map_err(|_| NvmeError::Invalid {
-                field: "read",
-                reason: "the volume gave another buffer back than it took".to_owned(),
-            })?,
-        }
-    }
-    Ok(whole.unwrap_or_else(|| BufferMut::from_vec(Vec::new())))
 }

@@ -9,6 +9,7 @@ mod compaction;
 mod compression;
 mod hostile;
 mod maps;
+mod reads;
 mod threads;
 
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 mod driver;
 mod inbox;
+mod lane;
 mod setup;
 mod slot;
 
@@ -13,9 +14,10 @@ use std::thread::{self, JoinHandle};
 use core_view::contract::ErrorKind;
 
 use super::depth::Depth;
-use super::{Counters, Engine, EngineStatistics, Operation};
+use super::{Counters, Engine, EngineStatistics, Operation, ReadLane};
 use driver::Driver;
 use inbox::Inbox;
+use lane::IdleRings;
 
 /// Rings, each with a thread that submits, sleeps in the kernel and hands out outcomes.
 #[derive(Debug)]
@@ -23,12 +25,15 @@ pub(crate) struct IoUring {
     shared: Arc<Shared>,
     lanes: Vec<Lane>,
     next_lane: AtomicUsize,
+    io_depth: u32,
 }
 
 #[derive(Debug)]
 struct Shared {
     depth: Depth,
     counters: Counters,
+    /// Rings for threads that read by themselves.
+    rings: IdleRings,
 }
 
 #[derive(Debug)]
@@ -46,9 +51,11 @@ impl IoUring {
             shared: Arc::new(Shared {
                 depth: Depth::new(io_depth),
                 counters: Counters::default(),
+                rings: IdleRings::default(),
             }),
             lanes: Vec::new(),
             next_lane: AtomicUsize::new(0),
+            io_depth,
         };
         for number in 0..threads.max(1) {
             match start_lane(&engine.shared, io_depth, number) {
@@ -124,6 +131,10 @@ impl Engine for IoUring {
             let reason = "the ring has stopped; reopen the volume";
             self.refuse(operation, ErrorKind::Io, reason);
         }
+    }
+
+    fn lane(&self) -> Option<Box<dyn ReadLane>> {
+        IdleRings::borrow(&self.shared, self.io_depth)
     }
 
     fn statistics(&self) -> EngineStatistics {

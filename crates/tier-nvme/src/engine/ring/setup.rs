@@ -25,6 +25,19 @@ pub(super) fn ring(io_depth: u32) -> Result<IoUring, String> {
     Ok(ring)
 }
 
+/// A ring that goes from thread to thread.
+pub(super) fn shared_ring(io_depth: u32) -> Result<IoUring, String> {
+    let entries = io_depth.next_power_of_two().min(ENTRIES_MAX);
+    IoUring::builder()
+        .setup_coop_taskrun()
+        .build(entries)
+        .or_else(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => IoUring::new(entries),
+            _ => Err(error),
+        })
+        .map_err(|error| refusal(&error))
+}
+
 fn check_operations(ring: &IoUring) -> Result<(), String> {
     let mut probe = Probe::new();
     ring.submitter()
