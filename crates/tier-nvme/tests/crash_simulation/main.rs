@@ -9,6 +9,7 @@
 )]
 
 mod points;
+mod reads;
 
 use std::collections::BTreeMap;
 
@@ -261,8 +262,9 @@ impl Simulation<'_> {
 
     fn read_one(&mut self) {
         let key = format!("key-{}", self.random.below(24)).into_bytes();
-        match self.store.as_ref().unwrap().read_direct(&key) {
-            Ok(value) => assert_eq!(value.as_deref(), self.model.get(&key).map(Vec::as_slice)),
+        let way = self.random.below(reads::WAYS);
+        match reads::read(self.store.as_ref().unwrap(), &key, way) {
+            Ok(value) => assert_eq!(value.as_ref(), self.model.get(&key)),
             Err(error) => assert_eq!(error.kind(), ErrorKind::Io, "{error:?}"),
         }
     }
@@ -360,9 +362,9 @@ impl Simulation<'_> {
             self.branches.flips_detected += 1;
         }
         assert_eq!(keys_of(&store), keys(&self.model));
-        for (key, value) in &self.model {
-            match store.read_direct(key) {
-                Ok(read) => assert_eq!(read.as_deref(), Some(value.as_slice())),
+        for (way, (key, value)) in (0..).zip(&self.model) {
+            match reads::read(&store, key, way) {
+                Ok(read) => assert_eq!(read.as_ref(), Some(value)),
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
                     assert!(!whole, "verify missed what a read found: {error}");
