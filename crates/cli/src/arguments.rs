@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::CliError;
 use crate::report::Report;
-use crate::{doctor, store, tour, weights};
+use crate::{bench, doctor, store, tour, weights};
 
 /// Tiered storage for tensors.
 #[derive(Debug, Parser)]
@@ -21,6 +21,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measure this machine's floor, and how close each tier comes to it.
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Say what this machine can do for the store.
     Doctor(doctor::Arguments),
     /// Store, list and read plain values under keys.
@@ -41,6 +44,7 @@ pub(crate) fn run() -> ExitCode {
     };
     let report = Report::new(arguments.json);
     let outcome = match arguments.command {
+        Command::Bench(command) => bench::run(&report, command),
         Command::Doctor(arguments) => doctor::run(&report, &arguments),
         Command::Store(command) => store::run(&report, command),
         Command::Tour(arguments) => tour::run(&report, &arguments),

@@ -7,6 +7,7 @@ use core_view::contract::ErrorKind;
 use core_view::safetensors::SafetensorsError;
 use serde::Serialize;
 use tier_nvme::NvmeError;
+use tier_nvme::bench::BenchError;
 use weightstore::WeightError;
 
 /// Why a command failed, and to what.
@@ -88,12 +89,25 @@ pub(crate) enum CliError {
         /// The directory.
         path: String,
     },
-    /// There is too little room for the tour.
+    /// A measurement failed.
+    #[error("could not measure {what}; see whether `stepwell doctor` finds something missing")]
+    Bench {
+        /// What was to be measured.
+        what: String,
+        /// The reason.
+        #[source]
+        source: BenchError,
+    },
+    /// There is too little room to work in.
     #[error(
-        "the tour needs {needed_bytes} bytes in {path} and {free_bytes} are free; \
-         choose another --dir or a smaller --model"
+        "{what} needs {needed_bytes} bytes in {path} and {free_bytes} are free; \
+         choose another --dir{hint}"
     )]
     NoRoom {
+        /// Who needs it.
+        what: &'static str,
+        /// What else helps.
+        hint: &'static str,
         /// The directory.
         path: String,
         /// Bytes needed.
@@ -217,7 +231,9 @@ impl CliError {
             "model_exists" => "choose another --name, or pass --replace",
             "model_not_found" => "see `stepwell weights ls` for the names",
             "key_not_found" => "see `stepwell store ls` for the keys",
-            "no_space" => "free some space and try again, what was stored before is intact",
+            "no_space" if !matches!(self, Self::NoRoom { .. }) => {
+                "free some space and try again, what was stored before is intact"
+            }
             "read_only" => "choose a --store that can be written",
             "file_not_found" => "check the path",
             "invalid" => "choose another value",
@@ -243,6 +259,9 @@ impl CliError {
             Self::Line { .. } => "bad_line",
             Self::HoldsModels { .. } => "holds_models",
             Self::Memory { .. } => "out_of_memory",
+            Self::Bench { source, .. } => source
+                .downcast_ref::<NvmeError>()
+                .map_or("bench", storage_kind),
             Self::NoRoom { .. } => "no_space",
             Self::Damaged { .. } => "corrupt",
             Self::Mismatch { .. } => "mismatch",

@@ -8,6 +8,9 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
+use tempfile::TempDir;
+
+use crate::error::CliError;
 
 /// Files and directories that must not outlive the program.
 static SCRATCH: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -40,6 +43,39 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         scratch().remove(&self.0);
+    }
+}
+
+/// A directory of a command's own, gone at its end however that comes.
+#[derive(Debug)]
+pub(crate) struct ScratchDirectory {
+    directory: TempDir,
+    _watched: Scratch,
+}
+
+impl ScratchDirectory {
+    /// Makes it in `parent`.
+    pub(crate) fn make(parent: &Path, prefix: &str) -> Result<Self, CliError> {
+        let directory = tempfile::Builder::new()
+            .prefix(prefix)
+            .tempdir_in(parent)
+            .map_err(|source| CliError::file("make a directory in", parent, source))?;
+        Ok(Self {
+            _watched: Scratch::watch(directory.path()),
+            directory,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Removes it, and tells if that fails.
+    pub(crate) fn remove(self) -> Result<(), CliError> {
+        let path = self.path().to_owned();
+        self.directory
+            .close()
+            .map_err(|source| CliError::file("remove", path, source))
     }
 }
 

@@ -10,12 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
-use tempfile::TempDir;
 use weightstore::{Codec, ImportOptions, NativeConfig, NativeStore, WeightStore};
 
 use crate::doctor::free_bytes;
 use crate::error::CliError;
-use crate::interruption::Scratch;
+use crate::interruption::ScratchDirectory;
 use crate::quantity::bytes;
 use crate::report::Report;
 use crate::target::Target;
@@ -56,11 +55,7 @@ pub(crate) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         None => model::SYNTHETIC_BYTES,
     };
     check_room(&dir, input_bytes)?;
-    let scratch = tempfile::Builder::new()
-        .prefix(".stepwell-tour-")
-        .tempdir_in(&dir)
-        .map_err(|source| CliError::file("make a directory in", &dir, source))?;
-    let watched = Scratch::watch(scratch.path());
+    let scratch = ScratchDirectory::make(&dir, ".stepwell-tour-")?;
     report.note(&format!(
         "working in {}, which is removed at the end",
         scratch.path().display()
@@ -71,19 +66,11 @@ pub(crate) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         folder: scratch.path(),
     }
     .walk();
-    let removed = remove(scratch);
-    drop(watched);
+    let removed = scratch.remove();
     let outcome = outcome?;
     report.answer(&outcome, || outcome.text())?;
     removed?;
     outcome.check()
-}
-
-fn remove(scratch: TempDir) -> Result<(), CliError> {
-    let path = scratch.path().to_owned();
-    scratch
-        .close()
-        .map_err(|source| CliError::file("remove", path, source))
 }
 
 /// Two versions, the store of both, two copies out of it, and the floor's file at another time.
@@ -94,6 +81,8 @@ fn check_room(dir: &Path, input_bytes: u64) -> Result<(), CliError> {
         return Ok(());
     }
     Err(CliError::NoRoom {
+        what: "the tour",
+        hint: " or a smaller --model",
         path: dir.display().to_string(),
         needed_bytes,
         free_bytes,

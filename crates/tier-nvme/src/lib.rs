@@ -14,6 +14,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(all(feature = "bench", target_os = "linux"))]
+pub mod bench;
 #[cfg(feature = "testing")]
 pub mod conformance;
 #[cfg(target_os = "linux")]

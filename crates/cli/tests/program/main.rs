@@ -4,6 +4,7 @@
 mod bad_input;
 mod interruption;
 mod machine;
+mod measurement;
 mod model;
 mod mount;
 mod process;

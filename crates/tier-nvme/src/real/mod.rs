@@ -7,6 +7,8 @@ mod lock;
 mod map;
 mod options;
 mod probe;
+#[cfg(feature = "bench")]
+mod raw;
 mod straggler;
 
 use std::path::Path;
@@ -21,6 +23,8 @@ use crate::{
 use directory::Directory;
 use file::RealFile;
 pub use options::{EngineChoice, VolumeOptions};
+#[cfg(feature = "bench")]
+pub use raw::{ProcessUsage, RawFile};
 
 /// A directory of a file system, read and written past the page cache where that is possible.
 ///
