@@ -1,6 +1,7 @@
 //! `stepwell store`: values under keys, without any meaning of their own.
 
 mod change_lines;
+mod compact;
 mod folder;
 mod get;
 mod key;
@@ -30,6 +31,8 @@ pub(crate) enum Command {
     Rm(rm::Arguments),
     /// Read and check everything.
     Verify(verify::Arguments),
+    /// Give back the space that removed and replaced values take.
+    Compact(compact::Arguments),
     /// Say how much the store holds, and how it reaches the device.
     Stats(stats::Arguments),
 }
@@ -41,6 +44,7 @@ pub(crate) fn run(report: &Report, command: Command) -> Result<(), CliError> {
         Command::Ls(arguments) => ls::run(report, &arguments),
         Command::Rm(arguments) => rm::run(report, &arguments),
         Command::Verify(arguments) => verify::run(report, &arguments),
+        Command::Compact(arguments) => compact::run(report, &arguments),
         Command::Stats(arguments) => stats::run(report, &arguments),
     }
 }

@@ -24,6 +24,11 @@ impl Location {
         self.open_to_change(StorageConfig::default().with_create(false))
     }
 
+    /// Opens the store for changes that leave every value as it is.
+    pub(super) fn open_unchanged(&self) -> Result<NvmeStore, CliError> {
+        self.open_with(StorageConfig::default().with_create(false))
+    }
+
     /// Opens the store for changes, and makes it if there is none.
     pub(super) fn open_or_make(&self, segment_bytes: Option<u64>) -> Result<NvmeStore, CliError> {
         let mut config = StorageConfig::default();

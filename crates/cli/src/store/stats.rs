@@ -22,12 +22,17 @@ pub(crate) struct Arguments {
 struct Stats {
     keys: u64,
     live_bytes: u64,
+    live_raw_bytes: u64,
     used_bytes: u64,
+    dead_bytes: u64,
     reserved_bytes: u64,
     segments: u64,
     segment_bytes: u64,
     /// Null for an empty store.
     space_amplification: Option<f64>,
+    memory_limit_bytes: u64,
+    memory_used_bytes: u64,
+    memory_index_bytes: u64,
     engine: &'static str,
     engine_reason: Option<String>,
     mode: &'static str,
@@ -47,21 +52,25 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
 impl Stats {
     fn of(store: &NvmeStore) -> Self {
         let (stats, recovery) = (store.stats(), store.recovery_report());
-        let (mode, mode_reason) = match stats.volume.mode {
+        let (mode, mode_reason) = match &stats.volume.mode {
             FileMode::Direct => ("direct", None),
-            FileMode::Buffered { reason } => ("buffered", Some(reason)),
+            FileMode::Buffered { reason } => ("buffered", Some(reason.clone())),
         };
         Self {
             keys: stats.keys,
             live_bytes: stats.live_bytes,
+            live_raw_bytes: stats.live_raw_bytes,
             used_bytes: stats.used_bytes,
+            dead_bytes: stats.dead_bytes(),
             reserved_bytes: stats.reserved_bytes,
             segments: stats.segments,
             segment_bytes: store.segment_bytes(),
-            space_amplification: (stats.live_bytes > 0)
-                .then(|| stats.reserved_bytes as f64 / stats.live_bytes as f64),
+            space_amplification: (stats.keys > 0).then(|| stats.space_amplification()),
+            memory_limit_bytes: stats.memory.limit_bytes,
+            memory_used_bytes: stats.memory.used_bytes,
+            memory_index_bytes: stats.memory.index_bytes,
             engine: stats.volume.engine,
-            engine_reason: stats.volume.engine_reason,
+            engine_reason: stats.volume.engine_reason.clone(),
             mode,
             mode_reason,
             clean: recovery.clean,
@@ -88,13 +97,39 @@ impl Stats {
         };
         let rows = [
             row(["keys", &self.keys.to_string()]),
-            row(["bytes of values", &bytes(self.live_bytes)]),
-            row(["written to the log", &bytes(self.used_bytes)]),
+            row([
+                "bytes of values",
+                &match self.live_raw_bytes == self.live_bytes {
+                    true => bytes(self.live_bytes),
+                    false => format!(
+                        "{}, {} stored",
+                        bytes(self.live_raw_bytes),
+                        bytes(self.live_bytes)
+                    ),
+                },
+            ]),
+            row([
+                "in the log",
+                &format!(
+                    "{}, {} dead",
+                    bytes(self.used_bytes),
+                    bytes(self.dead_bytes)
+                ),
+            ]),
             row(["reserved on the device", &bytes(self.reserved_bytes)]),
-            row(["reserved / values", &amplification]),
+            row(["reserved / live", &amplification]),
             row([
                 "segments",
                 &format!("{} of {}", self.segments, bytes(self.segment_bytes)),
+            ]),
+            row([
+                "memory",
+                &format!(
+                    "{} of {}, {} for the index",
+                    bytes(self.memory_used_bytes),
+                    bytes(self.memory_limit_bytes),
+                    bytes(self.memory_index_bytes)
+                ),
             ]),
             row(["engine", &because(self.engine, &self.engine_reason)]),
             row(["files", &because(self.mode, &self.mode_reason)]),

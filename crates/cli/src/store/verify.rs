@@ -26,8 +26,9 @@ struct Verified {
     damage: Vec<DamagedItem>,
 }
 
+/// Something that is not as it was written.
 #[derive(Debug, Serialize)]
-struct DamagedItem {
+pub(super) struct DamagedItem {
     structure: &'static str,
     location: String,
     /// Null where it is no value, or the key is no text.
@@ -84,7 +85,7 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
 }
 
 impl DamagedItem {
-    fn new(damage: Damage) -> Self {
+    pub(super) fn new(damage: Damage) -> Self {
         let KeyObject { key, key_hex } = match &damage.key {
             Some(key) => KeyObject::new(key),
             None => KeyObject::default(),
@@ -98,6 +99,16 @@ impl DamagedItem {
             reason: damage.reason,
         }
     }
+
+    /// A line for people.
+    pub(super) fn text(&self) -> String {
+        let key = self.shown.as_ref();
+        let key = key.map_or_else(String::new, |key| format!(" of {key}"));
+        format!(
+            "{}{key} in {}: {}\n",
+            self.structure, self.location, self.reason
+        )
+    }
 }
 
 impl Verified {
@@ -109,14 +120,9 @@ impl Verified {
             self.structures,
             self.damage.len()
         );
-        for item in &self.damage {
-            let key = item.shown.as_ref();
-            let key = key.map_or_else(String::new, |key| format!(" of {key}"));
-            text.push_str(&format!(
-                "{}{key} in {}: {}\n",
-                item.structure, item.location, item.reason
-            ));
-        }
+        self.damage
+            .iter()
+            .for_each(|item| text.push_str(&item.text()));
         text
     }
 }

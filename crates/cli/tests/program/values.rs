@@ -209,6 +209,42 @@ fn a_directory_goes_in_and_its_keys_go_out_by_prefix() {
 }
 
 #[test]
+fn compaction_gives_dead_space_back() {
+    let folder = tempdir().unwrap();
+    let store = folder.path().join("store");
+    let input = folder.path().join("in");
+    std::fs::create_dir(&input).unwrap();
+    for number in 0..12 {
+        write(&input, &format!("{number:02}"), &noise(number, 200_000));
+    }
+    let segments = ["--segment-bytes", "1MiB", "--batch-keys", "1"];
+    let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"--from", &input];
+    arguments.extend(segments.iter().map(|text| text as &dyn AsRef<_>));
+    values("put", &store, &arguments).done();
+    let odd: Vec<String> = (0..12)
+        .filter(|number| number % 4 != 0)
+        .map(|n| format!("{n:02}"))
+        .collect();
+    let odd: Vec<&dyn AsRef<std::ffi::OsStr>> =
+        odd.iter().map(|key| key as &dyn AsRef<_>).collect();
+    values("rm", &store, &odd).done();
+    let before = values("stats", &store, &[]).done().json();
+    let compacted = values("compact", &store, &[]).done().json();
+    assert_eq!(compacted["damage"], json!([]));
+    let after = values("stats", &store, &[]).done().json();
+    let reserved = |stats: &Value| stats["reserved_bytes"].as_u64().unwrap();
+    assert!(reserved(&after) < reserved(&before), "{compacted}");
+    assert_eq!(after["live_bytes"], 600_000);
+    for number in [0, 4, 8] {
+        let output = folder.path().join(format!("out{number}"));
+        let key = format!("{number:02}");
+        values("get", &store, &[&key, &"-o", &output]).done();
+        assert_eq!(std::fs::read(&output).unwrap(), noise(number, 200_000));
+    }
+    values("verify", &store, &[]).done();
+}
+
+#[test]
 fn standard_input_is_a_value() {
     let folder = tempdir().unwrap();
     let store = folder.path().join("store");
