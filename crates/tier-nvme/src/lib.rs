@@ -35,6 +35,7 @@ pub mod sim;
 mod slab;
 mod store;
 mod volume;
+mod wal;
 
 #[cfg(target_os = "linux")]
 pub use engine::EngineStatistics;
@@ -49,6 +50,7 @@ pub use store::{
     StoreStats, VerifyReport, WriteBatch,
 };
 pub use volume::{Alignment, FileMode, FileName, Volume, VolumeFile, VolumeLock, VolumeReport};
+pub use wal::{Lsn, Overload, Wal, WalConfig, WalRecord, WalRecovery, WalReplay, WalStats};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -13,6 +13,7 @@ pub(crate) mod slab;
 mod superblock;
 #[cfg(test)]
 mod tests;
+mod wal;
 
 pub(crate) use batch::{
     BatchHeader, BatchPlace, Entry, EntryKind, KEY_BYTES_MAX, ValuePlace, value_alignment,
@@ -21,8 +22,13 @@ pub(crate) use checkpoint::{
     BlockWriter, CheckpointHeader, IndexRecord, SegmentRecord, checkpoint_file_bytes,
 };
 pub(crate) use encoding::{Encoding, RAW_PER_STORED_MAX};
-pub(crate) use segment::{SegmentHeader, segment_id, segment_name};
+pub(crate) use segment::{SEGMENT_NAME_PREFIX, SegmentHeader, segment_id, segment_name};
 pub(crate) use superblock::{FEATURE_MOVES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Superblock};
+pub(crate) use wal::{
+    ChainLink, FILE_BYTES_MAX as WAL_FILE_BYTES_MAX, FILE_BYTES_MIN as WAL_FILE_BYTES_MIN,
+    GROUP_BYTES_MAX, GROUP_HEADER_BYTES, GroupHeader, GroupPlace, Records, WalFileHeader,
+    record_bytes, record_header,
+};
 
 /// Unit of placement in bytes.
 pub(crate) const PAGE_BYTES: usize = 4096;

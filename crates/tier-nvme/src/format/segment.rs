@@ -5,7 +5,7 @@ use super::{COUNT_MAX, FormatError, StoreId, VERSION};
 use crate::{FileName, NvmeError};
 
 const MAGIC: &[u8; 8] = b"STEPSEGM";
-const NAME_PREFIX: &str = "SEGMENT-";
+pub(crate) const SEGMENT_NAME_PREFIX: &str = "SEGMENT-";
 
 /// Page 0 of a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,12 +53,12 @@ pub(crate) fn segment_name(segment_id: u64) -> Result<FileName, NvmeError> {
             reason,
         });
     }
-    FileName::new(format!("{NAME_PREFIX}{segment_id:016x}"))
+    FileName::new(format!("{SEGMENT_NAME_PREFIX}{segment_id:016x}"))
 }
 
 /// The id in the name of a segment's file.
 pub(crate) fn segment_id(name: &FileName) -> Option<u64> {
-    let digits = name.as_str().strip_prefix(NAME_PREFIX)?;
+    let digits = name.as_str().strip_prefix(SEGMENT_NAME_PREFIX)?;
     let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     if digits.len() != 16 || !digits.bytes().all(lower_hex) {
         return None;

@@ -438,6 +438,11 @@ impl NvmeStore {
         &self.shared.recovery
     }
 
+    /// The volume that the store is on, whose lock it holds: for a log beside it.
+    pub fn volume(&self) -> Arc<dyn Volume> {
+        Arc::clone(&self.shared.volume)
+    }
+
     /// Why the store takes no writes, if it does not.
     pub fn read_only_reason(&self) -> Option<&str> {
         self.shared.read_only.as_deref()
