@@ -81,7 +81,11 @@ pub(super) fn store(input: &[u8]) {
 }
 
 /// Applies the first edit: file, page, offset in it (2 bytes), length, flags, bytes.
-fn edit<'a>(volume: &SimVolume, files: &[(String, u64)], edits: &'a [u8]) -> Option<&'a [u8]> {
+pub(super) fn edit<'a>(
+    volume: &SimVolume,
+    files: &[(String, u64)],
+    edits: &'a [u8],
+) -> Option<&'a [u8]> {
     let (&[file, page, low, high, len, flags], rest) = edits.split_first_chunk::<6>()?;
     let (name, file_bytes) = files.get(usize::from(file) % files.len().max(1))?;
     let pages = (file_bytes / PAGE_BYTES as u64).max(1);
@@ -116,7 +120,12 @@ fn reseal(volume: &SimVolume, name: &str, page_at: u64) {
             seal_batch_header(&mut header);
             volume.overwrite(name, page_at, &header);
         }
-        Some(b"STEPNVME" | b"STEPSEGM") => {
+        Some(b"STEPWALG") => {
+            let mut header = bytes.to_vec();
+            super::wal::seal_group(&mut header);
+            volume.overwrite(name, page_at, &header);
+        }
+        Some(b"STEPNVME" | b"STEPSEGM" | b"STEPWALF") => {
             let mut page = bytes[..PAGE_BYTES.min(bytes.len())].to_vec();
             seal_page(&mut page);
             volume.overwrite(name, page_at, &page);

@@ -5,6 +5,7 @@
 
 mod image;
 mod structures;
+mod wal;
 
 /// One way to feed bytes to something that reads them from disk.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +19,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 8] = [
     Target {
         name: "superblock",
         run: structures::superblock,
@@ -43,6 +44,21 @@ pub const TARGETS: [Target; 5] = [
         name: "store",
         run: image::store,
         seeds: image::store_seeds,
+    },
+    Target {
+        name: "wal_file_header",
+        run: wal::file_header,
+        seeds: wal::file_header_seeds,
+    },
+    Target {
+        name: "wal_group",
+        run: wal::group,
+        seeds: wal::group_seeds,
+    },
+    Target {
+        name: "wal",
+        run: wal::log,
+        seeds: wal::log_seeds,
     },
 ];
 

@@ -10,9 +10,9 @@ use crate::format::{
 };
 
 const SEGMENT_BYTES: u64 = 64 << 10;
-const STORE_ID: StoreId = StoreId([7; 16]);
+pub(super) const STORE_ID: StoreId = StoreId([7; 16]);
 const BATCH_CHECKSUM_OFFSET: usize = 76;
-const RESEAL: u8 = 1;
+pub(super) const RESEAL: u8 = 1;
 
 /// Makes the checksum at the end of a page right.
 pub(super) fn seal_page(page: &mut Vec<u8>) {
@@ -38,7 +38,7 @@ pub(super) fn seal_batch_header(bytes: &mut [u8]) {
     }
 }
 
-fn page_of(input: &[u8]) -> Vec<u8> {
+pub(super) fn page_of(input: &[u8]) -> Vec<u8> {
     let (mode, rest) = split_first(input);
     let mut page = rest.to_vec();
     if mode & RESEAL != 0 {
@@ -74,7 +74,7 @@ pub(super) fn segment_header_seeds() -> Vec<Vec<u8>> {
 
 /// Each structure as it is, and with the mark that asks for a right checksum; without padding, so that
 /// what matters is changed more often.
-fn sealed(structures: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+pub(super) fn sealed(structures: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     let marked = |mode: u8, bytes: &[u8]| [&[mode], bytes].concat();
     structures
         .iter()
