@@ -26,6 +26,15 @@ pub(crate) const SIMULATION: Counted = Counted {
     count_default: 1000,
 };
 
+/// Simulated crashes of the write-ahead log, one per seed.
+pub(crate) const LOG_SIMULATION: Counted = Counted {
+    name: "sim-wal",
+    package: "tier-nvme",
+    test: "wal_simulation",
+    variable: "STEPWELL_SEEDS",
+    count_default: 1000,
+};
+
 /// Real kills of the program while it stores models.
 pub(crate) const KILL: Counted = Counted {
     name: "kill",

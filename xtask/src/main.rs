@@ -74,7 +74,11 @@ fn run(task: Task) -> Result<bool, Error> {
         Task::Mutants { seeds } => mutants::run_with(&load()?, seeds),
         Task::Hardware => hw::run(&load()?),
         Task::Replay => hw::run_replay(&load()?),
-        Task::Simulation { seeds } => full_counts::run(&load()?, &full_counts::SIMULATION, seeds),
+        Task::Simulation { seeds } => {
+            let store = full_counts::run(&load()?, &full_counts::SIMULATION, seeds)?;
+            let log = full_counts::run(&load()?, &full_counts::LOG_SIMULATION, seeds)?;
+            Ok(store && log)
+        }
         Task::Kill { count } => full_counts::run(&load()?, &full_counts::KILL, count),
         Task::Bench { name, rest } => measure::bench(&load()?, name.as_deref(), &rest),
         Task::Peers { rest } => measure::peers(&load()?, &rest),

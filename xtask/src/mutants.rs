@@ -14,17 +14,24 @@ use crate::report::{Context, Outcome};
 use crate::tracked;
 use crate::workspace::{TargetKind, Workspace};
 
-/// The package whose safeguards are marked, and the test that must miss them.
+/// The package whose safeguards are marked.
 const PACKAGE: &str = "tier-nvme";
-const TEST: &str = "crash_simulation";
+
+/// What the names of safeguards begin with, and the test that must miss them; the first that fits counts.
+const TESTS: [(&str, &str); 2] = [("wal-", "wal_simulation"), ("", "crash_simulation")];
 
 /// The safeguards that must be marked; others may be.
-const REQUIRED: [&str; 5] = [
+const REQUIRED: [&str; 10] = [
     "no-fdatasync",
     "no-dirsync",
     "no-payload-check",
     "no-header-check",
     "no-sequence-order",
+    "wal-no-fdatasync",
+    "wal-no-dirsync",
+    "wal-no-record-check",
+    "wal-no-group-header-check",
+    "wal-no-sequence-order",
 ];
 
 /// Enough seeds that each missing safeguard is met.
@@ -47,17 +54,17 @@ pub(crate) fn run_with(workspace: &Workspace, seeds: u64) -> Result<bool, Error>
 }
 
 fn run(context: &Context<'_>, seeds: u64) -> Result<Outcome, Error> {
-    let has_test = context
-        .workspace
-        .package(PACKAGE)
-        .is_some_and(|package| package.has_target(TargetKind::Test, Some(TEST)));
+    let absent = TESTS.iter().find(|(_, test)| {
+        let package = context.workspace.package(PACKAGE);
+        package.is_none_or(|package| !package.has_target(TargetKind::Test, Some(test)))
+    });
     let marks = marks(context)?;
     if marks.is_empty() {
         return Ok(Outcome::Skipped("no marked mutants".to_owned()));
     }
-    if !has_test {
+    if let Some((_, test)) = absent {
         return Ok(Outcome::Failed(format!(
-            "{PACKAGE} has marks but no test `{TEST}`"
+            "{PACKAGE} has marks but no test `{test}`"
         )));
     }
     let missing = mark::missing(&marks, &REQUIRED);
@@ -105,12 +112,17 @@ fn check_unmutated(
     seeds: u64,
 ) -> Result<Option<String>, Error> {
     println!("    unchanged:");
-    let built = test(context, root, seeds, true)?;
-    if !built.success {
-        return Ok(Some("the unchanged copy does not compile".to_owned()));
+    for (_, target) in TESTS {
+        let built = test(context, root, target, seeds, true)?;
+        if !built.success {
+            return Ok(Some("the unchanged copy does not compile".to_owned()));
+        }
+        let finished = test(context, root, target, seeds, false)?;
+        if !finished.success {
+            return Ok(Some(format!("{target} is red without any mutation")));
+        }
     }
-    let finished = test(context, root, seeds, false)?;
-    Ok((!finished.success).then(|| "the suite is red without any mutation".to_owned()))
+    Ok(None)
 }
 
 /// Removes one safeguard, runs the suite, puts it back; a failure in words unless it was red.
@@ -132,20 +144,33 @@ fn check_mutant(
             originals.push((path, text));
         }
     }
-    let verdict = judge(context, root, seeds);
+    let verdict = judge(context, root, test_of(name), seeds);
     for (path, text) in originals {
         std::fs::write(&path, text).map_err(Error::file("write", &path))?;
     }
     Ok(verdict?.map(|why| format!("{name}: {why}")))
 }
 
-fn judge(context: &Context<'_>, root: &Path, seeds: u64) -> Result<Option<String>, Error> {
-    let built = test(context, root, seeds, true)?;
+/// The test that must miss the safeguard `name`.
+fn test_of(name: &str) -> &'static str {
+    TESTS
+        .iter()
+        .find(|(prefix, _)| name.starts_with(prefix))
+        .map_or("crash_simulation", |(_, test)| test)
+}
+
+fn judge(
+    context: &Context<'_>,
+    root: &Path,
+    target: &str,
+    seeds: u64,
+) -> Result<Option<String>, Error> {
+    let built = test(context, root, target, seeds, true)?;
     if !built.success {
         let why = "does not compile; mark a whole one-line statement or an `if … {`";
         return Ok(Some(why.to_owned()));
     }
-    let finished = test(context, root, seeds, false)?;
+    let finished = test(context, root, target, seeds, false)?;
     if finished.success {
         return Ok(Some(format!("the suite does not notice in {seeds} seeds")));
     }
@@ -162,6 +187,7 @@ fn judge(context: &Context<'_>, root: &Path, seeds: u64) -> Result<Option<String
 fn test(
     context: &Context<'_>,
     root: &Path,
+    target: &str,
     seeds: u64,
     build_only: bool,
 ) -> Result<Finished, Error> {
@@ -171,7 +197,7 @@ fn test(
         .map(|package| feature_sets::arguments([package], feature_sets::run))
         .unwrap_or_default();
     Invocation::cargo()
-        .args(["test", "-p", PACKAGE, "--test", TEST])
+        .args(["test", "-p", PACKAGE, "--test", target])
         .args(features)
         .args(if build_only { &["--no-run"][..] } else { &[] })
         .env(
