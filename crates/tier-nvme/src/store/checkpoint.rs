@@ -170,6 +170,7 @@ impl CheckpointWrite {
         let (newest, mut count) = (self.header.sequence, 0);
         shared.index.for_each_in(shard, |key, slot| {
             if slot.sequence > newest {
+                // mutant: checkpoint-takes-newer
                 return; // The replay brings it.
             }
             count += 1;

@@ -84,7 +84,11 @@ impl Index {
     /// Sets a key's place if it is still `from`, and returns the one before.
     pub(super) fn replace(&self, key: &[u8], from: ValuePlace, slot: Slot) -> Option<Slot> {
         let mut shard = write(self.shard(key));
-        let current = shard.get_mut(key).filter(|slot| slot.place() == from)?;
+        let current = shard.get_mut(key)?;
+        if current.place() != from {
+            // mutant: no-move-check
+            return None;
+        }
         Some(std::mem::replace(current, slot))
     }
 

@@ -12,11 +12,14 @@ mod points;
 mod reads;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use core_view::BufferMut;
 use core_view::contract::ErrorKind;
 use tier_nvme::sim::{FaultCounts, FaultRates, Latency, Random, Seeds, SimVolume};
-use tier_nvme::{CompressionType, NvmeError, NvmeStore, RecoveryReport, StorageConfig, WriteBatch};
+use tier_nvme::{
+    CompressionType, NvmeError, NvmeStore, RecoveryReport, StorageConfig, StoreStats, WriteBatch,
+};
 
 const OPERATIONS: u64 = 220;
 const SEGMENT_BYTES: u64 = 128 << 10;
@@ -40,6 +43,10 @@ struct Branches {
     superblock_copy: u64,
     reopened_without_crash: u64,
     segments_removed: u64,
+    compactions: u64,
+    compactions_cut_off: u64,
+    values_moved: u64,
+    moves_lost: u64,
     compressed: u64,
     flips_detected: u64,
     flips_dead: u64,
@@ -65,6 +72,15 @@ impl Branches {
         self.superblock_copy += u64::from(damaged("superblock"));
     }
 
+    /// What a store that ends did.
+    fn add_life(&mut self, stats: &StoreStats) {
+        self.segments_removed += stats.segments_removed;
+        self.compactions += stats.compactions_finished;
+        self.compactions_cut_off += stats.compactions_begun - stats.compactions_finished;
+        self.values_moved += stats.values_moved;
+        self.moves_lost += stats.moves_lost;
+    }
+
     fn rows(&self) -> Vec<(&'static str, u64)> {
         vec![
             ("recovery: created", self.created),
@@ -88,6 +104,10 @@ impl Branches {
                 self.refused_open,
             ),
             ("segments removed", self.segments_removed),
+            ("compactions finished", self.compactions),
+            ("compactions cut off", self.compactions_cut_off),
+            ("values moved", self.values_moved),
+            ("moves that came too late", self.moves_lost),
             ("bytes saved by compression", self.compressed),
             ("bit flips detected", self.flips_detected),
             ("bit flips in dead space", self.flips_dead),
@@ -245,19 +265,31 @@ impl Simulation<'_> {
                 true
             }
             4 => self.random.chance(700),
+            5 => self.compact(),
+            6..=7 => self.step_background(),
             _ => self.write(),
         }
     }
 
+    /// Compacts at once, or lets the writes to come and the steps between them do it.
+    fn compact(&mut self) -> bool {
+        let store = self.store.as_ref().unwrap();
+        let result = if self.random.chance(300) {
+            store.compact().map(drop)
+        } else {
+            store.begin_compaction()
+        };
+        went_well(result)
+    }
+
+    fn step_background(&mut self) -> bool {
+        let store = self.store.as_ref().unwrap();
+        (0..self.random.below(20))
+            .all(|_| went_well(store.step_background(Duration::MAX).map(drop)))
+    }
+
     fn checkpoint(&mut self) -> bool {
-        match self.store.as_ref().unwrap().checkpoint() {
-            Ok(()) | Err(NvmeError::NoSpace { .. }) => true,
-            Err(NvmeError::Poisoned { .. }) => false,
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::Io, "{error:?}");
-                false
-            }
-        }
+        went_well(self.store.as_ref().unwrap().checkpoint())
     }
 
     fn read_one(&mut self) {
@@ -273,7 +305,7 @@ impl Simulation<'_> {
     fn reopen(&mut self) {
         let store = self.store.take().unwrap();
         let stats = store.stats();
-        self.branches.segments_removed += stats.segments_removed;
+        self.branches.add_life(&stats);
         self.branches.compressed += stats.live_raw_bytes - stats.live_bytes;
         match self.random.below(5) {
             0 => {
@@ -411,6 +443,18 @@ impl Simulation<'_> {
         self.open();
         let report = self.store.as_ref().unwrap().verify().unwrap();
         assert!(report.is_whole(), "{report:?}");
+    }
+}
+
+/// Whether the store can go on after something that changes no value.
+fn went_well(result: Result<(), NvmeError>) -> bool {
+    match result {
+        Ok(()) | Err(NvmeError::NoSpace { .. }) => true,
+        Err(NvmeError::Poisoned { .. }) => false,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Io, "{error:?}");
+            false
+        }
     }
 }
 

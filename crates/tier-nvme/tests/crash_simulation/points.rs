@@ -1,6 +1,8 @@
 //! A short life of a store, with the power failing at each of its operations in turn, opening, recovery,
 //! checkpoints and closing included, and once more during the recovery from that.
 
+use std::time::Duration;
+
 use core_view::contract::ErrorKind;
 use tier_nvme::sim::{FaultRates, SimVolume, Survival};
 use tier_nvme::{NvmeError, NvmeStore, StorageConfig, WriteBatch};
@@ -25,16 +27,27 @@ const SURVIVALS: [(Survival, u64); 8] = [
 enum Step {
     /// A value of so many bytes, and the key before it deleted in the same batch.
     Write(u8, usize),
+    /// A value of so many bytes, new or in place of the one before.
+    Put(u8, usize),
     Checkpoint,
+    /// Moves what lives out of segments that are mostly dead, all at once.
+    Compact,
+    /// The same, by the steps that the writes to come do after themselves, and these.
+    Begin,
+    Steps(u8),
     Close,
     /// The process ends and what it wrote stays.
     Kill,
 }
 
-use Step::{Checkpoint, Close, Kill, Write};
+use Step::{Begin, Checkpoint, Close, Compact, Kill, Put, Steps, Write};
 
-/// Small and large values, three segments of which two die, both ways to end and each followed by opening.
-const LIFE: [Step; 19] = [
+/// Small and large values, segments that die and segments that are compacted while a value in them is
+/// replaced, both ways to end and each followed by opening.
+const LIFE: [Step; 29] = [
+    Put(20, 3000),
+    Put(21, 200),
+    Put(22, 5000),
     Write(1, 100),
     Write(2, 9000),
     Checkpoint,
@@ -53,7 +66,14 @@ const LIFE: [Step; 19] = [
     Checkpoint,
     Write(10, 4096),
     Close,
+    Begin,
+    Steps(2),
+    Put(21, 300),
+    Steps(1),
     Write(11, 10),
+    Kill,
+    Compact,
+    Write(12, 4096),
 ];
 
 struct Life {
@@ -62,6 +82,7 @@ struct Life {
     acknowledged: Model,
     /// What is there instead if the batch under way is.
     unknown: Option<Model>,
+    values_moved: u64,
 }
 
 impl Life {
@@ -71,6 +92,7 @@ impl Life {
             store: None,
             acknowledged: Model::new(),
             unknown: None,
+            values_moved: 0,
         }
     }
 
@@ -83,10 +105,25 @@ impl Life {
     }
 
     fn step(&mut self, step: Step) -> Result<(), NvmeError> {
-        self.open()?;
+        let moved_before = self.open()?.stats().values_moved;
+        let result = self.take(step);
+        if let Some(store) = &self.store {
+            self.values_moved += store.stats().values_moved - moved_before;
+        }
+        result
+    }
+
+    fn take(&mut self, step: Step) -> Result<(), NvmeError> {
         match step {
             Write(number, len) => self.write(number, len),
+            Put(number, len) => self.put(number, len),
             Checkpoint => self.open()?.checkpoint(),
+            Compact => self.open()?.compact().map(drop),
+            Begin => self.open()?.begin_compaction(),
+            Steps(count) => {
+                let store = self.open()?;
+                (0..count).try_for_each(|_| store.step_background(Duration::MAX).map(drop))
+            }
             Close => self.store.take().map_or(Ok(()), |store| store.close()),
             Kill => {
                 self.kill();
@@ -107,6 +144,17 @@ impl Life {
         let batch = WriteBatch::new()
             .put([number], vec![number; len])
             .delete([number - 1]);
+        self.commit(batch, after)
+    }
+
+    fn put(&mut self, number: u8, len: usize) -> Result<(), NvmeError> {
+        let mut after = self.acknowledged.clone();
+        after.insert(vec![number], vec![number; len]);
+        let batch = WriteBatch::new().put([number], vec![number; len]);
+        self.commit(batch, after)
+    }
+
+    fn commit(&mut self, batch: WriteBatch, after: Model) -> Result<(), NvmeError> {
         match self.open()?.write_batch(batch) {
             Ok(()) => self.acknowledged = after,
             Err(NvmeError::NoSpace { .. }) => {}
@@ -217,6 +265,9 @@ fn the_power_may_fail_at_every_operation_and_in_every_recovery() {
         }
         points += 1;
     }
+    let mut whole = Life::new(0);
+    whole.run().unwrap();
+    assert!(whole.values_moved > 2, "{}", whole.values_moved);
     println!("{points} operations, {recoveries} operations of recoveries");
     assert!(points > 60 && recoveries > 4 * points);
 }

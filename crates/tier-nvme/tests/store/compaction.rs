@@ -385,3 +385,21 @@ fn a_store_from_before_moves_names_them_first() {
     store.close().unwrap();
     assert_thirds(&open(&volume));
 }
+
+/// Segments go only when neither checkpoint needs them: either may turn out to be damaged.
+#[test]
+fn at_each_step_of_a_compaction_one_checkpoint_is_enough() {
+    let volume = SimVolume::new(1);
+    let store = fragmented(&volume);
+    store.begin_compaction().unwrap();
+    let steps = step_all(&store, |_| {
+        for (seed, name) in ["CHECKPOINT-A", "CHECKPOINT-B"].into_iter().enumerate() {
+            let copy = volume.fork(seed as u64);
+            assert!(copy.flip_bit(name, 8 * 50));
+            let reopened = open(&copy);
+            assert_thirds(&reopened);
+            assert_eq!(reopened.recovery_report().damage.len(), 1);
+        }
+    });
+    assert!(store.stats().segments_removed > 0 && steps > 30);
+}

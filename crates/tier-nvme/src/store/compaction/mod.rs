@@ -175,7 +175,7 @@ impl Compaction {
             .fetch_add(bytes, Ordering::Relaxed);
         if let (Pace::At(now), Some(rate)) = (pace, shared.config.compaction_bytes_per_second()) {
             let pause = bytes.saturating_mul(1_000_000_000) / rate.max(1);
-            self.not_before = now + Duration::from_nanos(pause);
+            self.not_before = now.saturating_add(Duration::from_nanos(pause));
         }
         Ok(())
     }

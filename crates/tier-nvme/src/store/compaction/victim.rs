@@ -81,7 +81,7 @@ impl Victim {
                 break;
             }
             match self.read(&slot).and_then(|stored| {
-                check(&key, &slot, &stored)?; // mutant: compaction-no-survivor-check
+                check(&key, &slot, &stored)?;
                 Ok(stored)
             }) {
                 Ok(stored) => draft.add_move(&key, &slot, stored, shared.alignment)?,
