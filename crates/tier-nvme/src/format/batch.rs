@@ -4,7 +4,7 @@ use super::bytes::Fields;
 use super::{Encoding, FormatError, PAGE_BYTES, StoreId, crc32c, crc32c_of, page_ceil};
 
 const MAGIC: &[u8; 8] = b"STEPBTCH";
-const FIXED_BYTES: usize = 80;
+const FIXED_BYTES: usize = 88;
 const ENTRY_FIXED_BYTES: usize = 32;
 /// Bytes of the place that a value was moved from.
 const MOVED_FROM_BYTES: usize = 16;
@@ -157,6 +157,8 @@ pub(crate) struct BatchHeader {
     pub(crate) header_bytes: u32,
     pub(crate) payload_bytes: u64,
     pub(crate) checksum: u32,
+    /// A number that the writer drew when it opened the store.
+    pub(crate) life: u64,
     pub(crate) entries: Vec<Entry>,
 }
 
@@ -170,6 +172,7 @@ struct Fixed {
     payload_bytes: u64,
     entry_count: u32,
     checksum: u32,
+    life: u64,
 }
 
 impl Fixed {
@@ -190,6 +193,7 @@ impl Fixed {
             payload_bytes: fields.u64()?,
             entry_count: fields.u32()?,
             checksum: fields.u32()?,
+            life: fields.u64()?,
         };
         let header_bytes = fixed.header_bytes as usize;
         let page = PAGE_BYTES as u64;
@@ -228,6 +232,7 @@ impl BatchHeader {
         header.extend_from_slice(&self.payload_bytes.to_le_bytes());
         header.extend_from_slice(&(self.entries.len() as u32).to_le_bytes());
         header.extend_from_slice(&[0; 4]);
+        header.extend_from_slice(&self.life.to_le_bytes());
         for entry in &self.entries {
             entry.encode(&mut header);
         }
@@ -274,6 +279,7 @@ impl BatchHeader {
             header_bytes: fixed.header_bytes,
             payload_bytes: fixed.payload_bytes,
             checksum,
+            life: fixed.life,
             entries,
         })
     }

@@ -57,6 +57,7 @@ fn batch() -> BatchHeader {
         header_bytes,
         payload_bytes: 12288,
         checksum: 0,
+        life: 77,
         entries,
     };
     header.checksum = header.encode().1;

@@ -138,6 +138,7 @@ pub(super) fn batch_header_seeds() -> Vec<Vec<u8>> {
         header_bytes: PAGE_BYTES as u32,
         payload_bytes: 8192,
         checksum: 0,
+        life: 0,
         entries: vec![
             entry(EntryKind::Put, b"small", 0, 100),
             entry(EntryKind::Delete, b"gone", 0, 0),

@@ -4,7 +4,7 @@ use core_view::BufferMut;
 
 use super::encoding::{CompressionType, encode};
 use super::index::Slot;
-use super::log::aligned_buffer;
+use super::pieces::{STAGE_BYTES_MAX, WRITE_BYTES, goes_as_it_is};
 use crate::format::{
     BatchHeader, Encoding, Entry, EntryKind, KEY_BYTES_MAX, PAGE_BYTES, crc32c, value_alignment,
 };
@@ -47,31 +47,23 @@ impl WriteBatch {
     }
 }
 
-/// A value smaller than a page, or whole aligned pages.
-#[derive(Debug)]
-enum Stored {
-    Packed(BufferMut),
-    Pages(Vec<BufferMut>),
-}
-
 #[derive(Debug)]
 struct DraftEntry {
     kind: EntryKind,
     key: Box<[u8]>,
     encoding: Encoding,
-    checksum: u32,
-    stored_bytes: u64,
     raw_bytes: u64,
-    value: Option<Stored>,
+    value: Option<BufferMut>,
 }
 
-/// A batch with its values checksummed and aligned: all that can be done before its place is known.
+/// A batch whose lengths are known: all that deciding its place needs.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     entries: Vec<DraftEntry>,
     entries_bytes: usize,
     packed_bytes: usize,
     page_bytes: usize,
+    copied_bytes: usize,
 }
 
 impl Draft {
@@ -106,8 +98,6 @@ impl Draft {
             kind: EntryKind::Delete,
             key: key.into(),
             encoding: Encoding::Raw,
-            checksum: 0,
-            stored_bytes: 0,
             raw_bytes: 0,
             value: None,
         };
@@ -116,45 +106,45 @@ impl Draft {
             let stored = encoded.stored;
             entry.kind = EntryKind::Put;
             entry.encoding = encoded.encoding;
-            entry.checksum = crc32c(&stored);
-            entry.stored_bytes = stored.len() as u64;
             entry.raw_bytes = encoded.raw_bytes;
-            entry.value = Some(self.take_in(stored, alignment)?);
+            self.count(&stored, alignment);
+            entry.value = Some(stored);
         }
         self.entries.push(entry);
         Ok(())
     }
 
-    /// Adds a value that moves from `slot`: its stored bytes go on as they are, with their checksum.
+    /// Adds a value that moves from `slot`: its stored bytes, which were checked, go on as they are.
     pub(super) fn add_move(
         &mut self,
         key: &[u8],
         slot: &Slot,
         stored: BufferMut,
         alignment: Alignment,
-    ) -> Result<(), NvmeError> {
+    ) {
         self.entries_bytes += Entry::moved_bytes(key.len());
-        let value = self.take_in(stored, alignment)?;
+        self.count(&stored, alignment);
         self.entries.push(DraftEntry {
             kind: EntryKind::Move { from: slot.place() },
             key: key.into(),
             encoding: slot.encoding,
-            checksum: slot.checksum,
-            stored_bytes: slot.stored_bytes,
             raw_bytes: slot.raw_bytes,
-            value: Some(value),
+            value: Some(stored),
         });
-        Ok(())
     }
 
-    fn take_in(&mut self, value: BufferMut, alignment: Alignment) -> Result<Stored, NvmeError> {
-        Ok(if value.len() < PAGE_BYTES {
+    fn count(&mut self, value: &BufferMut, alignment: Alignment) {
+        if value.len() < PAGE_BYTES {
             self.packed_bytes += value.len().next_multiple_of(8);
-            Stored::Packed(value)
+            return;
+        }
+        let bytes = value.len().next_multiple_of(PAGE_BYTES);
+        self.page_bytes += bytes;
+        self.copied_bytes += if goes_as_it_is(value, alignment.memory_bytes) {
+            bytes - (value.len() - value.len() % PAGE_BYTES)
         } else {
-            self.page_bytes += value.len().next_multiple_of(PAGE_BYTES);
-            Stored::Pages(pages(value, alignment)?)
-        })
+            bytes
+        };
     }
 
     /// Takes the entries of `other` in after its own.
@@ -163,6 +153,7 @@ impl Draft {
         self.entries_bytes += other.entries_bytes;
         self.packed_bytes += other.packed_bytes;
         self.page_bytes += other.page_bytes;
+        self.copied_bytes += other.copied_bytes;
     }
 
     /// Bytes that the batch takes in a segment; `None` if its header would be too long.
@@ -193,68 +184,92 @@ impl Draft {
         self.packed_bytes + self.page_bytes
     }
 
-    /// Lays the batch out: the header of `template` completed, and the buffers that follow one another
-    /// from its place on.
-    pub(super) fn lay_out(
-        self,
-        mut template: BatchHeader,
-    ) -> Result<(BatchHeader, Vec<BufferMut>), NvmeError> {
+    /// Bytes of memory that the batch takes until it is committed: the values, the header, and copies.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        let header_bytes = BatchHeader::header_bytes_for(self.entries_bytes).unwrap_or(0);
+        let packed_bytes = self.packed_bytes.next_multiple_of(PAGE_BYTES);
+        let copied_bytes = self.copied_bytes.min(STAGE_BYTES_MAX + WRITE_BYTES);
+        (self.payload_bytes() + header_bytes + packed_bytes + copied_bytes) as u64
+    }
+
+    /// Lays the batch out: completes the header of `template` but for what the values' bytes decide.
+    pub(super) fn lay_out(self, mut template: BatchHeader) -> Layout {
         let header_bytes = BatchHeader::header_bytes_for(self.entries_bytes).unwrap_or(usize::MAX);
         let packed_bytes = self.packed_bytes.next_multiple_of(PAGE_BYTES);
-        let mut front = aligned_buffer(header_bytes.saturating_add(packed_bytes))?;
-        let (header, packed) = front.split_at_mut(header_bytes);
-        let (mut packed_at, mut pages_at) = (0_usize, packed_bytes as u64);
-        let mut sources = Vec::new();
-        for draft in self.entries {
-            let unit = value_alignment(draft.stored_bytes);
-            let value_offset_bytes = match draft.value {
-                None => 0,
-                Some(Stored::Packed(value)) => {
-                    let at = packed_at;
-                    packed[at..at + value.len()].copy_from_slice(&value);
-                    packed_at += value.len().next_multiple_of(unit as usize);
-                    at as u64
-                }
-                Some(Stored::Pages(pages)) => {
-                    let at = pages_at;
-                    pages_at += draft.stored_bytes.next_multiple_of(unit);
-                    sources.extend(pages);
-                    at
-                }
+        let (mut packed_at, mut pages_at) = (0, packed_bytes as u64);
+        let (mut packed, mut paged) = (Vec::new(), Vec::new());
+        template.entries.reserve_exact(self.entries.len());
+        for (number, draft) in self.entries.into_iter().enumerate() {
+            let stored_bytes = draft.value.as_ref().map_or(0, |value| value.len() as u64);
+            let (values, at) = if stored_bytes < PAGE_BYTES as u64 {
+                (&mut packed, &mut packed_at)
+            } else {
+                (&mut paged, &mut pages_at)
             };
+            let mut value_offset_bytes = 0;
+            if let Some(value) = draft.value {
+                value_offset_bytes = *at;
+                *at += stored_bytes.next_multiple_of(value_alignment(stored_bytes));
+                values.push((number, value));
+            }
             template.entries.push(Entry {
                 kind: draft.kind,
                 encoding: draft.encoding,
-                checksum: draft.checksum,
+                checksum: 0,
                 value_offset_bytes,
-                stored_bytes: draft.stored_bytes,
+                stored_bytes,
                 raw_bytes: draft.raw_bytes,
                 key: draft.key,
             });
         }
         template.header_bytes = header_bytes as u32;
         template.payload_bytes = pages_at;
-        let (encoded, checksum) = template.encode();
-        header.copy_from_slice(&encoded);
-        template.checksum = checksum;
-        sources.insert(0, front);
-        Ok((template, sources))
+        Layout {
+            header: template,
+            packed_bytes,
+            packed,
+            paged,
+            copied_bytes: self.copied_bytes,
+        }
     }
 }
 
-/// The value as aligned whole pages: as it is, but for a last page that is not full, or a copy.
-fn pages(mut value: BufferMut, alignment: Alignment) -> Result<Vec<BufferMut>, NvmeError> {
-    if !value.is_aligned_to(alignment.memory_bytes) {
-        let mut copy = aligned_buffer(value.len().next_multiple_of(PAGE_BYTES))?;
-        copy[..value.len()].copy_from_slice(&value);
-        return Ok(vec![copy]);
+/// A batch laid out: what goes where, but for checksums.
+#[derive(Debug)]
+pub(super) struct Layout {
+    pub(super) header: BatchHeader,
+    /// Bytes of the pages that values shorter than a page share.
+    packed_bytes: usize,
+    /// Values shorter than a page, with the number of their entry.
+    packed: Vec<(usize, BufferMut)>,
+    /// The others, in the order in which they lie on the device.
+    pub(super) paged: Vec<(usize, BufferMut)>,
+    /// Bytes of them that do not go to the device from where they are.
+    pub(super) copied_bytes: usize,
+}
+
+impl Layout {
+    /// Bytes of the header and of the values that are packed behind it.
+    pub(super) fn front_bytes(&self) -> usize {
+        (self.header.header_bytes as usize).saturating_add(self.packed_bytes)
     }
-    let whole = value.len() - value.len() % PAGE_BYTES;
-    if whole == value.len() {
-        return Ok(vec![value]);
+
+    /// Puts the short values behind where the header goes in `front`.
+    pub(super) fn pack(&mut self, front: &mut [u8]) {
+        front.fill(0);
+        let packed = &mut front[self.header.header_bytes as usize..];
+        for (number, value) in self.packed.drain(..) {
+            let entry = &mut self.header.entries[number];
+            let at = entry.value_offset_bytes as usize;
+            packed[at..at + value.len()].copy_from_slice(&value);
+            entry.checksum = crc32c(&value);
+        }
     }
-    let rest = value.split_off(whole);
-    let mut last = aligned_buffer(PAGE_BYTES)?;
-    last[..rest.len()].copy_from_slice(&rest);
-    Ok(vec![value, last])
+
+    /// Completes the header in `front`.
+    pub(super) fn seal(&mut self, front: &mut [u8]) {
+        let (encoded, checksum) = self.header.encode();
+        front[..encoded.len()].copy_from_slice(&encoded);
+        self.header.checksum = checksum;
+    }
 }

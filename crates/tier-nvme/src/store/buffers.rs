@@ -70,12 +70,16 @@ impl Buffers {
             reason: format!("{len_bytes} bytes are more than memory has"),
         })?;
         let share = self.budget.try_reserve(kind, bytes as u64)?;
-        self.lend_reserved(bytes, share)
-    }
-
-    fn lend_reserved(&self, bytes: usize, share: Reservation) -> Result<BufferMut, NvmeError> {
         let block = self.take(bytes)?;
         Ok(BufferMut::from_storage(Guarded::new(block, bytes, share)))
+    }
+
+    /// `len_bytes`, whole pages, of any contents, which the caller has reserved.
+    ///
+    /// # Errors
+    /// [`NvmeError::Transfer`] if the system has no memory.
+    pub(super) fn lend_reserved(&self, len_bytes: usize) -> Result<BufferMut, NvmeError> {
+        self.take(len_bytes).map(BufferMut::from_storage)
     }
 
     #[cfg(target_os = "linux")]

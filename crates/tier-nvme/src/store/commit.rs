@@ -1,185 +1,143 @@
-//! One commit, as a machine that is stepped.
+//! The stages of a commit: place and write, sync, publish.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use core_view::BufferMut;
-use core_view::contract::Transfer;
-
 use super::Shared;
-use super::batch::Draft;
+use super::batch::{Draft, Layout};
 use super::config::CommitStage;
 use super::index::Slot;
-use super::log::{Log, Segment};
+use super::log::Segment;
+use super::pieces::PieceWriter;
 use crate::format::{BatchHeader, BatchPlace, EntryKind};
 use crate::{NvmeError, VolumeFile};
 
-/// Bytes that go to the device in one operation.
-const WRITE_BYTES: usize = 2 << 20;
-
-/// A commit and how far it has come: place, write, sync, publish.
-pub(super) struct Commit<'a> {
-    shared: &'a Shared,
-    log: &'a mut Log,
-    phase: Phase,
-}
-
-enum Phase {
-    Place(Draft),
-    Write {
-        placed: Placed,
-        writes: Vec<Transfer<Vec<BufferMut>>>,
-    },
-    Sync(Placed),
-    Publish(Placed),
-    Done,
-}
-
-/// A batch whose place in the log is decided.
-struct Placed {
+/// A batch that is written and not synced.
+pub(super) struct Placed {
     segment: Arc<Segment>,
     file: Arc<dyn VolumeFile>,
     header: BatchHeader,
 }
 
-impl<'a> Commit<'a> {
-    pub(super) fn new(shared: &'a Shared, log: &'a mut Log, draft: Draft) -> Self {
-        Self {
-            shared,
-            log,
-            phase: Phase::Place(draft),
-        }
+impl Placed {
+    /// Whether one sync is enough for both.
+    pub(super) fn shares_segment(&self, other: &Self) -> bool {
+        self.segment.id == other.segment.id
     }
+}
 
-    /// Steps until the commit is done.
-    pub(super) fn run(mut self) -> Result<(), NvmeError> {
-        while !self.step()? {}
-        Ok(())
-    }
-
-    /// Does the next phase; `true` once the commit is done.
+impl Shared {
+    /// Decides where a batch goes and writes it there.
     ///
-    /// A failure while placing changes nothing. One after that leaves it unknown what is on disk, and
+    /// A failure before the first write changes nothing. One after that leaves it unknown what is on disk, and
     /// poisons the store.
-    pub(super) fn step(&mut self) -> Result<bool, NvmeError> {
-        self.phase = match std::mem::replace(&mut self.phase, Phase::Done) {
-            Phase::Place(draft) => self.place(draft)?,
-            Phase::Write { placed, writes } => {
-                self.finish_writes(writes)?;
-                self.shared.config.observe(CommitStage::Sync);
-                Phase::Sync(placed)
-            }
-            Phase::Sync(placed) => {
-                self.sync(&*placed.file)
-                    .inspect_err(|error| self.shared.poison(error))?;
-                Phase::Publish(placed)
-            }
-            Phase::Publish(placed) => {
-                self.publish(placed);
-                Phase::Done
-            }
-            Phase::Done => return Ok(true),
-        };
-        Ok(matches!(self.phase, Phase::Done))
-    }
-
-    fn place(&mut self, draft: Draft) -> Result<Phase, NvmeError> {
+    pub(super) fn write_stage(&self, draft: Draft) -> Result<Placed, NvmeError> {
+        self.check_open()?;
+        self.check_poison()?;
         let batch_bytes = draft.batch_bytes().unwrap_or(u64::MAX);
-        let (segment, file) = self.log.segment_for(self.shared, batch_bytes)?;
-        let place = BatchPlace {
-            store_id: self.shared.store_id,
-            segment_id: segment.id,
-            offset_bytes: self.log.offset_bytes,
-        };
-        let template = BatchHeader {
-            place,
-            sequence: self.log.sequence + 1,
-            synced_sequence: self.log.sequence,
-            previous_checksum: self.log.checksum,
+        let mut layout = draft.lay_out(BatchHeader {
+            place: BatchPlace {
+                store_id: self.store_id,
+                segment_id: 0,
+                offset_bytes: 0,
+            },
+            sequence: 0,
+            synced_sequence: 0,
+            previous_checksum: 0,
             header_bytes: 0,
             payload_bytes: 0,
             checksum: 0,
+            life: self.life,
             entries: Vec::new(),
-        };
-        let (header, sources) = draft.lay_out(template)?;
-        self.shared.config.observe(CommitStage::Write);
-        let writes = submit(&*file, place.offset_bytes, sources);
-        Ok(Phase::Write {
-            placed: Placed {
-                segment,
-                file,
-                header,
-            },
-            writes,
+        });
+        let mut front = self.buffers.lend_reserved(layout.front_bytes())?;
+        layout.pack(&mut front);
+        let (segment, file) = self.place(&mut layout.header, batch_bytes)?;
+        self.config.observe(CommitStage::Write);
+        self.write_pieces(&*file, &mut layout, front)
+            .inspect_err(|error| self.poison(error))?;
+        self.end_of_log().checksum = layout.header.checksum;
+        Ok(Placed {
+            segment,
+            file,
+            header: layout.header,
         })
     }
 
-    /// Waits for all writes, also when one fails: the log may not move on while any is in flight.
-    fn finish_writes(&self, writes: Vec<Transfer<Vec<BufferMut>>>) -> Result<(), NvmeError> {
-        let mut result = Ok(());
-        for write in writes {
-            if let Err(failure) = write.wait() {
-                result = Err(NvmeError::from(failure));
+    /// Takes the next place of the log for a batch.
+    fn place(
+        &self,
+        header: &mut BatchHeader,
+        batch_bytes: u64,
+    ) -> Result<(Arc<Segment>, Arc<dyn VolumeFile>), NvmeError> {
+        let mut log = self.end_of_log();
+        let (segment, file) = log.segment_for(self, batch_bytes)?;
+        header.place.segment_id = segment.id;
+        header.place.offset_bytes = log.offset_bytes;
+        header.sequence = log.sequence + 1;
+        header.previous_checksum = log.checksum;
+        log.sequence += 1;
+        log.offset_bytes += batch_bytes;
+        Ok((segment, file))
+    }
+
+    /// Writes the values and then the header, which names their checksums, and waits for all of it.
+    fn write_pieces(
+        &self,
+        file: &dyn VolumeFile,
+        layout: &mut Layout,
+        mut front: core_view::BufferMut,
+    ) -> Result<(), NvmeError> {
+        let place = (layout.header.place.offset_bytes, layout.front_bytes());
+        let memory_bytes = self.alignment.memory_bytes;
+        let copied_bytes = layout.copied_bytes;
+        let mut pieces = PieceWriter::new(file, &self.buffers, memory_bytes, place, copied_bytes);
+        for (number, value) in std::mem::take(&mut layout.paged) {
+            match pieces.add(value) {
+                Ok(checksum) => layout.header.entries[number].checksum = checksum,
+                Err(error) => {
+                    // Nothing may be on its way when the caller learns of it.
+                    drop(pieces.wait_for_all());
+                    return Err(error);
+                }
             }
         }
-        result.inspect_err(|error| self.shared.poison(error))
+        layout.header.synced_sequence = self.queue.synced_sequence();
+        layout.seal(&mut front);
+        pieces.finish(front)
+    }
+
+    /// Makes a batch durable, with all before it in the same segment.
+    pub(super) fn sync_stage(&self, placed: &Placed) -> Result<(), NvmeError> {
+        self.config.observe(CommitStage::Sync);
+        self.sync(&*placed.file)
+            .inspect_err(|error| self.poison(error))
     }
 
     fn sync(&self, file: &dyn VolumeFile) -> Result<(), NvmeError> {
         file.sync().wait()?; // mutant: no-fdatasync
-        self.shared.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    fn publish(&mut self, placed: Placed) {
+    /// Makes a durable batch visible.
+    pub(super) fn publish_stage(&self, placed: Placed) {
         let Placed {
             segment, header, ..
         } = placed;
-        self.shared.config.observe(CommitStage::Publish);
+        self.config.observe(CommitStage::Publish);
         let batch_bytes = header.batch_bytes();
-        self.log.offset_bytes += batch_bytes;
-        self.log.sequence = header.sequence;
-        self.log.checksum = header.checksum;
-        self.shared
-            .log_bytes
-            .fetch_add(batch_bytes, Ordering::AcqRel);
-        segment
-            .used_bytes
-            .store(self.log.offset_bytes, Ordering::Release);
-        self.shared.counters.batches.fetch_add(1, Ordering::Relaxed);
-        self.shared
-            .counters
+        let end = header.place.offset_bytes + batch_bytes;
+        self.log_bytes.fetch_add(batch_bytes, Ordering::AcqRel);
+        segment.used_bytes.store(end, Ordering::Release);
+        self.counters.batches.fetch_add(1, Ordering::Relaxed);
+        self.counters
             .bytes_written
             .fetch_add(batch_bytes, Ordering::Relaxed);
-        let moves = self.shared.apply(header);
-        self.shared.counters.moved(moves);
+        self.queue.set_synced_sequence(header.sequence);
+        let moves = self.apply(header);
+        self.counters.moved(moves);
     }
-}
-
-/// Starts writing the buffers one after the other, in operations of a good size.
-fn submit(
-    file: &dyn VolumeFile,
-    mut offset_bytes: u64,
-    sources: Vec<BufferMut>,
-) -> Vec<Transfer<Vec<BufferMut>>> {
-    let mut writes = Vec::new();
-    let (mut group, mut group_bytes) = (Vec::new(), 0);
-    for part in sources
-        .into_iter()
-        .flat_map(|source| source.split_into(WRITE_BYTES))
-    {
-        group_bytes += part.len();
-        group.push(part);
-        if group_bytes >= WRITE_BYTES {
-            writes.push(file.write_vectored(offset_bytes, std::mem::take(&mut group)));
-            offset_bytes += group_bytes as u64;
-            group_bytes = 0;
-        }
-    }
-    if !group.is_empty() {
-        writes.push(file.write_vectored(offset_bytes, group));
-    }
-    writes
 }
 
 /// What became of the moves in a batch.

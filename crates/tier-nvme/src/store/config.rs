@@ -160,8 +160,10 @@ impl StorageConfig {
         self
     }
 
-    /// Whether checkpoints and compaction are done by a thread in the background; else by writers, a step
-    /// after each write. On a simulated volume there is never a thread.
+    /// Whether the store may have threads of its own, which sleep when there is nothing to do: one for
+    /// checkpoints and compaction, which writers do else, a step after each write, and two for batches
+    /// that nobody waits for, which whoever waits or steps does else. On a simulated volume there is never a
+    /// thread.
     #[must_use]
     pub fn with_background(mut self, background: bool) -> Self {
         self.background = background;
@@ -220,7 +222,7 @@ impl StorageConfig {
         self.compaction_bytes_per_second
     }
 
-    /// Whether a thread in the background does checkpoints and compaction.
+    /// Whether the store may have threads of its own.
     pub fn background(&self) -> bool {
         self.background
     }

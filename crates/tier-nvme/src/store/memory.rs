@@ -287,7 +287,6 @@ impl Reservation {
     }
 
     /// Bytes that it holds.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the cache and the index"))]
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -17,6 +17,8 @@ mod log;
 mod maintenance;
 mod map;
 mod memory;
+mod overlap;
+mod pieces;
 mod pin;
 mod read;
 mod read_async;
@@ -29,6 +31,7 @@ mod verify;
 
 use std::fmt;
 use std::io::ErrorKind;
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,10 +58,11 @@ use crate::{RealVolume, VolumeOptions};
 use background::Background;
 use buffers::Buffers;
 use compaction::Lull;
-use group::CommitQueue;
+use group::{CommitQueue, Paused};
 use index::Index;
 use log::{Log, Segments};
 use maintenance::Maintenance;
+use overlap::Committers;
 
 /// A durable, checksummed store of values under keys, on one directory.
 ///
@@ -80,6 +84,7 @@ use maintenance::Maintenance;
 /// ```
 pub struct NvmeStore {
     shared: Arc<Shared>,
+    committers: Committers,
 }
 
 /// What reads and commits work on.
@@ -90,6 +95,8 @@ struct Shared {
     alignment: Alignment,
     store_id: StoreId,
     segment_bytes: u64,
+    /// What tells the batches of this opening from what an earlier one left behind.
+    life: u64,
     read_only: Option<String>,
     buffers: Buffers,
     index: Index,
@@ -115,8 +122,23 @@ struct Shared {
 }
 
 impl Shared {
-    fn log(&self) -> MutexGuard<'_, Log> {
+    /// The log while no commit is under way: where it ends is what is synced and in the index.
+    fn log(&self) -> QuietLog<'_> {
+        let paused = self.pause();
+        QuietLog {
+            log: self.end_of_log(),
+            _paused: paused,
+        }
+    }
+
+    /// Where the next batch goes, whatever is under way.
+    fn end_of_log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the store may have threads.
+    fn has_threads(&self) -> bool {
+        self.config.background() && self.volume.runs_threads()
     }
 
     fn check_open(&self) -> Result<(), NvmeError> {
@@ -150,6 +172,27 @@ impl Shared {
     fn poison(&self, error: &NvmeError) {
         let mut poison = self.poison.lock().unwrap_or_else(PoisonError::into_inner);
         poison.get_or_insert_with(|| error.to_string());
+    }
+}
+
+/// The log, and the right to be alone with it.
+struct QuietLog<'a> {
+    // Given back first.
+    log: MutexGuard<'a, Log>,
+    _paused: Paused<'a>,
+}
+
+impl Deref for QuietLog<'_> {
+    type Target = Log;
+
+    fn deref(&self) -> &Log {
+        &self.log
+    }
+}
+
+impl DerefMut for QuietLog<'_> {
+    fn deref_mut(&mut self) -> &mut Log {
+        &mut self.log
     }
 }
 
@@ -194,11 +237,13 @@ impl NvmeStore {
     /// whole, [`NvmeError::NoSpace`], [`NvmeError::Io`].
     pub fn on_volume(volume: Arc<dyn Volume>, config: StorageConfig) -> Result<Self, NvmeError> {
         let shared = Arc::new(recovery::open(volume, config)?);
-        let has_thread = shared.config.background() && shared.volume.runs_threads();
-        if has_thread && shared.read_only.is_none() {
+        if shared.has_threads() && shared.read_only.is_none() {
             Background::start(&shared);
         }
-        Ok(Self { shared })
+        Ok(Self {
+            shared,
+            committers: Committers::default(),
+        })
     }
 
     /// Memory of `len_bytes` that starts on a page, of any contents: a value that is built in it and
@@ -218,14 +263,7 @@ impl NvmeStore {
     /// # Errors
     /// As [`NvmeStore::write_batch`].
     pub fn write_aligned(&self, key: impl AsRef<[u8]>, data: &[u8]) -> Result<(), NvmeError> {
-        let value = if data.is_empty() {
-            BufferMut::from_vec(Vec::new())
-        } else {
-            let mut value = log::aligned_buffer(data.len())?;
-            value.copy_from_slice(data);
-            value
-        };
-        self.write_batch(WriteBatch::new().put(key.as_ref(), value))
+        self.shared.write_copy(key.as_ref(), data)
     }
 
     /// Applies a batch, all of it or nothing; it is durable when this returns.
@@ -458,6 +496,8 @@ impl NvmeStore {
             return Ok(());
         }
         let result = self.shared.close();
+        self.shared.refuse_waiting();
+        self.committers.stop(&self.shared);
         // The next user of the directory waits until nobody has these files open.
         self.shared.log().active = None;
         self.shared.segments.clear();

@@ -11,6 +11,7 @@ use super::buffers::Buffers;
 use super::checkpoint::CHECKPOINT_NAMES;
 use super::compaction::Lull;
 use super::create::{create, is_store, is_unfinished, read_superblock};
+use super::group::CommitQueue;
 use super::index::Index;
 use super::load::{Checkpoint, load, newest_checkpoint};
 use super::log::{Log, Segments, write_page};
@@ -119,6 +120,7 @@ fn read_store(
         alignment: volume.report().alignment,
         store_id: superblock.store_id,
         segment_bytes: superblock.segment_bytes,
+        life: life(&*volume),
         read_only,
         buffers: Buffers::new(Budget::new(config.memory_limit_bytes()))?,
         index: Index::new(),
@@ -139,6 +141,12 @@ fn read_store(
         config,
     };
     recover(shared, checkpoint, report)
+}
+
+/// A number that no other opening has.
+fn life(volume: &dyn Volume) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = volume.unique_id();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 fn empty_log() -> Log {
@@ -207,6 +215,7 @@ fn recover(
         sync_all(&shared, start.segment_id)?;
         report.files_removed = remove_unfinished(&shared, &on_disk)?;
     }
+    shared.queue = CommitQueue::after(log.sequence);
     shared.log = Mutex::new(log);
     shared.recovery = report;
     Ok(shared)

@@ -95,6 +95,12 @@ pub struct StoreStats {
     pub values_moved: u64,
     /// Values that were put or deleted while compaction moved them, so that the move was in vain.
     pub moves_lost: u64,
+    /// Batches that were written while the one before was not synced yet.
+    pub batches_overlapped: u64,
+    /// Batches that needed no sync of their own.
+    pub syncs_shared: u64,
+    /// Callers that waited because too much was in front of them.
+    pub queue_waits: u64,
     /// Memory, by what it is taken for.
     pub memory: MemoryStats,
     /// Bytes that those values took.
@@ -135,6 +141,7 @@ impl StoreStats {
 impl Shared {
     pub(super) fn stats(&self) -> StoreStats {
         let segments = self.segments.all();
+        let queue = self.queue.statistics();
         let sum = |count: fn(&super::log::Segment) -> u64| segments.iter().map(|s| count(s)).sum();
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         StoreStats {
@@ -157,6 +164,9 @@ impl Shared {
             segments_removed: load(&self.counters.segments_removed),
             values_moved: load(&self.counters.values_moved),
             moves_lost: load(&self.counters.moves_lost),
+            batches_overlapped: queue.batches_overlapped,
+            syncs_shared: queue.syncs_shared,
+            queue_waits: queue.waits,
             memory: self.buffers.budget().stats(),
             bytes_moved: load(&self.counters.bytes_moved),
             compactions_begun: load(&self.counters.compactions_begun),

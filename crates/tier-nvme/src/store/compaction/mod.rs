@@ -167,7 +167,7 @@ impl Compaction {
     fn move_values(&mut self, shared: &Shared, draft: Draft, pace: Pace) -> Result<(), NvmeError> {
         shared.require_feature(FEATURE_MOVES)?;
         let bytes = draft.payload_bytes() as u64;
-        shared.enqueue_and_wait(draft, shared.batch_bytes_max())?;
+        shared.commit(draft)?;
         self.report.bytes_moved += bytes;
         shared
             .counters

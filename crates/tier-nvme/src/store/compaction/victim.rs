@@ -84,7 +84,7 @@ impl Victim {
                 check(&key, &slot, &stored)?;
                 Ok(stored)
             }) {
-                Ok(stored) => draft.add_move(&key, &slot, stored, shared.alignment)?,
+                Ok(stored) => draft.add_move(&key, &slot, stored, shared.alignment),
                 Err(error) => {
                     self.damaged.insert(slot.place());
                     damage.push(Damage {
