@@ -34,6 +34,7 @@ impl BlockStore for BlockSlab {
 
     fn contains(&self, keys: &[BlockKey]) -> Result<Vec<bool>, ContractError> {
         self.shared.check_open()?;
+        self.shared.check_known(keys.iter().copied())?;
         let contains = |key: &BlockKey| self.shared.table.contains(*key);
         Ok(keys.iter().map(contains).collect())
     }
@@ -48,6 +49,7 @@ impl BlockStore for BlockSlab {
         count_max: usize,
     ) -> Result<Vec<BlockEntry>, ContractError> {
         self.shared.check_open()?;
+        self.shared.check_all_known()?;
         let page = self.shared.table.page(after, count_max).into_iter();
         page.map(|(key, place)| {
             Ok(BlockEntry {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use core_view::BufferMut;
-use core_view::contract::{BlockKey, ContractError};
+use core_view::contract::{BlockKey, ContractError, Transfer};
 
 use super::Shared;
 use super::queue::{ItemState, Ready};
@@ -187,7 +187,7 @@ impl Shared {
         journal.dirty.extend(touched);
         journal.dirty.insert(segment_id);
         self.write_record(segment_id, offset_bytes, &bytes)
-            .inspect_err(|error| self.poison(error))?;
+            .inspect_err(|error| self.lose(&record.edits, error))?;
         journal
             .used
             .insert(segment_id, offset_bytes + bytes.len() as u32);
@@ -196,7 +196,8 @@ impl Shared {
         journal.checksum = checksum;
         self.counters.records.fetch_add(1, Ordering::Relaxed);
         if self.config.durable() {
-            self.sync(journal)?; // mutant: slab-no-fdatasync
+            let synced = self.sync(journal);
+            synced.inspect_err(|error| self.lose(&record.edits, error))?;
         }
         let freed = self.publish(record.edits);
         journal.freed.extend(freed);
@@ -278,9 +279,9 @@ impl Shared {
 
     /// Makes everything durable that was written, and frees what waited for that.
     pub(super) fn sync(&self, journal: &mut Journal) -> Result<(), NvmeError> {
-        let mut syncs = Vec::with_capacity(journal.dirty.len());
+        let mut syncs: Vec<Transfer<()>> = Vec::with_capacity(journal.dirty.len());
         for &id in &journal.dirty {
-            syncs.push(self.file_of(id)?.sync());
+            syncs.push(self.file_of(id)?.sync()); // mutant: slab-no-fdatasync
         }
         let mut outcome = Ok(());
         for sync in syncs {

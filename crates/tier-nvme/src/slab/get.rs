@@ -45,6 +45,9 @@ impl Shared {
 
     fn get_one(self: &Arc<Self>, get: BlockGet) -> Transfer<Block> {
         let BlockGet { key, target } = get;
+        if let Err(error) = self.check_known([key]) {
+            return Transfer::ready(Err(Failure::new(error.into(), vec![target])));
+        }
         // The pin is taken while the place can't change, so that the slot is not given away before it.
         let found = self.table.with(key, |place| {
             let id = SlotId {

@@ -17,18 +17,21 @@ mod tables;
 mod verify;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
+
+use core_view::contract::BlockKey;
 
 pub use config::{SlabConfig, SlabConfigBuilder};
 pub use recovery::SlabRecovery;
 pub use stats::SlabStats;
 
 use crate::format::StoreId;
-use crate::format::slab::SlotGeometry;
+use crate::format::slab::{BlockEdit, SlotGeometry};
 use crate::store::VerifyReport;
 use crate::{Alignment, NvmeError, Volume, VolumeLock};
 #[cfg(target_os = "linux")]
@@ -90,6 +93,8 @@ struct Shared {
     counters: stats::Counters,
     recovery: SlabRecovery,
     poison: Mutex<Option<String>>,
+    /// Blocks that a commit changed which failed half-way: nobody can say what is stored under these keys.
+    unknown: RwLock<BTreeSet<BlockKey>>,
     closed: AtomicBool,
     /// How closing ended.
     ending: Mutex<Result<(), NvmeError>>,
@@ -141,6 +146,34 @@ impl Shared {
     fn poison(&self, error: &NvmeError) {
         let mut poison = self.poison.lock().unwrap_or_else(PoisonError::into_inner);
         poison.get_or_insert_with(|| error.to_string());
+    }
+
+    /// A commit of these changes failed half-way.
+    fn lose(&self, edits: &[BlockEdit], error: &NvmeError) {
+        self.poison(error);
+        let keys = edits.iter().map(BlockEdit::key);
+        let mut unknown = self.unknown.write().unwrap_or_else(PoisonError::into_inner);
+        unknown.extend(keys);
+    }
+
+    /// Fails if nobody can say what is stored under one of the keys.
+    fn check_known(&self, keys: impl IntoIterator<Item = BlockKey>) -> Result<(), NvmeError> {
+        let unknown = self.unknown.read().unwrap_or_else(PoisonError::into_inner);
+        if unknown.is_empty() || !keys.into_iter().any(|key| unknown.contains(&key)) {
+            return Ok(());
+        }
+        drop(unknown);
+        self.check_poison()
+    }
+
+    /// Fails if nobody can say what is stored under some keys.
+    fn check_all_known(&self) -> Result<(), NvmeError> {
+        let unknown = self.unknown.read().unwrap_or_else(PoisonError::into_inner);
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        drop(unknown);
+        self.check_poison()
     }
 }
 

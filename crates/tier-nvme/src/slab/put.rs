@@ -168,7 +168,7 @@ impl Shared {
             })
             .unzip();
         let shared = Arc::clone(self);
-        Transfer::join(writes).on_complete(move |outcome| {
+        let then = move |outcome: Result<Vec<_>, Failure>| {
             match outcome {
                 Ok(outcomes) => {
                     for (items, outcome) in items.into_iter().zip(outcomes) {
@@ -178,7 +178,14 @@ impl Shared {
                 Err(failure) => job.fail(failure.error()),
             }
             shared.queue.written(job);
-        });
+        };
+        let writes = Transfer::join(writes);
+        if self.config.own_thread() {
+            writes.on_complete(then);
+        } else {
+            // A volume may be pushed by waiters alone, and what is chained has none.
+            self.queue.land(Box::new(move || then(writes.wait())));
+        }
     }
 
     fn add_to_runs(

@@ -91,8 +91,12 @@ pub(super) enum Ready {
     Remove(RemoveJob),
 }
 
+/// Waits for payloads that are being written, and says so to the queue.
+pub(super) type Landing = Box<dyn FnOnce() + Send>;
+
 /// The next thing to do.
 pub(super) enum Work {
+    Land(Landing),
     Commit(Vec<Ready>),
     /// Puts for which there was no slot.
     Place(PutJob),
@@ -102,8 +106,10 @@ pub(super) enum Work {
     Over,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
+    /// Payloads that somebody has to wait for; where the slab has a thread, nobody does.
+    landing: VecDeque<Landing>,
     ready: VecDeque<Ready>,
     starved: VecDeque<PutJob>,
     /// Whether nothing has happened since the first of the starved could not be placed.
@@ -115,7 +121,7 @@ struct State {
 }
 
 /// Jobs on their way from the callers to their commit.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct JobQueue {
     state: Mutex<State>,
     changed: Condvar,
@@ -164,6 +170,12 @@ impl JobQueue {
         Ok(())
     }
 
+    /// The payloads of a put are on their way.
+    pub(super) fn land(&self, landing: Landing) {
+        self.lock().landing.push_back(landing);
+        self.changed.notify_all();
+    }
+
     /// The payloads of a put are written.
     pub(super) fn written(&self, job: PutJob) {
         let mut state = self.lock();
@@ -188,6 +200,9 @@ impl JobQueue {
     /// What is to be done next.
     pub(super) fn next(&self) -> Work {
         let mut state = self.lock();
+        if let Some(landing) = state.landing.pop_front() {
+            return Work::Land(landing);
+        }
         if !state.ready.is_empty() {
             let count = state.ready.len().min(GROUP_JOBS);
             return Work::Commit(state.ready.drain(..count).collect());
@@ -229,7 +244,8 @@ impl JobQueue {
         let is_quiet = |state: &mut State| {
             let over = state.closing && state.writing == 0 && state.starved.is_empty();
             let placeable = !state.starved_rests && !state.starved.is_empty();
-            state.ready.is_empty() && !placeable && !over
+            let work = !state.ready.is_empty() || !state.landing.is_empty();
+            !work && !placeable && !over
         };
         match timeout {
             Some(timeout) => drop(self.changed.wait_timeout_while(state, timeout, is_quiet)),

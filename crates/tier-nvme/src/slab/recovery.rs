@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 use super::commit::{Journal, aligned_buffer};
 use super::create::{SUPERBLOCK_NAME, create, damaged, is_slab, is_unfinished, read_superblock};
@@ -99,6 +99,7 @@ fn read_slab(
             ..SlabRecovery::default()
         },
         poison: Mutex::new(None),
+        unknown: RwLock::default(),
         closed: AtomicBool::new(false),
         ending: Mutex::new(Ok(())),
         lock: Mutex::new(lock),

@@ -35,6 +35,11 @@ impl Shared {
         match self.queue.next() {
             Work::Nothing => Turn::Rested,
             Work::Over => Turn::Over,
+            Work::Land(landing) => {
+                drop(journal);
+                landing();
+                Turn::Worked
+            }
             Work::Commit(mut group) => {
                 self.commit(&mut journal, &mut group);
                 drop(journal);

@@ -33,6 +33,13 @@ pub(crate) enum BlockEdit {
 }
 
 impl BlockEdit {
+    /// The block that changes.
+    pub(crate) fn key(&self) -> BlockKey {
+        match self {
+            Self::Put(key, _) | Self::Remove(key) => *key,
+        }
+    }
+
     /// Length in bytes of a stored block's encoding.
     pub(crate) fn put_bytes(meta_bytes: usize) -> usize {
         FIXED_BYTES + meta_bytes.next_multiple_of(8)

@@ -1,0 +1,63 @@
+//! Flipped bits after a clean close.
+
+use core_view::contract::{BlockStore, ErrorKind};
+use tier_nvme::BlockSlab;
+use tier_nvme::sim::{FaultRates, Random, SimVolume};
+
+use super::life::Branches;
+use super::{Model, config, fetch, is_value};
+
+/// Flips bits on copies of a cleanly closed disk: each is named by verify, or without consequence.
+pub(super) fn check_damage(
+    volume: &SimVolume,
+    model: &Model,
+    random: &mut Random,
+    branches: &mut Branches,
+) {
+    for _ in 0..6 {
+        let copy = volume.fork(random.next_u64());
+        copy.set_faults(FaultRates::default());
+        let files = copy.files();
+        let (name, len) = &files[random.below(files.len() as u64) as usize];
+        // Headers are at the front, and so are the used parts of tables.
+        let range = match random.below(3) {
+            0 => *len,
+            1 => (*len).min(4096),
+            _ => (*len).min(8192),
+        };
+        let bit = random.below(range * 8);
+        assert!(copy.flip_bit(name, bit));
+        let whole = check_copy(&copy, model, branches);
+        let is_header = bit < 4096 * 8 || (name == "SLAB" && bit < 8192 * 8);
+        assert!(!whole || !is_header, "verify missed bit {bit} of {name}");
+        branches.add(
+            if whole {
+                "flips in dead space"
+            } else {
+                "flips detected"
+            },
+            1,
+        );
+    }
+}
+
+/// Every block is as it was, or reported.
+fn check_copy(copy: &SimVolume, model: &Model, branches: &mut Branches) -> bool {
+    let slab = BlockSlab::on_volume(copy.handle(), config().with_read_only(true));
+    let slab = slab.unwrap_or_else(|error| panic!("one flipped bit: {error:?}"));
+    branches.opened(slab.recovery_report());
+    let whole = slab.verify().unwrap().is_whole();
+    let listed = slab.list(None, usize::MAX).unwrap();
+    let listed: Vec<u128> = listed.iter().map(|entry| entry.key.0).collect();
+    assert_eq!(listed, model.keys().copied().collect::<Vec<_>>());
+    for (&key, &value) in model {
+        match fetch(&slab, key) {
+            Ok(found) => assert!(is_value(&found.unwrap(), value)),
+            Err(kind) => {
+                assert_eq!(kind, ErrorKind::Corrupt);
+                assert!(!whole, "verify missed what a fetch found");
+            }
+        }
+    }
+    whole
+}

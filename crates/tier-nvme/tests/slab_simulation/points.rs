@@ -1,0 +1,231 @@
+//! A short life of a slab, with the power failing at each of its operations in turn, opening, recovery, tables and
+//! closing included, and once more during the recovery from that.
+
+use std::collections::BTreeMap;
+
+use core_view::contract::{BlockKey, BlockStore};
+use tier_nvme::sim::{Random, SimVolume, Survival};
+use tier_nvme::{BlockSlab, NvmeError};
+
+use super::{Model, Value, config, fetch_surely, is_value};
+
+/// What survives the power loss, and the seed that decides where that leaves a choice.
+const SURVIVALS: [(Survival, u64); 5] = [
+    (Survival::Nothing, 0),
+    (Survival::Everything, 1),
+    (Survival::ByWrite, 2),
+    (Survival::BySector, 3),
+    (Survival::BySector, 4),
+];
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// So many blocks from this key on, in one batch.
+    Put(u128, u128),
+    Remove(u128, u128),
+    Close,
+    /// The process ends and what it wrote stays.
+    Kill,
+}
+
+use Step::{Close, Kill, Put, Remove};
+
+/// Fresh blocks, replacements, removals and slots used again, over two segments; the logs fill up once, and both
+/// ways to end are followed by opening.
+const LIFE: [Step; 16] = [
+    Put(0, 6),
+    Put(2, 3),
+    Remove(0, 2),
+    Put(20, 5),
+    Kill,
+    Put(3, 2),
+    Remove(3, 1),
+    Close,
+    Put(4, 4),
+    Put(5, 1),
+    Put(5, 1),
+    Put(5, 1),
+    Remove(5, 1),
+    Kill,
+    Put(6, 2),
+    Close,
+];
+
+struct Life {
+    volume: SimVolume,
+    slab: Option<BlockSlab>,
+    random: Random,
+    acknowledged: Model,
+    /// What the step under way may have made of some keys.
+    unknown: BTreeMap<u128, Option<Value>>,
+}
+
+impl Life {
+    fn new(seed: u64) -> Self {
+        Self {
+            volume: SimVolume::new(seed),
+            slab: None,
+            random: Random::new(7),
+            acknowledged: Model::new(),
+            unknown: BTreeMap::new(),
+        }
+    }
+
+    fn slab(&mut self) -> Result<&BlockSlab, NvmeError> {
+        if self.slab.is_none() {
+            self.slab = Some(open(&self.volume)?);
+        }
+        Ok(self.slab.as_ref().unwrap())
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), NvmeError> {
+        match step {
+            Put(first, count) => {
+                let random = &mut self.random;
+                let values: BTreeMap<u128, Value> = (first..first + count)
+                    .map(|key| (key, Value::any(random)))
+                    .collect();
+                self.slab()?;
+                self.unknown = values.iter().map(|(&key, &it)| (key, Some(it))).collect();
+                let puts = values.iter().map(|(&key, value)| value.put(key, true));
+                let items = self.slab()?.put(puts.collect()).wait()?;
+                for item in items {
+                    item?;
+                }
+                self.acknowledged.extend(values);
+            }
+            Remove(first, count) => {
+                self.slab()?;
+                let keys: Vec<_> = (first..first + count).map(BlockKey).collect();
+                self.unknown = keys.iter().map(|key| (key.0, None)).collect();
+                self.slab()?.remove(&keys).wait()?;
+                self.acknowledged
+                    .retain(|key, _| !keys.contains(&BlockKey(*key)));
+            }
+            Close => {
+                self.slab()?.close()?;
+                self.slab = None;
+            }
+            Kill => {
+                self.volume.kill();
+                self.slab = None;
+            }
+        }
+        self.unknown.clear();
+        Ok(())
+    }
+
+    /// Opens the disk, where each block is what it was or what was under way, stays so over another power loss,
+    /// and works.
+    fn check(&self, volume: &SimVolume, what: &str) {
+        let slab = open(volume).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        let held = self.held(&slab, what);
+        volume.crash_keeping(Survival::Nothing);
+        drop(slab);
+        let slab = open(volume).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        assert_eq!(
+            self.held(&slab, what),
+            held,
+            "{what}: was served and is gone"
+        );
+        let more = Value { tag: 1, len: 5000 };
+        slab.put(vec![more.put(99, true)])
+            .wait()
+            .unwrap()
+            .remove(0)
+            .unwrap();
+        slab.close().unwrap();
+        drop(slab);
+        let slab = open(volume).unwrap();
+        assert!(slab.recovery_report().clean, "{what}");
+        let report = slab.verify().unwrap();
+        assert!(report.is_whole(), "{what}: {report:?}");
+        assert_eq!(slab.usage().blocks, held.len() as u64 + 1, "{what}");
+    }
+
+    fn held(&self, slab: &BlockSlab, what: &str) -> Model {
+        let listed = slab.list(None, usize::MAX).unwrap();
+        let mut held = Model::new();
+        for entry in &listed {
+            let key = entry.key.0;
+            let found = fetch_surely(slab, key).unwrap();
+            let old = self.acknowledged.get(&key).copied();
+            let new = self.unknown.get(&key).copied().flatten();
+            let value = [old, new].into_iter().flatten();
+            let value = value.into_iter().find(|value| is_value(&found, *value));
+            let value = value.unwrap_or_else(|| panic!("{what}: block {key} is another"));
+            held.insert(key, value);
+        }
+        for key in self.acknowledged.keys() {
+            let may_be_gone = self.unknown.get(key) == Some(&None);
+            assert!(
+                may_be_gone || held.contains_key(key),
+                "{what}: block {key} is lost"
+            );
+        }
+        held
+    }
+}
+
+fn open(volume: &SimVolume) -> Result<BlockSlab, NvmeError> {
+    BlockSlab::on_volume(volume.handle(), config())
+}
+
+/// Lives until the power fails at operation `at`; `None` if the life ends before.
+fn until_power_fails(at: u64, survival: Survival, seed: u64) -> Option<Life> {
+    let mut life = Life::new(seed);
+    life.volume.fail_power_after(at);
+    let ended = LIFE.into_iter().try_for_each(|step| life.step(step));
+    if life.volume.operations() <= at {
+        ended.unwrap();
+        return None;
+    }
+    life.volume.crash_keeping(survival);
+    life.slab = None;
+    Some(life)
+}
+
+/// The power fails again, at each operation of the recovery.
+fn check_recoveries(life: &Life, what: &str) -> u64 {
+    for at in 0.. {
+        for (survival, seed) in [(Survival::Nothing, 0), (Survival::BySector, at)] {
+            let volume = life.volume.fork(seed);
+            volume.fail_power_after(at);
+            let before = volume.operations();
+            let opened = open(&volume);
+            if volume.operations() - before <= at {
+                opened.unwrap();
+                return at;
+            }
+            volume.crash_keeping(survival);
+            drop(opened);
+            life.check(&volume, &format!("{what}, recovery at {at} {survival:?}"));
+        }
+    }
+    0
+}
+
+#[test]
+fn the_power_may_fail_at_every_operation_and_in_every_recovery() {
+    let (mut points, mut recoveries) = (0, 0);
+    for at in 0.. {
+        let mut ended = false;
+        for (survival, seed) in SURVIVALS {
+            let Some(life) = until_power_fails(at, survival, seed) else {
+                ended = true;
+                break;
+            };
+            let what = format!("operation {at} {survival:?} {seed}");
+            life.check(&life.volume.fork(seed), &what);
+            if seed % 2 == 0 && (at + seed / 2) % 9 == 0 {
+                recoveries += check_recoveries(&life, &what);
+            }
+        }
+        if ended {
+            break;
+        }
+        points += 1;
+    }
+    println!("{points} operations, {recoveries} operations of recoveries");
+    assert!(points > 60 && recoveries > 2 * points);
+}
