@@ -33,6 +33,11 @@ impl Bench {
         Self::new(name, Settings::from_args())
     }
 
+    /// The same, with other words in front of the command line, which wins.
+    pub fn from_args_or(name: &str, defaults: &[&str]) -> Self {
+        Self::new(name, Settings::from_args_or(defaults))
+    }
+
     /// The effort.
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -54,12 +59,11 @@ impl Bench {
     }
 }
 
-/// Runs an operation so many times.
-type Repeat<'a> = Box<dyn FnMut(u64) + 'a>;
+/// Runs an operation so many times, and tells how long that took.
+type Repeat<'a> = Box<dyn FnMut(u64) -> Duration + 'a>;
 
 struct Case<'a> {
     name: String,
-    prepare: Box<dyn FnMut() + 'a>,
     repeat: Repeat<'a>,
     bytes: Option<u64>,
     /// Operations in one turn.
@@ -107,12 +111,26 @@ impl<'a> Group<'a> {
     pub fn case_batch(
         &mut self,
         name: &str,
-        prepare: impl FnMut() + 'a,
-        repeat: impl FnMut(u64) + 'a,
+        mut prepare: impl FnMut() + 'a,
+        mut repeat: impl FnMut(u64) + 'a,
+    ) -> &mut Self {
+        self.case_timed(name, move |times| {
+            prepare();
+            let start = Instant::now();
+            repeat(times);
+            start.elapsed()
+        })
+    }
+
+    /// Adds a case that repeats its operation and takes the time by itself, as one must that has something to get
+    /// ready before each.
+    pub fn case_timed(
+        &mut self,
+        name: &str,
+        repeat: impl FnMut(u64) -> Duration + 'a,
     ) -> &mut Self {
         self.cases.push(Case {
             name: name.to_owned(),
-            prepare: Box::new(prepare),
             repeat: Box::new(repeat),
             bytes: None,
             operations: 1,
@@ -243,10 +261,7 @@ impl<'a> Group<'a> {
 
 impl Case<'_> {
     fn turn(&mut self) -> Duration {
-        (self.prepare)();
-        let start = Instant::now();
-        (self.repeat)(self.operations);
-        start.elapsed()
+        (self.repeat)(self.operations)
     }
 
     /// Finds how many operations fill a turn; warms up on the way.

@@ -38,6 +38,13 @@ impl Settings {
         Self::parse(std::env::args().skip(1))
     }
 
+    /// What the command line asks for, and these words where it asks for nothing.
+    pub fn from_args_or(defaults: &[&str]) -> Self {
+        // The first of two equal options counts.
+        let defaults = defaults.iter().map(|&word| word.to_owned());
+        Self::parse(std::env::args().skip(1).chain(defaults))
+    }
+
     fn parse(args: impl Iterator<Item = String>) -> Self {
         let args: Vec<String> = args.collect();
         let has = |flag: &str| args.iter().any(|arg| arg == flag);

@@ -1,14 +1,21 @@
 //! The store at work.
 
-use std::path::Path;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 
 use core_view::BufferMut;
 
 use super::{Action, BenchError, Contender, Work, fill_noise, is_value, mark_value};
-use crate::{NvmeStore, StorageConfig, StoreStats, WriteBatch};
+use crate::{NvmeError, NvmeStore, StorageConfig, StoreStats, WriteBatch};
 
 /// Turns of puts after which their keys are used again, so that the older values die.
 const PUT_TURNS: u64 = 4;
+
+/// Values of this length and more are got by a window of calls under way.
+const WINDOW_BYTES: usize = 256 << 10;
+
+/// Smaller values that one call gets.
+const MANY: usize = 1024;
 
 /// Bytes of one batch of values that are stored to be got.
 const FILL_BYTES: usize = 32 << 20;
@@ -18,6 +25,8 @@ const FILL_BYTES: usize = 32 << 20;
 #[derive(Debug)]
 pub struct StoreContender {
     store: NvmeStore,
+    path: PathBuf,
+    config: StorageConfig,
     name: String,
     /// The work whose values are stored.
     filled: Option<&'static str>,
@@ -39,7 +48,9 @@ impl StoreContender {
     /// Those of [`NvmeStore::new`].
     pub fn with_config(name: &str, path: &Path, config: StorageConfig) -> Result<Self, BenchError> {
         Ok(Self {
-            store: NvmeStore::new(path, config)?,
+            store: NvmeStore::new(path, config.clone())?,
+            path: path.to_owned(),
+            config,
             name: name.to_owned(),
             filled: None,
             values: Vec::new(),
@@ -100,31 +111,63 @@ impl StoreContender {
         Ok(self.store.checkpoint()?)
     }
 
+    /// Opens the store anew, for as many operations at once as the work says.
+    fn reopen(&mut self, depth: usize) -> Result<(), BenchError> {
+        self.store.close()?;
+        let depth = u32::try_from(depth)?.max(1);
+        let config = self.config.clone().with_io_depth(depth);
+        self.store = NvmeStore::new(&self.path, config)?;
+        Ok(())
+    }
+
     fn get(&self, work: &Work, turn: u64) -> Result<(), BenchError> {
         let picks = work.picks(turn);
-        let share = picks.len().div_ceil(work.depth.max(1));
-        let read = |picks: &[u64]| -> Result<(), BenchError> {
-            for &pick in picks {
+        match work.depth {
+            1 => picks.iter().try_for_each(|&pick| {
                 let value = self.store.read_direct(Self::key(work, 0, pick))?;
-                if !value.is_some_and(|value| is_value(&value, pick)) {
-                    return Err("the store gave another value than was put".into());
-                }
-            }
-            Ok(())
-        };
-        if work.depth == 1 {
-            return read(&picks);
+                check(value.as_deref(), pick)
+            }),
+            depth if work.value_bytes >= WINDOW_BYTES => self.get_by_window(work, &picks, depth),
+            _ => picks
+                .chunks(MANY)
+                .try_for_each(|picks| self.get_many(work, picks)),
         }
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = picks
-                .chunks(share)
-                .map(|picks| scope.spawn(|| read(picks)))
-                .collect();
-            threads.into_iter().try_for_each(|thread| {
-                let panicked = |_| Err("a reading thread panicked".into());
-                thread.join().unwrap_or_else(panicked)
-            })
-        })
+    }
+
+    /// Each value that is there makes room for the next one.
+    fn get_by_window(&self, work: &Work, picks: &[u64], depth: usize) -> Result<(), BenchError> {
+        let mut under_way = VecDeque::with_capacity(depth);
+        let mut ahead = picks.iter();
+        loop {
+            while under_way.len() < depth
+                && let Some(&pick) = ahead.next()
+            {
+                let read = self.store.read_async(Self::key(work, 0, pick));
+                under_way.push_back((pick, read));
+            }
+            let Some((pick, read)) = under_way.pop_front() else {
+                return Ok(());
+            };
+            let value = read.wait().map_err(NvmeError::from)?;
+            check(value.as_deref(), pick)?;
+        }
+    }
+
+    /// One call for many values, of which the store reads as many at once as it was opened for.
+    fn get_many(&self, work: &Work, picks: &[u64]) -> Result<(), BenchError> {
+        let keys: Vec<String> = picks.iter().map(|&pick| Self::key(work, 0, pick)).collect();
+        let values = self.store.read_many(&keys);
+        picks
+            .iter()
+            .zip(values)
+            .try_for_each(|(&pick, value)| check(value?.as_deref(), pick))
+    }
+}
+
+fn check(value: Option<&[u8]>, number: u64) -> Result<(), BenchError> {
+    match value {
+        Some(value) if is_value(value, number) => Ok(()),
+        _ => Err("the store gave another value than was put".into()),
     }
 }
 
@@ -142,6 +185,7 @@ impl Contender for StoreContender {
             Action::Put => {
                 if self.filled.take().is_some() {
                     self.clear()?;
+                    self.reopen(self.config.io_depth() as usize)?;
                 }
                 // A batch that never ran gives its memory back first.
                 self.values.clear();
@@ -153,6 +197,7 @@ impl Contender for StoreContender {
             Action::Get if self.filled != Some(work.id) => {
                 self.clear()?;
                 self.fill(work)?;
+                self.reopen(work.depth)?;
             }
             Action::Get => {}
         }
