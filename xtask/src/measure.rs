@@ -12,6 +12,18 @@ const BENCHES: &str = "stepwell-benches";
 /// The workspace of the peers, kept apart so that their weight touches no one.
 const PEERS: &str = "benches/peers";
 
+/// What tells the build of the peers where RocksDB's library is.
+const ROCKSDB_VARIABLE: &str = "ROCKSDB_LIB_DIR";
+
+/// Where systems install RocksDB.
+const ROCKSDB_HEADER: &str = "/usr/include/rocksdb/c.h";
+const LIBRARY_DIRECTORIES: [&str; 4] = [
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib",
+];
+
 /// Runs all benches, or the one of this name; `rest` goes to the bench itself.
 pub(crate) fn bench(
     workspace: &Workspace,
@@ -60,13 +72,35 @@ pub(crate) fn peers(workspace: &Workspace, rest: &[String]) -> Result<bool, Erro
         });
     };
     let shell = Shell::new(&workspace.root, "peers", true)?;
-    let finished = Invocation::cargo()
+    let mut invocation = Invocation::cargo()
         .args(["bench", "--manifest-path"])
-        .args([manifest])
+        .args([manifest]);
+    match rocksdb_library() {
+        Some(directory) => {
+            invocation = invocation
+                .args(["--features", "rocksdb"])
+                .env_default(ROCKSDB_VARIABLE, directory);
+        }
+        None => println!(
+            "RocksDB is left out: its library and headers are not installed; install them, or name the \
+             directory of the library in {ROCKSDB_VARIABLE}"
+        ),
+    }
+    let finished = invocation
         .arguments_after_dashes(rest)
         .echo(Echo::Everything)
         .run(&shell)?;
     Ok(finished.success)
+}
+
+/// Where RocksDB's library is, if it can be built against.
+fn rocksdb_library() -> Option<PathBuf> {
+    if let Some(directory) = std::env::var_os(ROCKSDB_VARIABLE) {
+        return Some(directory.into());
+    }
+    let has_headers = Path::new(ROCKSDB_HEADER).is_file();
+    let mut directories = LIBRARY_DIRECTORIES.iter().map(PathBuf::from);
+    directories.find(|directory| has_headers && directory.join("librocksdb.so").exists())
 }
 
 fn peers_manifest(root: &Path) -> Option<PathBuf> {
