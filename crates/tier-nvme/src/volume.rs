@@ -111,6 +111,15 @@ pub trait Volume: fmt::Debug + Send + Sync + 'static {
     /// [`NvmeError::ReadOnly`]; [`NvmeError::Io`].
     fn create(&self, name: &FileName, len_bytes: u64) -> Result<Arc<dyn VolumeFile>, NvmeError>;
 
+    /// Creates a file of `len_bytes`, all zero, with its space reserved, that has no name: it is gone when
+    /// nobody has it open any more.
+    ///
+    /// # Errors
+    /// As [`create`](Volume::create).
+    fn create_unnamed(&self, len_bytes: u64) -> Result<Arc<dyn VolumeFile>, NvmeError> {
+        create_and_remove(self, len_bytes)
+    }
+
     /// Opens a file for reading and, if the volume is writable, writing.
     ///
     /// # Errors
@@ -257,6 +266,19 @@ pub trait VolumeFile: fmt::Debug + Send + Sync + 'static {
         check_map_range(self, offset_bytes, len_bytes)?;
         copy_range(self, offset_bytes, len_bytes)
     }
+}
+
+/// A file without a name, where the file system has none such: it loses its name at once. If the
+/// process ends in between, a file is left whose name begins with `UNNAMED-`.
+pub(crate) fn create_and_remove(
+    volume: &(impl Volume + ?Sized),
+    len_bytes: u64,
+) -> Result<Arc<dyn VolumeFile>, NvmeError> {
+    let id = u128::from_le_bytes(volume.unique_id());
+    let name = FileName::new(format!("UNNAMED-{id:032x}"))?;
+    let file = volume.create(&name, len_bytes)?;
+    volume.remove(&name)?;
+    Ok(file)
 }
 
 /// Refuses a range that the file does not have.

@@ -11,12 +11,14 @@ mod probe;
 mod raw;
 mod straggler;
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
 use crate::engine::{Engine, EngineStatistics, OpenFile};
+use crate::volume::create_and_remove;
 use crate::{
     Alignment, FileMode, FileName, NvmeError, Volume, VolumeFile, VolumeLock, VolumeReport,
 };
@@ -111,16 +113,13 @@ impl RealVolume {
     fn open_file(&self, name: &FileName) -> Result<Arc<dyn VolumeFile>, NvmeError> {
         let path = self.directory.path_of(name.as_str());
         let fail = |error| NvmeError::from_io("open file", &*path, 0, error);
-        let mut flags = match self.read_only {
+        let flags = match self.read_only {
             None => OFlags::RDWR,
             Some(_) => OFlags::RDONLY,
         };
-        if self.mode == FileMode::Direct {
-            flags |= OFlags::DIRECT;
-        }
         let file = self
             .directory
-            .open_entry(name.as_str(), flags)
+            .open_entry(name.as_str(), flags | self.mode_flags())
             .map_err(fail)?;
         if self.read_only.is_none() {
             // What a process that is gone wrote may be in memory only; whoever reads it now must be
@@ -128,9 +127,21 @@ impl RealVolume {
             file.sync_all().map_err(fail)?;
             straggler::mark_in_use(&file);
         }
+        Ok(self.engage(file, name.clone(), path))
+    }
+
+    fn mode_flags(&self) -> OFlags {
+        match self.mode {
+            FileMode::Direct => OFlags::DIRECT,
+            FileMode::Buffered { .. } => OFlags::empty(),
+        }
+    }
+
+    /// An open file whose operations the engine carries out.
+    fn engage(&self, file: File, name: FileName, path: String) -> Arc<dyn VolumeFile> {
         let open_file = OpenFile {
             file,
-            name: name.clone(),
+            name,
             path,
             alignment: self.alignment,
             #[cfg(test)]
@@ -138,7 +149,7 @@ impl RealVolume {
         };
         let engine = Arc::clone(&self.engine);
         let writable = self.read_only.is_none();
-        Ok(Arc::new(RealFile::new(open_file, engine, writable)))
+        Arc::new(RealFile::new(open_file, engine, writable))
     }
 
     /// Creates a file and reserves its space.
@@ -182,6 +193,20 @@ impl Volume for RealVolume {
             // The caller has no file then, so that none may be there.
             let _ = self.directory.remove(name.as_str());
         })
+    }
+
+    fn create_unnamed(&self, len_bytes: u64) -> Result<Arc<dyn VolumeFile>, NvmeError> {
+        let name = FileName::new("unnamed")?;
+        self.check_writable(&name)?;
+        let flags = OFlags::RDWR | OFlags::TMPFILE | self.mode_flags();
+        let Ok(file) = self.directory.open_entry(".", flags) else {
+            // Not every file system has files without a name; what else is wrong shows with a name too.
+            return create_and_remove(self, len_bytes);
+        };
+        let path = self.directory.path_of("(unnamed)");
+        directory::reserve(&file, len_bytes)
+            .map_err(|error| NvmeError::from_io("create file", &*path, len_bytes, error))?;
+        Ok(self.engage(file, name, path))
     }
 
     fn open(&self, name: &FileName) -> Result<Arc<dyn VolumeFile>, NvmeError> {
