@@ -18,6 +18,7 @@
 pub mod bench;
 #[cfg(feature = "testing")]
 pub mod conformance;
+mod disk;
 #[cfg(target_os = "linux")]
 mod engine;
 mod error;
@@ -37,6 +38,7 @@ mod store;
 mod volume;
 mod wal;
 
+pub use disk::{DiskAllocator, DiskStorage};
 #[cfg(target_os = "linux")]
 pub use engine::EngineStatistics;
 pub use error::NvmeError;
