@@ -47,9 +47,9 @@ pub use read_queue::ReadQueue;
 pub use real::{EngineChoice, RealVolume, VolumeOptions};
 pub use slab::{BlockSlab, SlabConfig, SlabConfigBuilder, SlabRecovery, SlabStats};
 pub use store::{
-    BackgroundStep, CommitStage, CompactionReport, CompressionType, Damage, MapOrigin, MappedValue,
-    MemoryKind, MemoryStats, NvmeStore, RecoveryReport, StorageConfig, StorageConfigBuilder,
-    StoreStats, VerifyReport, WriteBatch,
+    BackgroundStep, CacheStats, CommitStage, CompactionReport, CompressionType, Damage, MapOrigin,
+    MappedValue, MemoryKind, MemoryStats, NvmeStore, RecoveryReport, StorageConfig,
+    StorageConfigBuilder, StoreStats, VerifyReport, WriteBatch,
 };
 pub use volume::{Alignment, FileMode, FileName, Volume, VolumeFile, VolumeLock, VolumeReport};
 pub use wal::{Lsn, Overload, Wal, WalConfig, WalRecord, WalRecovery, WalReplay, WalStats};

@@ -180,6 +180,7 @@ impl Shared {
             };
             if let Some(before) = before {
                 self.segments.remove_live(&before, key_bytes);
+                self.cache.remove(&before);
             }
         }
         moves

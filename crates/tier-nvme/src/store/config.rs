@@ -42,6 +42,7 @@ pub struct StorageConfig {
     io_depth: u32,
     direct_io: bool,
     compression: CompressionType,
+    cache_size: u64,
     segment_bytes: u64,
     create: bool,
     read_only: bool,
@@ -60,6 +61,7 @@ impl Default for StorageConfig {
             io_depth: 32,
             direct_io: true,
             compression: CompressionType::None,
+            cache_size: 0,
             segment_bytes: 256 << 20,
             create: true,
             read_only: false,
@@ -108,6 +110,15 @@ impl StorageConfig {
     #[must_use]
     pub fn with_compression(mut self, compression: CompressionType) -> Self {
         self.compression = compression;
+        self
+    }
+
+    /// Bytes of values that were read and are kept for the next one who asks, at most; 0 for none.
+    ///
+    /// They count against the limit of memory, and go when a read finds none left.
+    #[must_use]
+    pub fn with_cache_size(mut self, bytes: u64) -> Self {
+        self.cache_size = bytes;
         self
     }
 
@@ -192,6 +203,11 @@ impl StorageConfig {
         self.compression
     }
 
+    /// Bytes of values kept for the next read at most.
+    pub fn cache_size(&self) -> u64 {
+        self.cache_size
+    }
+
     /// Size of a new store's segments in bytes.
     pub fn segment_bytes(&self) -> u64 {
         self.segment_bytes
@@ -236,6 +252,15 @@ impl StorageConfig {
     /// Checks every field.
     pub(super) fn check(&self) -> Result<(), NvmeError> {
         let invalid = |field, reason| Err(NvmeError::Invalid { field, reason });
+        // Batches have a quarter of the memory for themselves.
+        let cache_size_max = self.memory_limit_bytes - self.memory_limit_bytes / 4;
+        if self.cache_size > cache_size_max {
+            let (bytes, max) = (self.cache_size, cache_size_max);
+            return invalid(
+                "cache_size",
+                format!("{bytes} bytes are more than three quarters of the memory ({max})"),
+            );
+        }
         if self.io_depth == 0 || self.io_depth > Self::IO_DEPTH_MAX {
             let (depth, max) = (self.io_depth, Self::IO_DEPTH_MAX);
             return invalid("io_depth", format!("{depth} is not between 1 and {max}"));
@@ -281,6 +306,7 @@ impl fmt::Debug for StorageConfig {
             .field("io_depth", &self.io_depth)
             .field("direct_io", &self.direct_io)
             .field("compression", &self.compression)
+            .field("cache_size", &self.cache_size)
             .field("segment_bytes", &self.segment_bytes)
             .field("create", &self.create)
             .field("read_only", &self.read_only)
@@ -308,6 +334,11 @@ impl StorageConfigBuilder {
     /// See [`StorageConfig::with_compression`].
     pub fn compression(self, compression: CompressionType) -> Self {
         Self(self.0.with_compression(compression))
+    }
+
+    /// See [`StorageConfig::with_cache_size`].
+    pub fn cache_size(self, bytes: u64) -> Self {
+        Self(self.0.with_cache_size(bytes))
     }
 
     /// See [`StorageConfig::with_segment_bytes`].

@@ -67,7 +67,8 @@ pub(super) fn fetch_all<'a>(
     let mut free = Vec::new();
     let mut started = 0;
     loop {
-        while started < depth {
+        // As many again wait in the queue, to follow those that end before anybody looks at them.
+        while started < 2 * depth {
             if waiting.is_empty() {
                 let Some((number, fetch)) = next() else { break };
                 let place = free.pop().unwrap_or_else(|| {
@@ -174,7 +175,7 @@ impl Gathering {
 
 /// Bytes of the operations that a range is read by if it is alone: small enough for its checksum to be
 /// made meanwhile.
-pub(super) const PIECE_BYTES: usize = 256 << 10;
+pub(super) const PIECE_BYTES: usize = 512 << 10;
 
 /// Reads one range, with the checksum of a part of it made meanwhile.
 pub(super) fn fetch(

@@ -3,6 +3,7 @@
 mod background;
 mod batch;
 mod buffers;
+mod cache;
 mod checkpoint;
 mod commit;
 mod compaction;
@@ -41,6 +42,7 @@ use core_view::contract::{ContractError, Failure, Transfer};
 use core_view::{BufferMut, TensorStorage};
 
 pub use batch::WriteBatch;
+pub use cache::CacheStats;
 pub use compaction::CompactionReport;
 pub use config::{CommitStage, StorageConfig, StorageConfigBuilder};
 pub use encoding::CompressionType;
@@ -57,6 +59,7 @@ use crate::{Alignment, NvmeError, Volume, VolumeLock};
 use crate::{RealVolume, VolumeOptions};
 use background::Background;
 use buffers::Buffers;
+use cache::Cache;
 use compaction::Lull;
 use group::{CommitQueue, Paused};
 use index::Index;
@@ -99,6 +102,7 @@ struct Shared {
     life: u64,
     read_only: Option<String>,
     buffers: Buffers,
+    cache: Cache,
     index: Index,
     segments: Segments,
     log: Mutex<Log>,

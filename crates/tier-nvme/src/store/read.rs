@@ -14,7 +14,7 @@ use crate::VolumeFile;
 use crate::format::{Encoding, PAGE_BYTES, crc32c};
 
 /// Operations that read one long value.
-const DEPTH: usize = 8;
+const DEPTH: usize = 4;
 
 /// Reads of more than this are compared with the file's length before there is memory for them, in bytes.
 const TRUSTED_BYTES: usize = 2 << 20;
@@ -24,13 +24,75 @@ const LOOKS_MAX: usize = 8;
 
 impl Shared {
     pub(super) fn read_shared(&self, key: &[u8]) -> Result<Option<TensorStorage>, NvmeError> {
-        Ok(self.read(key)?.map(TensorStorage::from))
+        if !self.cache.is_on() {
+            return Ok(self.read(key)?.map(TensorStorage::from));
+        }
+        self.look_up(key, |slot, segment| {
+            if let Some(storage) = self.cache.get(slot) {
+                self.counters.read(storage.len());
+                return Ok(storage);
+            }
+            let storage =
+                TensorStorage::from(self.read_slot(key, slot, segment, MemoryKind::Cache)?);
+            self.counters.read(storage.len());
+            self.cache
+                .insert(slot, &storage, storage.len() >= PAGE_BYTES);
+            self.forget_dead(key, slot);
+            Ok(storage)
+        })
+    }
+
+    /// Keeps a value that was read for the next one who asks.
+    pub(super) fn remember(&self, key: &[u8], slot: &Slot, value: &[u8]) {
+        if self.cache.is_on() {
+            self.cache.insert_copy(slot, value);
+            self.forget_dead(key, slot);
+        }
+    }
+
+    /// Who changed the key between the look-up and now found nothing to take out of the cache.
+    fn forget_dead(&self, key: &[u8], slot: &Slot) {
+        if self.index.get(key) != Some(*slot) {
+            self.cache.remove(slot);
+        }
+    }
+
+    /// A copy of the value, if it is in the cache.
+    pub(super) fn cached(&self, slot: &Slot) -> Option<BufferMut> {
+        let storage = self.cache.get(slot)?;
+        let copy = self.copy_of(storage.as_slice()).ok()?;
+        self.counters.read(copy.len());
+        Some(copy)
+    }
+
+    fn copy_of(&self, value: &[u8]) -> Result<BufferMut, NvmeError> {
+        if value.len() < PAGE_BYTES {
+            return Ok(BufferMut::from_vec(value.to_vec()));
+        }
+        let mut copy = self.lend(MemoryKind::Buffers, value.len())?;
+        drop(copy.split_off(value.len()));
+        copy.copy_from_slice(value);
+        Ok(copy)
+    }
+
+    /// Memory of any contents, of whole pages; what the cache has goes before a read fails for want of it.
+    pub(super) fn lend(&self, kind: MemoryKind, len_bytes: usize) -> Result<BufferMut, NvmeError> {
+        loop {
+            match self.buffers.lend(kind, len_bytes) {
+                Err(NvmeError::MemoryLimit { .. }) if self.cache.give_back(len_bytes) => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     pub(super) fn read(&self, key: &[u8]) -> Result<Option<BufferMut>, NvmeError> {
         self.look_up(key, |slot, segment| {
-            let value = self.read_slot(key, slot, segment)?;
+            if let Some(value) = self.cached(slot) {
+                return Ok(value);
+            }
+            let value = self.read_slot(key, slot, segment, MemoryKind::Buffers)?;
             self.counters.read(value.len());
+            self.remember(key, slot, &value);
             Ok(value)
         })
     }
@@ -43,12 +105,12 @@ impl Shared {
             if len == 0 {
                 return Ok(BufferMut::from_vec(Vec::new()));
             }
-            let target = self.buffers.lend(MemoryKind::Buffers, extent.len_bytes)?;
+            let target = self.lend(MemoryKind::Buffers, extent.len_bytes)?;
             let skip = (slot.offset_bytes - extent.start_bytes) as usize;
             let buffer = file.read_blocking(extent.start_bytes, target)?;
             let stored = cut(buffer, skip, len);
             check(key, slot, &stored)?;
-            let value = self.decoded(key, slot, stored)?;
+            let value = self.decoded(key, slot, stored, MemoryKind::Buffers)?;
             self.counters.read(value.len());
             Ok(value)
         })
@@ -86,17 +148,18 @@ impl Shared {
         key: &[u8],
         slot: &Slot,
         segment: &Segment,
+        kind: MemoryKind,
     ) -> Result<BufferMut, NvmeError> {
         let file = segment.file.as_ref().ok_or_else(|| missing(key, slot))?;
         let (extent, len) = extent_of(slot)?;
         if len == 0 {
             return Ok(BufferMut::from_vec(Vec::new()));
         }
-        let target = self.buffers.lend(MemoryKind::Buffers, extent.len_bytes)?;
+        let target = self.lend(kind, extent.len_bytes)?;
         let skip = (slot.offset_bytes - extent.start_bytes) as usize;
         let fetched = fetch(&**file, extent.start_bytes, target, skip..skip + len, DEPTH)?;
         check_sum(key, slot, fetched.checksum)?; // mutant: no-read-check
-        self.decoded(key, slot, cut(fetched.buffer, skip, len))
+        self.decoded(key, slot, cut(fetched.buffer, skip, len), kind)
     }
 
     /// The value that checked stored bytes stand for.
@@ -105,12 +168,13 @@ impl Shared {
         key: &[u8],
         slot: &Slot,
         stored: BufferMut,
+        kind: MemoryKind,
     ) -> Result<BufferMut, NvmeError> {
         if slot.encoding == Encoding::Raw {
             return Ok(stored);
         }
         let len = usize::try_from(slot.raw_bytes).map_err(|_| too_long(slot.raw_bytes))?;
-        let mut value = self.buffers.lend(MemoryKind::Buffers, len)?;
+        let mut value = self.lend(kind, len)?;
         drop(value.split_off(len));
         decode_into(key, slot, &stored, &mut value)?;
         Ok(cut(value, 0, len))
@@ -161,6 +225,10 @@ impl Shared {
         segment: &Segment,
         mut target: BufferMut,
     ) -> (Option<BufferMut>, Result<(), NvmeError>) {
+        if let Some(storage) = self.cache.get(slot) {
+            target[..storage.len()].copy_from_slice(storage.as_slice());
+            return (Some(target), Ok(()));
+        }
         let direct = segment.file.as_ref().and_then(|file| {
             let (extent, len) = extent_of(slot).ok()?;
             let is_direct = slot.encoding == Encoding::Raw
@@ -170,7 +238,9 @@ impl Shared {
             (is_direct && len > 0).then_some((file, extent, len))
         });
         let Some((file, extent, len)) = direct else {
-            let outcome = self.read_slot(key, slot, segment).map(|value| {
+            let value = self.read_slot(key, slot, segment, MemoryKind::Buffers);
+            let outcome = value.map(|value| {
+                self.remember(key, slot, &value);
                 target[..value.len()].copy_from_slice(&value);
             });
             return (Some(target), outcome);
@@ -181,7 +251,11 @@ impl Shared {
                 let mut target = fetched.buffer;
                 // They are parts of one buffer.
                 drop(target.unsplit(rest));
-                (Some(target), check_sum(key, slot, fetched.checksum))
+                let checked = check_sum(key, slot, fetched.checksum);
+                if checked.is_ok() {
+                    self.remember(key, slot, &target[..len]);
+                }
+                (Some(target), checked)
             }
             Err(error) => (None, Err(error)),
         }

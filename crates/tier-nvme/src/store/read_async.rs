@@ -19,6 +19,9 @@ impl Shared {
         let Some(slot) = self.index.get(key) else {
             return Transfer::ready(Ok(None));
         };
+        if let Some(value) = self.cached(&slot) {
+            return Transfer::ready(Ok(Some(value)));
+        }
         let started = self
             .segments
             .get(slot.segment_id)
@@ -42,7 +45,7 @@ impl Shared {
     ) -> Result<Transfer<BufferMut>, NvmeError> {
         let (extent, len) = extent_of(slot)?;
         let skip = (slot.offset_bytes - extent.start_bytes) as usize;
-        let target = self.buffers.lend(MemoryKind::Buffers, extent.len_bytes)?;
+        let target = self.lend(MemoryKind::Buffers, extent.len_bytes)?;
         if target.len() <= PIECE_BYTES {
             let read = file.read(extent.start_bytes, target);
             return Ok(read.map(move |buffer| cut(buffer, skip, len)));
@@ -68,11 +71,12 @@ impl Shared {
     ) -> Result<Option<BufferMut>, Failure> {
         let value = stored.map_err(NvmeError::from).and_then(|stored| {
             check(key, slot, &stored)?; // mutant: no-async-read-check
-            self.decoded(key, slot, stored)
+            self.decoded(key, slot, stored, MemoryKind::Buffers)
         });
         match value {
             Ok(value) => {
                 self.counters.read(value.len());
+                self.remember(key, slot, &value);
                 Ok(Some(value))
             }
             Err(error) if self.index.get(key) == Some(*slot) => Err(failed(error)),

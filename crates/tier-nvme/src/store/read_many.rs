@@ -62,6 +62,9 @@ impl Shared {
         let Some(slot) = self.index.get(key) else {
             return Want::Now(Ok(None));
         };
+        if let Some(value) = self.cached(&slot) {
+            return Want::Now(Ok(Some(value)));
+        }
         let Some(segment) = self.segments.get(slot.segment_id) else {
             return Want::Alone;
         };
@@ -136,9 +139,7 @@ impl Shared {
 
     fn fetch_of<'a>(&self, wanted: &'a [Wanted], group: &Group) -> Option<Fetch<'a>> {
         let first = wanted.get(group.members.start)?;
-        let target = self
-            .buffers
-            .lend(MemoryKind::Buffers, group.extent.len_bytes);
+        let target = self.lend(MemoryKind::Buffers, group.extent.len_bytes);
         let skip = (first.slot.offset_bytes - group.extent.start_bytes) as usize;
         let checked = if group.members.len() == 1 {
             skip..skip + first.len_bytes
@@ -154,8 +155,10 @@ impl Shared {
     }
 
     fn finish(&self, key: &[u8], value: &Wanted, stored: BufferMut) -> Option<Outcome> {
-        let outcome = self.decoded(key, &value.slot, stored).ok()?;
+        let outcome = self.decoded(key, &value.slot, stored, MemoryKind::Buffers);
+        let outcome = outcome.ok()?;
         self.counters.read(outcome.len());
+        self.remember(key, &value.slot, &outcome);
         Some(Ok(Some(outcome)))
     }
 }

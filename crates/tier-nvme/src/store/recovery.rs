@@ -8,6 +8,7 @@ use core_view::contract::ErrorKind;
 
 use super::background::Background;
 use super::buffers::Buffers;
+use super::cache::Cache;
 use super::checkpoint::CHECKPOINT_NAMES;
 use super::compaction::Lull;
 use super::create::{create, is_store, is_unfinished, read_superblock};
@@ -116,13 +117,15 @@ fn read_store(
     }
     let read_only = read_only_reason(&*volume, &config, &superblock)?;
     let checkpoint = newest_checkpoint(&*volume, &superblock, &mut report)?;
+    let budget = Budget::new(config.memory_limit_bytes());
     let shared = Shared {
         alignment: volume.report().alignment,
         store_id: superblock.store_id,
         segment_bytes: superblock.segment_bytes,
         life: life(&*volume),
         read_only,
-        buffers: Buffers::new(Budget::new(config.memory_limit_bytes()))?,
+        cache: Cache::new(config.cache_size(), Arc::clone(&budget)),
+        buffers: Buffers::new(budget)?,
         index: Index::new(),
         segments: Segments::default(),
         log: Mutex::new(empty_log()),

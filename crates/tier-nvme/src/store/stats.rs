@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Shared;
+use super::cache::CacheStats;
 use super::commit::Moves;
 use super::memory::MemoryStats;
 use crate::VolumeReport;
@@ -119,6 +120,8 @@ pub struct StoreStats {
     pub background_failures: u64,
     /// Bytes of the log that the live values would take, with their keys, if they were written again.
     pub live_log_bytes: u64,
+    /// The cache of values read.
+    pub cache: CacheStats,
     /// How the volume does its work.
     pub volume: VolumeReport,
 }
@@ -167,6 +170,7 @@ impl Shared {
             batches_overlapped: queue.batches_overlapped,
             syncs_shared: queue.syncs_shared,
             queue_waits: queue.waits,
+            cache: self.cache.stats(),
             memory: self.buffers.budget().stats(),
             bytes_moved: load(&self.counters.bytes_moved),
             compactions_begun: load(&self.counters.compactions_begun),

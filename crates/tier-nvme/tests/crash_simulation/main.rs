@@ -169,6 +169,7 @@ impl Simulation<'_> {
             .with_segment_bytes(SEGMENT_BYTES)
             .with_compression(CompressionType::LZ4)
             .with_background(false)
+            .with_cache_size(100_000)
     }
 
     /// Opens the store, without faults after some tries, and compares everything.

@@ -5,6 +5,7 @@
     reason = "a test says what is wrong by panicking"
 )]
 
+mod cache;
 mod compaction;
 mod compression;
 mod hostile;

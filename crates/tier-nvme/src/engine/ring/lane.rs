@@ -161,19 +161,19 @@ impl ReaderRing {
 
     fn next(&mut self, shared: &Shared) -> Option<Ended> {
         loop {
+            self.reap(shared);
             self.start_waiting(shared);
             self.start_rested();
-            // While outcomes are at hand, reads are handed over a few at a time.
+            if self.ended.is_empty() && self.started == 0 && self.resting.is_empty() {
+                return None;
+            }
+            // The kernel gets the next reads before the outcomes at hand are looked at, a few at a time.
             let is_due = self.ended.is_empty() || self.unsubmitted * 8 >= self.slots_max;
             if is_due && let Err(error) = self.enter(self.ended.is_empty()) {
                 self.give_up(&error, shared);
             }
-            self.reap(shared);
             if let Some(ended) = self.ended.pop_front() {
                 return Some(ended);
-            }
-            if self.waiting.is_empty() && self.started == 0 && self.resting.is_empty() {
-                return None;
             }
         }
     }
