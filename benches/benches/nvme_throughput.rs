@@ -8,7 +8,7 @@
 use std::process::ExitCode;
 
 use stepwell_benches::{Bench, Group};
-use tier_nvme::bench::{Action, Contender, RawLoop, StoreContender, Work, measure};
+use tier_nvme::bench::{Action, Contender, RawLoop, SlabContender, StoreContender, Work, measure};
 
 /// How much smaller the work of a quick run is.
 const QUICK_DIVISOR: usize = 16;
@@ -44,18 +44,21 @@ fn main() -> ExitCode {
     let mut fresh = RawLoop::fresh(path).unwrap();
     let mut overwriting = RawLoop::overwriting(path).unwrap();
     let mut store = StoreContender::create(&path.join("store")).unwrap();
+    let mut slab = SlabContender::new(&path.join("slab"));
     for work in Work::ALL {
         let work = match bench.settings().is_quick() {
             true => work.reduced(QUICK_DIVISOR),
             false => work,
         };
         let (fresh_name, overwriting_name) = (fresh.name(), overwriting.name());
+        let slab_name = slab.name();
         let mut group = bench.group(work.title);
         add(&mut group, &overwriting_name, &mut overwriting, &work);
         if work.action == Action::Put {
             add(&mut group, &fresh_name, &mut fresh, &work);
         }
         add(&mut group, STORE, &mut store, &work);
+        add(&mut group, &slab_name, &mut slab, &work);
         // Against each raw loop, and so against the faster one.
         if let Some(least) = work.ratio_min {
             group.bar_at_least(work.title, STORE, &overwriting_name, least);
@@ -65,7 +68,7 @@ fn main() -> ExitCode {
         }
         group.run();
     }
-    drop(store);
+    drop((store, slab));
     folder.close().unwrap();
     match bench.finish() {
         true => ExitCode::SUCCESS,

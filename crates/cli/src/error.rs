@@ -307,6 +307,7 @@ fn storage_kind(error: &NvmeError) -> &'static str {
         NvmeError::ReadOnly { .. } => "read_only",
         NvmeError::Invalid { field, .. } if *field == "batch" => "too_large",
         NvmeError::Invalid { .. } => "invalid",
+        NvmeError::MemoryLimit { .. } => "out_of_memory",
         NvmeError::NewerVersion { .. } | NvmeError::UnknownFeatures { .. } => "newer_version",
         error => match error.kind() {
             ErrorKind::NoSpace => "no_space",

@@ -6,15 +6,21 @@
 
 mod fio;
 
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
 
 use stepwell_benches::{Bench, CaseReport, Group, GroupReport};
 #[cfg(feature = "rocksdb")]
 use stepwell_peers::RocksdbStore;
 use stepwell_peers::{FjallStore, FoyerCache, PeerContender, RedbStore};
-use tier_nvme::bench::{Action, BenchError, Contender, RawLoop, StoreContender, Work, measure};
+use tier_nvme::bench::{
+    Action, BenchError, Contender, RawLoop, Sample, StoreContender, Work, measure,
+};
 
 /// How much smaller the work of a quick run is.
 const QUICK_DIVISOR: usize = 16;
@@ -26,9 +32,15 @@ const ROUNDS: &str = "7";
 const STORE: &str = "stepwell";
 
 /// Adds a contender's turns at a piece of work as a case.
-fn add<'a>(group: &mut Group<'a>, contender: &'a mut dyn Contender, work: &'a Work) {
+fn add<'a>(
+    group: &mut Group<'a>,
+    contender: &'a mut dyn Contender,
+    work: &'a Work,
+    costs: &'a Costs,
+) {
     let name = contender.name();
     let mut turn = 0;
+    let cost = costs.of(&name);
     group
         .case_timed(&name, move |times| {
             (0..times)
@@ -37,11 +49,49 @@ fn add<'a>(group: &mut Group<'a>, contender: &'a mut dyn Contender, work: &'a Wo
                         panic!("{} at {}: {error}", contender.name(), work.title)
                     });
                     turn += 1;
+                    cost.set(cost.get().with(&sample, work.turn_bytes()));
                     sample.elapsed
                 })
                 .sum()
         })
         .bytes(work.turn_bytes());
+}
+
+/// What the turns of one contender used.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    cpu: Duration,
+    written_bytes: u64,
+    bytes: u64,
+}
+
+impl Cost {
+    fn with(self, sample: &Sample, bytes: u64) -> Self {
+        Self {
+            cpu: self.cpu + sample.cpu,
+            written_bytes: self.written_bytes + sample.written_bytes,
+            bytes: self.bytes + bytes,
+        }
+    }
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.bytes as f64;
+        let cpu_s_per_gb = self.cpu.as_secs_f64() / bytes * 1e9;
+        let written = self.written_bytes as f64 / bytes;
+        write!(f, "{cpu_s_per_gb:.2} s/GB, {written:.2} B/B")
+    }
+}
+
+/// What the turns of each used, by name. What a store does in the background of another's turn counts there.
+#[derive(Default)]
+struct Costs(RefCell<BTreeMap<String, Rc<Cell<Cost>>>>);
+
+impl Costs {
+    fn of(&self, name: &str) -> Rc<Cell<Cost>> {
+        Rc::clone(self.0.borrow_mut().entry(name.to_owned()).or_default())
+    }
 }
 
 /// How each stands to the faster raw loop at a piece of work.
@@ -107,17 +157,18 @@ impl Field {
     /// Lets all take turns, and tells how each stands to the faster raw loop.
     fn run(&mut self, bench: &mut Bench, work: &Work) -> Result<Standing, BenchError> {
         let (fresh, overwriting) = (self.fresh.name(), self.overwriting.name());
+        let costs = Costs::default();
         let mut group = bench.group(work.title);
-        add(&mut group, &mut self.overwriting, work);
+        add(&mut group, &mut self.overwriting, work, &costs);
         if work.action == Action::Put {
-            add(&mut group, &mut self.fresh, work);
+            add(&mut group, &mut self.fresh, work, &costs);
         }
-        add(&mut group, &mut self.store, work);
-        add(&mut group, &mut self.foyer, work);
-        add(&mut group, &mut self.fjall, work);
-        add(&mut group, &mut self.redb, work);
+        add(&mut group, &mut self.store, work, &costs);
+        add(&mut group, &mut self.foyer, work, &costs);
+        add(&mut group, &mut self.fjall, work, &costs);
+        add(&mut group, &mut self.redb, work, &costs);
         #[cfg(feature = "rocksdb")]
-        add(&mut group, &mut self.rocksdb, work);
+        add(&mut group, &mut self.rocksdb, work, &costs);
         if let Some(least) = work.ratio_min {
             group.bar_at_least(work.title, STORE, &overwriting, least);
             if work.action == Action::Put {
@@ -125,6 +176,14 @@ impl Field {
             }
         }
         let standing = Standing::new(&group.run(), &[&fresh, &overwriting]);
+        if work.action == Action::Put {
+            println!("  processor seconds per GB put, bytes written per byte put:");
+            let costs = costs.0.borrow();
+            costs
+                .iter()
+                .for_each(|(name, cost)| println!("    {name:<26} {}", cost.get()));
+            println!();
+        }
         self.foyer.clear()?;
         self.fjall.clear()?;
         self.redb.clear()?;

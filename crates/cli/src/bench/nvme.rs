@@ -7,7 +7,8 @@ use std::process::Command;
 use clap::Args;
 use tier_nvme::FileMode;
 use tier_nvme::bench::{
-    Action, BenchError, Contender, RawLoop, StoreContender, Work, fill_until_killed, reopen,
+    Action, BenchError, Contender, RawLoop, SlabContender, StoreContender, Work, fill_until_killed,
+    reopen,
 };
 
 use super::outcome::{Opened, Outcome, WorkOutcome};
@@ -93,12 +94,12 @@ fn failed(what: impl Into<String>) -> impl FnOnce(BenchError) -> CliError {
     move |source| CliError::Bench { what, source }
 }
 
-/// Three files or stores, each of some turns of puts or of all values to be got.
+/// Three files or stores, each of some turns of puts or of all values to be got, and a slab for each size.
 fn check_room(dir: &Path, works: &[Work]) -> Result<(), CliError> {
     let largest = works
         .iter()
         .map(|work| work.stored_bytes().max(work.turn_bytes() * 10));
-    let needed_bytes = 3 * largest.max().unwrap_or(0) + (2 << 30);
+    let needed_bytes = 3 * largest.max().unwrap_or(0) + (4 << 30);
     let free_bytes = free_bytes(dir)?;
     if free_bytes >= needed_bytes {
         return Ok(());
@@ -125,6 +126,7 @@ impl Measurement<'_> {
         let mut fresh = RawLoop::fresh(self.folder).map_err(setting_up())?;
         let mut overwriting = RawLoop::overwriting(self.folder).map_err(setting_up())?;
         let mut store = StoreContender::create(&self.folder.join("store")).map_err(setting_up())?;
+        let mut slab = SlabContender::new(&self.folder.join("slab"));
         let mut outcomes = Vec::with_capacity(works.len());
         let mut floor_mode = "";
         for work in works {
@@ -137,16 +139,16 @@ impl Measurement<'_> {
             let floors_count = floors.len();
             let mut lanes: Vec<Lane<'_>> = floors.into_iter().map(Lane::new).collect();
             lanes.push(Lane::new(&mut store));
+            lanes.push(Lane::new(&mut slab));
             race(&mut lanes, work, self.arguments.rounds).map_err(failed(work.title))?;
             let (floors, ours) = lanes.split_at(floors_count);
-            let outcome = ours
-                .first()
-                .and_then(|ours| WorkOutcome::new(work, floors, ours));
-            outcomes.extend(outcome);
+            if let [store, slab] = ours {
+                outcomes.extend(WorkOutcome::new(work, floors, store, slab));
+            }
             floor_mode = overwriting.mode().unwrap_or(floor_mode);
         }
         let volume = store.stats().volume;
-        drop(store);
+        drop((store, slab));
         let (after_kill, after_close) = self.reopen()?;
         Ok(Outcome {
             dir: self

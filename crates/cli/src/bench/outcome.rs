@@ -38,6 +38,10 @@ pub(super) struct WorkOutcome {
     /// The others.
     pub(super) other_floors: Vec<LaneOutcome>,
     pub(super) store: LaneOutcome,
+    /// The slab, whose blocks are the values.
+    pub(super) slab: LaneOutcome,
+    /// The median of its ratios.
+    pub(super) slab_ratio: f64,
     /// Median over the rounds of the floor's time by the store's, and its quartiles.
     pub(super) ratio: f64,
     pub(super) ratio_lower_quartile: f64,
@@ -99,14 +103,22 @@ impl LaneOutcome {
 
 impl WorkOutcome {
     /// Compares; nothing without a floor.
-    pub(super) fn new(work: &Work, floors: &[Lane<'_>], ours: &Lane<'_>) -> Option<Self> {
+    pub(super) fn new(
+        work: &Work,
+        floors: &[Lane<'_>],
+        store: &Lane<'_>,
+        slab: &Lane<'_>,
+    ) -> Option<Self> {
         let fastest = floors
             .iter()
             .min_by(|a, b| a.elapsed_s().total_cmp(&b.elapsed_s()))?;
-        let pairs = fastest.samples.iter().zip(&ours.samples);
-        let ratios: Vec<f64> = pairs
-            .map(|(floor, ours)| floor.elapsed.as_secs_f64() / ours.elapsed.as_secs_f64())
-            .collect();
+        let ratios_of = |ours: &Lane<'_>| -> Vec<f64> {
+            let pairs = fastest.samples.iter().zip(&ours.samples);
+            pairs
+                .map(|(floor, ours)| floor.elapsed.as_secs_f64() / ours.elapsed.as_secs_f64())
+                .collect()
+        };
+        let ratios = ratios_of(store);
         let others = floors.iter().filter(|lane| !std::ptr::eq(*lane, fastest));
         let ratio = quantile(ratios.clone(), 0.5);
         Some(Self {
@@ -117,7 +129,9 @@ impl WorkOutcome {
             depth: work.depth,
             floor: LaneOutcome::new(work, fastest),
             other_floors: others.map(|lane| LaneOutcome::new(work, lane)).collect(),
-            store: LaneOutcome::new(work, ours),
+            store: LaneOutcome::new(work, store),
+            slab: LaneOutcome::new(work, slab),
+            slab_ratio: quantile(ratios_of(slab), 0.5),
             ratio,
             ratio_lower_quartile: quantile(ratios.clone(), 0.25),
             ratio_upper_quartile: quantile(ratios, 0.75),
@@ -154,7 +168,17 @@ impl Outcome {
 
     /// The rows of the table of throughputs, the head first.
     pub(super) fn throughput_rows(&self) -> Vec<Vec<String>> {
-        let head = ["work", "floor", "store", "ratio", "quartiles", "bar", ""];
+        let head = [
+            "work",
+            "floor",
+            "store",
+            "ratio",
+            "quartiles",
+            "bar",
+            "",
+            "slab",
+            "ratio",
+        ];
         let mut rows = vec![row(head)];
         rows.extend(self.works.iter().map(|work| {
             vec![
@@ -169,6 +193,8 @@ impl Outcome {
                 work.ratio_min
                     .map_or_else(String::new, |min| format!("≥ {min:.2}")),
                 verdict(work.is_met).to_owned(),
+                work.rate(&work.slab),
+                format!("{:.3}", work.slab_ratio),
             ]
         }));
         rows
@@ -241,7 +267,7 @@ impl Outcome {
         format!(
             "{}\n\n{}\n{}",
             self.heading(),
-            table(&self.throughput_rows(), &[1, 2, 3, 4, 5]),
+            table(&self.throughput_rows(), &[1, 2, 3, 4, 5, 7, 8]),
             table(&self.cost_rows(), &[1, 2, 3])
         )
     }

@@ -47,7 +47,7 @@ fn bench_measures_each_piece_of_work_and_draws_it() {
     for work in works {
         assert!(work["ratio"].as_f64().unwrap() > 0.0, "{work}");
         assert!(work["is_met"].is_null(), "a quick run is no proof: {work}");
-        for lane in ["floor", "store"] {
+        for lane in ["floor", "store", "slab"] {
             assert!(work[lane]["bytes_per_s"].as_f64().unwrap() > 0.0, "{work}");
             assert!(work[lane]["cpu_s_per_gb"].as_f64().unwrap() > 0.0, "{work}");
         }

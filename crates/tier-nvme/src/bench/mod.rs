@@ -2,7 +2,7 @@
 //!
 //! A [`Work`] is so many values of a size, put as one durable batch or got so many at a time. A [`Contender`]
 //! does it: [`RawLoop`] with nothing but the bytes, which is this machine's floor, and [`StoreContender`]
-//! with an [`NvmeStore`](crate::NvmeStore). Others implement the trait, so that all do the same work on the same bytes. Let them
+//! with an [`NvmeStore`](crate::NvmeStore), [`SlabContender`] with a [`BlockSlab`](crate::BlockSlab). Others implement the trait, so that all do the same work on the same bytes. Let them
 //! take turns, round after round, and compare within a round: [`measure`] takes one turn.
 //!
 //! ```
@@ -24,6 +24,7 @@ mod contender;
 mod noise;
 mod raw_loop;
 mod reopen;
+mod slab;
 mod store;
 mod work;
 
@@ -32,5 +33,6 @@ pub use contender::{BenchError, Contender, Sample, measure};
 pub use noise::{fill_noise, is_value, mark_value};
 pub use raw_loop::RawLoop;
 pub use reopen::{Reopened, fill_until_killed, reopen};
+pub use slab::SlabContender;
 pub use store::StoreContender;
 pub use work::{Action, Order, Work};

@@ -12,10 +12,10 @@ use crate::{NvmeError, NvmeStore, StorageConfig, StoreStats, WriteBatch};
 const PUT_TURNS: u64 = 4;
 
 /// Values of this length and more are got by a window of calls under way.
-const WINDOW_BYTES: usize = 256 << 10;
+pub(super) const WINDOW_BYTES: usize = 256 << 10;
 
 /// Smaller values that one call gets.
-const MANY: usize = 1024;
+pub(super) const MANY: usize = 1024;
 
 /// Bytes of one batch of values that are stored to be got.
 const FILL_BYTES: usize = 32 << 20;
