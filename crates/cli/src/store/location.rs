@@ -8,6 +8,7 @@ use clap::Args;
 use tier_nvme::{NvmeError, NvmeStore, RealVolume, StorageConfig, VolumeOptions};
 use weightstore::NativeStore;
 
+use crate::doctor::segment_bytes_for;
 use crate::error::CliError;
 
 /// The store that a command works on.
@@ -31,11 +32,8 @@ impl Location {
 
     /// Opens the store for changes, and makes it if there is none.
     pub(super) fn open_or_make(&self, segment_bytes: Option<u64>) -> Result<NvmeStore, CliError> {
-        let mut config = StorageConfig::default();
-        if let Some(bytes) = segment_bytes {
-            config = config.with_segment_bytes(bytes);
-        }
-        self.open_to_change(config)
+        let bytes = segment_bytes.unwrap_or_else(|| segment_bytes_for(&self.store));
+        self.open_to_change(StorageConfig::default().with_segment_bytes(bytes))
     }
 
     /// Opens the store without changing anything in it. It is locked all the same: what is read is not

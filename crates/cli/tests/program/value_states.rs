@@ -211,6 +211,23 @@ fn a_full_disk_keeps_what_was_acknowledged() {
 }
 
 #[test]
+fn a_small_file_system_gets_small_segments() {
+    let Some(mount) = Mount::new(&["-t", "tmpfs", "-o", "size=64m", "tmpfs"]) else {
+        return;
+    };
+    let folder = tempdir().unwrap();
+    let store = mount.path().join("values");
+    let value = write(folder.path(), "v", b"value");
+    values("put", &store, &[&"k", &value]).done();
+    let stats = values("stats", &store, &[]).done().json();
+    assert_eq!(stats["segment_bytes"], 8 << 20);
+    let models = mount.path().join("models");
+    let model = write(folder.path(), "m.safetensors", &file(71));
+    weights("add", &models, &[&model]).done();
+    weights("verify", &models, &[]).done();
+}
+
+#[test]
 fn a_read_only_store_of_values_can_be_read() {
     let folder = tempdir().unwrap();
     let Some(mount) = Mount::new(&["-t", "tmpfs", "-o", "size=24m", "tmpfs"]) else {
