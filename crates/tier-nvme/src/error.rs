@@ -24,8 +24,9 @@ pub enum NvmeError {
     },
     /// The file system or a limit is full.
     #[error(
-        "no space left for {operation} on {path} ({requested_bytes} bytes needed); \
-         free some space and try again, nothing was lost"
+        "no space left for {operation} on {path} ({requested_bytes} bytes needed{}); \
+         delete values and compact the store, or free space elsewhere, and try again; nothing was lost",
+        available_text(*.available_bytes)
     )]
     NoSpace {
         /// The operation.
@@ -34,6 +35,8 @@ pub enum NvmeError {
         path: String,
         /// Bytes asked for.
         requested_bytes: u64,
+        /// Bytes that were free, where that is known.
+        available_bytes: Option<u64>,
     },
     /// There is no such file.
     #[error("{path} does not exist")]
@@ -152,6 +155,12 @@ pub enum NvmeError {
     Transfer(#[from] ContractError),
 }
 
+fn available_text(available_bytes: Option<u64>) -> String {
+    available_bytes
+        .map(|bytes| format!(", {bytes} available"))
+        .unwrap_or_default()
+}
+
 fn holder_text(holder_pid: Option<u32>) -> String {
     holder_pid
         .map(|pid| format!(" (process {pid})"))
@@ -172,6 +181,7 @@ impl NvmeError {
                 operation,
                 path,
                 requested_bytes,
+                available_bytes: None,
             },
             io::ErrorKind::NotFound => Self::FileNotFound { path },
             io::ErrorKind::AlreadyExists => Self::FileExists { path },
@@ -185,6 +195,17 @@ impl NvmeError {
                 source: Arc::new(source),
             },
         }
+    }
+
+    /// The same, with what is free on the volume if that is what is missing.
+    pub(crate) fn on(mut self, volume: &dyn crate::Volume) -> Self {
+        if let Self::NoSpace {
+            available_bytes, ..
+        } = &mut self
+        {
+            *available_bytes = volume.available_bytes();
+        }
+        self
     }
 
     /// The kind in the terms that all tiers share.

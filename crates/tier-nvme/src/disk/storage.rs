@@ -74,6 +74,7 @@ impl DiskStorage {
             operation: "create file",
             path: volume.report().location,
             requested_bytes: size as u64,
+            available_bytes: None,
         };
         let len_bytes = (size as u64).checked_next_multiple_of(unit);
         let len_bytes = len_bytes

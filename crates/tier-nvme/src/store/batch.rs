@@ -36,6 +36,15 @@ impl WriteBatch {
         self
     }
 
+    /// The keys of a batch that only removes.
+    pub(super) fn removed_keys(&self) -> Option<Vec<Vec<u8>>> {
+        let keys = self.changes.iter().map(|(key, value)| match value {
+            Some(_) => None,
+            None => Some(key.clone()),
+        });
+        keys.collect()
+    }
+
     /// Number of changes.
     pub fn len(&self) -> usize {
         self.changes.len()
@@ -173,6 +182,13 @@ impl Draft {
         self.entries
             .iter()
             .any(|entry| entry.kind != EntryKind::Delete)
+    }
+
+    /// Whether it needs space that it does not give back: a move does, a delete hardly any.
+    pub(super) fn adds(&self) -> bool {
+        self.entries
+            .iter()
+            .any(|entry| entry.kind == EntryKind::Put)
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -254,10 +254,19 @@ fn make_file(
     len_bytes: u64,
 ) -> Result<Arc<dyn VolumeFile>, NvmeError> {
     remove_if_there(&*shared.volume, name)?;
-    shared.volume.create(name, len_bytes)
+    shared.volume.create(name, len_bytes).or_else(|error| {
+        let reserve = match error {
+            NvmeError::NoSpace { .. } => shared.reserve.take_checkpoint(shared, name, len_bytes)?,
+            _ => None,
+        };
+        reserve.ok_or_else(|| error.on(&*shared.volume))
+    })
 }
 
-fn remove_if_there(volume: &dyn crate::Volume, name: &FileName) -> Result<(), NvmeError> {
+pub(super) fn remove_if_there(
+    volume: &dyn crate::Volume,
+    name: &FileName,
+) -> Result<(), NvmeError> {
     match volume.remove(name) {
         Ok(()) | Err(NvmeError::FileNotFound { .. }) => Ok(()),
         Err(error) => Err(error),

@@ -35,6 +35,7 @@ impl Shared {
         self.check_open()?;
         self.check_poison()?;
         let batch_bytes = draft.batch_bytes().unwrap_or(u64::MAX);
+        let frees_space = !draft.adds();
         let mut layout = draft.lay_out(BatchHeader {
             place: BatchPlace {
                 store_id: self.store_id,
@@ -52,7 +53,7 @@ impl Shared {
         });
         let mut front = self.buffers.lend_reserved(layout.front_bytes())?;
         layout.pack(&mut front);
-        let (segment, file) = self.place(&mut layout.header, batch_bytes)?;
+        let (segment, file) = self.place(&mut layout.header, batch_bytes, frees_space)?;
         self.config.observe(CommitStage::Write);
         self.write_pieces(&*file, &mut layout, front)
             .inspect_err(|error| self.poison(error))?;
@@ -69,9 +70,10 @@ impl Shared {
         &self,
         header: &mut BatchHeader,
         batch_bytes: u64,
+        frees_space: bool,
     ) -> Result<(Arc<Segment>, Arc<dyn VolumeFile>), NvmeError> {
         let mut log = self.end_of_log();
-        let (segment, file) = log.segment_for(self, batch_bytes)?;
+        let (segment, file) = log.segment_for(self, batch_bytes, frees_space)?;
         header.place.segment_id = segment.id;
         header.place.offset_bytes = log.offset_bytes;
         header.sequence = log.sequence + 1;

@@ -33,6 +33,9 @@ pub(super) struct CommitQueue {
 
 #[derive(Debug, Default)]
 struct QueueState {
+    /// Whether the disk was full when a segment was needed: then what adds does not share a batch with what
+    /// gives space back.
+    short: bool,
     waiting: VecDeque<Waiting>,
     waiting_bytes: u64,
     /// Batches whose writes are done, in order.
@@ -147,6 +150,15 @@ impl CommitQueue {
         self.lock().statistics
     }
 
+    /// Whether the disk was full when a segment was needed, and may be so still.
+    pub(super) fn is_short(&self) -> bool {
+        self.lock().short
+    }
+
+    pub(super) fn set_short(&self, short: bool) {
+        self.lock().short = short;
+    }
+
     /// Wakes whoever waits for something to do.
     pub(super) fn wake_all(&self) {
         drop(self.lock());
@@ -235,7 +247,9 @@ impl QueueState {
             let fits = group
                 .batch_bytes_with(&next.draft)
                 .is_some_and(|bytes| bytes <= batch_bytes_max);
-            let is_full = !fits || group.payload_bytes() >= GROUP_BYTES;
+            // On a full disk, what gives space back gets in where the rest does not.
+            let is_other = self.short && next.draft.adds() != group.adds();
+            let is_full = !fits || is_other || group.payload_bytes() >= GROUP_BYTES;
             if !callers.members.is_empty() && is_full {
                 break;
             }
@@ -266,7 +280,9 @@ impl Writing<'_> {
                 state.written.push_back(Written { placed, callers });
             }
             Err(error) => {
-                self.shared.queue.lock().unsynced -= 1;
+                let mut state = self.shared.queue.lock();
+                state.unsynced -= 1;
+                drop(state);
                 self.shared.queue.tell(callers, &Err(error));
             }
         }
@@ -410,9 +426,29 @@ impl Shared {
     }
 
     pub(super) fn write_batch(&self, batch: WriteBatch) -> Result<(), NvmeError> {
-        match self.draft(batch)? {
-            Some(draft) => self.commit(draft),
-            None => Ok(()),
+        let removed_keys = batch.removed_keys();
+        let Some(draft) = self.draft(batch)? else {
+            return Ok(());
+        };
+        match (self.commit(draft), removed_keys) {
+            (Err(NvmeError::NoSpace { .. }), Some(keys)) => self.remove_when_full(&keys),
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// Removes keys where there was no space for it at first.
+    fn remove_when_full(&self, keys: &[Vec<u8>]) -> Result<(), NvmeError> {
+        let draft = || {
+            let keys = keys.iter().map(Vec::as_slice);
+            self.new_draft(keys.fold(WriteBatch::new(), WriteBatch::delete))
+        };
+        // They may have shared a batch with what did not fit; they do not again.
+        match self.commit(draft()?) {
+            Err(NvmeError::NoSpace { .. }) => {
+                self.make_room()?;
+                self.commit(draft()?)
+            }
+            outcome => outcome,
         }
     }
 

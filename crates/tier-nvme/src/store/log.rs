@@ -170,6 +170,8 @@ pub(super) struct Log {
     pub(super) checksum: u32,
     /// Highest segment id ever used.
     pub(super) segment_id_max: u64,
+    /// Whether the segment that is written was kept back for what gives space back.
+    pub(super) is_reserve: bool,
 }
 
 /// A place between two batches of the log: everything before it is in the index.
@@ -200,10 +202,12 @@ impl Log {
         &mut self,
         shared: &Shared,
         batch_bytes: u64,
+        frees_space: bool,
     ) -> Result<(Arc<Segment>, Arc<dyn VolumeFile>), NvmeError> {
         if let Some(segment) = &self.active {
             let end = self.offset_bytes.checked_add(batch_bytes);
-            let fits = end.is_some_and(|end| end <= shared.segment_bytes);
+            let may = frees_space || !self.is_reserve || shared.reserve.has_segment();
+            let fits = may && end.is_some_and(|end| end <= shared.segment_bytes);
             if let (true, Some(file)) = (fits, &segment.file) {
                 return Ok((Arc::clone(segment), Arc::clone(file)));
             }
@@ -212,7 +216,8 @@ impl Log {
         let id = self.segment_id_max + 1;
         // A number is never used twice, whatever becomes of the file.
         self.segment_id_max = id;
-        let file = make_segment(shared, id)?;
+        let (file, is_reserve) = make_segment(shared, id, frees_space)?;
+        self.is_reserve = is_reserve;
         let segment = Arc::new(Segment::new(id, Some(Arc::clone(&file)), PAGE_BYTES as u64));
         shared.segments.insert(Arc::clone(&segment));
         self.active = Some(Arc::clone(&segment));
@@ -226,9 +231,24 @@ impl Log {
 }
 
 /// Creates a segment's file with its header, durably.
-fn make_segment(shared: &Shared, id: u64) -> Result<Arc<dyn VolumeFile>, NvmeError> {
+fn make_segment(
+    shared: &Shared,
+    id: u64,
+    frees_space: bool,
+) -> Result<(Arc<dyn VolumeFile>, bool), NvmeError> {
     let name = segment_name(id)?;
-    let file = shared.volume.create(&name, shared.segment_bytes)?;
+    let created = shared.volume.create(&name, shared.segment_bytes);
+    let is_reserve = created.is_err();
+    shared.queue.set_short(is_reserve);
+    let file = created.or_else(|error| {
+        let is_full = matches!(error, NvmeError::NoSpace { .. });
+        let reserve = if is_full && frees_space {
+            shared.reserve.take_segment(shared, &name)?
+        } else {
+            None
+        };
+        reserve.ok_or_else(|| error.on(&*shared.volume))
+    })?;
     let header = SegmentHeader {
         store_id: shared.store_id,
         segment_id: id,
@@ -244,7 +264,7 @@ fn make_segment(shared: &Shared, id: u64) -> Result<Arc<dyn VolumeFile>, NvmeErr
         drop(shared.volume.remove(&name));
         return Err(error);
     }
-    Ok(file)
+    Ok((file, is_reserve))
 }
 
 /// Writes one page.

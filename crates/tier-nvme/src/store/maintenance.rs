@@ -102,6 +102,9 @@ impl Work {
             self.step_checkpoint(shared)?;
             return Ok(BackgroundStep::Again);
         }
+        if shared.reserve_is_due() {
+            shared.make_reserve()?;
+        }
         if shared.checkpoint_is_due() {
             self.begin_checkpoint(shared, false)?;
             return Ok(BackgroundStep::Again);
@@ -249,6 +252,7 @@ impl Shared {
         if !self.maintenance.active.load(Ordering::Acquire)
             && !self.checkpoint_is_due()
             && !self.compaction_is_due()
+            && !self.reserve_is_due()
         {
             return;
         }
@@ -256,7 +260,29 @@ impl Shared {
             self.background.wake();
         } else if let Some(mut work) = self.maintenance.try_lock() {
             // What fails here is counted, and none of the caller's business: his batch is durable.
-            drop(work.step(self, Pace::Full));
+            let mut step = work.step(self, Pace::Full);
+            // The next deletes and moves have only what is left of the segment that was kept back.
+            while self.queue.is_short()
+                && !self.reserve.has_segment()
+                && matches!(step, Ok(BackgroundStep::Again))
+            {
+                step = work.step(self, Pace::Full);
+            }
+        }
+    }
+
+    /// On a full disk: gives back what can be given back.
+    pub(super) fn make_room(&self) -> Result<(), NvmeError> {
+        let mut work = self.maintenance.lock();
+        if work.compaction.is_none() {
+            work.compaction = Some(Compaction::new(self, Goal::All));
+        }
+        loop {
+            match work.step(self, Pace::Full) {
+                Ok(BackgroundStep::Again) => {}
+                Ok(_) | Err(NvmeError::NoSpace { .. }) => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
     }
 

@@ -26,6 +26,7 @@ mod read_async;
 mod read_many;
 mod recovery;
 mod replay;
+mod reserve;
 mod retirement;
 mod stats;
 mod verify;
@@ -66,6 +67,7 @@ use index::Index;
 use log::{Log, Segments};
 use maintenance::Maintenance;
 use overlap::Committers;
+use reserve::Reserve;
 
 /// A durable, checksummed store of values under keys, on one directory.
 ///
@@ -114,6 +116,7 @@ struct Shared {
     maintenance: Maintenance,
     background: Background,
     lull: Lull,
+    reserve: Reserve,
     queue: CommitQueue,
     counters: stats::Counters,
     recovery: RecoveryReport,

@@ -19,6 +19,7 @@ use super::log::{Log, Segments, write_page};
 use super::maintenance::Maintenance;
 use super::memory::Budget;
 use super::replay::{Replay, Start};
+use super::reserve::Reserve;
 use super::verify::Damage;
 use super::{NvmeError, Shared, StorageConfig};
 use crate::format::{PAGE_BYTES, Superblock, segment_id, segment_name};
@@ -134,6 +135,7 @@ fn read_store(
         maintenance: Maintenance::default(),
         background: Background::default(),
         lull: Lull::default(),
+        reserve: Reserve::default(),
         queue: Default::default(),
         counters: Default::default(),
         recovery: RecoveryReport::default(),
@@ -159,6 +161,7 @@ fn empty_log() -> Log {
         sequence: 0,
         checksum: 0,
         segment_id_max: 0,
+        is_reserve: false,
     }
 }
 
@@ -210,7 +213,9 @@ fn recover(
             .copied()
             .unwrap_or(0)
             .max(replayed.segment_id),
+        is_reserve: false,
     };
+    shared.reserve = Reserve::find(&*shared.volume)?;
     shared.maintenance = Maintenance::new(generation, file_index == 0);
     shared.log_bytes = AtomicU64::new(replayed.log_bytes);
     if shared.read_only.is_none() {

@@ -13,6 +13,7 @@ impl Work {
     /// A segment goes only once both checkpoints began after its last value had died: with either of them
     /// the log after it is complete.
     pub(super) fn retire_segments(&mut self, shared: &Shared, dead: Vec<u64>) {
+        let mut gave_back = false;
         for id in std::mem::replace(&mut self.retiring, dead) {
             let pinned = shared
                 .segments
@@ -22,6 +23,7 @@ impl Work {
                 // It is dead all the same, and was noted again.
                 continue;
             }
+            gave_back = true;
             self.retiring.retain(|noted| *noted != id);
             shared.segments.remove(id);
             // A file that stays behind takes space and does no harm; the next open removes it.
@@ -32,6 +34,11 @@ impl Work {
                 .counters
                 .segments_removed
                 .fetch_add(1, Ordering::Relaxed);
+        }
+        if gave_back {
+            // What is kept back comes first; a failure there costs nothing but the reserve.
+            drop(shared.fill_reserve());
+            shared.queue.set_short(false);
         }
     }
 }

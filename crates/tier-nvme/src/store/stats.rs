@@ -29,6 +29,7 @@ pub(super) struct Counters {
     pub(super) compactions_finished: AtomicU64,
     pub(super) segments_pinned: AtomicU64,
     pub(super) writers_held: AtomicU64,
+    pub(super) reserves_used: AtomicU64,
     pub(super) space_exceeded: AtomicU64,
     pub(super) background_failures: AtomicU64,
 }
@@ -114,6 +115,10 @@ pub struct StoreStats {
     pub segments_pinned: u64,
     /// Writers that had to wait because dead values took more space than they may.
     pub writers_held: u64,
+    /// Files kept back for a full disk that were used.
+    pub reserves_used: u64,
+    /// Bytes kept back now, beside those reserved for segments.
+    pub reserve_bytes: u64,
     /// Writers that were let through all the same, because nothing could be done about it.
     pub space_exceeded: u64,
     /// Times that the thread in the background could not do its work.
@@ -176,6 +181,8 @@ impl Shared {
             compactions_begun: load(&self.counters.compactions_begun),
             compactions_finished: load(&self.counters.compactions_finished),
             segments_pinned: load(&self.counters.segments_pinned),
+            reserves_used: load(&self.counters.reserves_used),
+            reserve_bytes: self.reserve.bytes(),
             writers_held: load(&self.counters.writers_held),
             space_exceeded: load(&self.counters.space_exceeded),
             background_failures: load(&self.counters.background_failures),

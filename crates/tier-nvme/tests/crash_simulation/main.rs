@@ -56,6 +56,7 @@ struct Branches {
     superblock_copy: u64,
     reopened_without_crash: u64,
     segments_removed: u64,
+    reserves_used: u64,
     compactions: u64,
     compactions_cut_off: u64,
     values_moved: u64,
@@ -94,6 +95,7 @@ impl Branches {
     /// What a store that ends did.
     fn add_life(&mut self, stats: &StoreStats) {
         self.segments_removed += stats.segments_removed;
+        self.reserves_used += stats.reserves_used;
         self.compactions += stats.compactions_finished;
         self.compactions_cut_off += stats.compactions_begun - stats.compactions_finished;
         self.values_moved += stats.values_moved;
@@ -127,6 +129,7 @@ impl Branches {
             ("batches synced with the one before", self.syncs_shared),
             ("batches abandoned under way", self.abandoned),
             ("segments removed", self.segments_removed),
+            ("space kept back that was used", self.reserves_used),
             ("compactions finished", self.compactions),
             ("compactions cut off", self.compactions_cut_off),
             ("values moved", self.values_moved),
@@ -441,10 +444,11 @@ impl Simulation<'_> {
             let bit = self.random.below(range * 8);
             assert!(copy.flip_bit(name, bit));
             // Superblocks, the first page of each file, and the first batch header of a segment.
-            let headers_bytes = if name.starts_with("CHECKPOINT") {
-                4096
-            } else {
-                8192
+            let headers_bytes = match name {
+                name if name.starts_with("CHECKPOINT") => 4096,
+                // Nothing is in them.
+                name if name.starts_with("RESERVE") => 0,
+                _ => 8192,
             };
             let whole = self.check_damaged(&copy);
             assert!(

@@ -8,6 +8,7 @@
 mod cache;
 mod compaction;
 mod compression;
+mod full_disk;
 mod hostile;
 mod maps;
 mod overlap;

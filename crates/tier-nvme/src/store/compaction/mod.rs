@@ -52,6 +52,8 @@ pub(super) struct Compaction {
     done: BTreeSet<u64>,
     not_before: Duration,
     phase: Phase,
+    /// Segments removed when a move had to wait for space.
+    short_at: Option<u64>,
     report: CompactionReport,
     begun: Counts,
 }
@@ -95,6 +97,7 @@ impl Compaction {
             done: BTreeSet::new(),
             not_before: Duration::ZERO,
             phase: Phase::Choose,
+            short_at: None,
             report: CompactionReport::default(),
             begun: Counts::of(shared),
         }
@@ -149,8 +152,17 @@ impl Compaction {
                 }
             }
             Phase::Move(victim, draft) => {
-                self.move_values(shared, draft, pace)?;
-                self.phase = Phase::Collect(victim);
+                self.phase = match self.move_values(shared, draft, pace) {
+                    Ok(()) => Phase::Collect(victim),
+                    Err(error) => self.give_back_first(shared, &victim, error)?,
+                };
+            }
+            Phase::Checkpoints(0)
+                if self
+                    .short_at
+                    .is_some_and(|at| at < Counts::of(shared).removed) =>
+            {
+                self.short_at = None;
             }
             Phase::Checkpoints(0) => {
                 self.end(shared);
@@ -178,6 +190,22 @@ impl Compaction {
             self.not_before = now.saturating_add(Duration::from_nanos(pause));
         }
         Ok(())
+    }
+
+    /// On a full disk: what died so far gives space, and then the segment's turn comes again.
+    fn give_back_first(
+        &mut self,
+        shared: &Shared,
+        victim: &Victim,
+        error: NvmeError,
+    ) -> Result<Phase, NvmeError> {
+        let is_full = matches!(error, NvmeError::NoSpace { .. });
+        if !is_full || self.dead_segments(shared) == 0 {
+            return Err(error);
+        }
+        self.done.remove(&victim.segment().id);
+        self.short_at = Some(Counts::of(shared).removed);
+        Ok(Phase::Checkpoints(2))
     }
 
     /// All of a segment that could be moved was.

@@ -66,7 +66,8 @@ impl Shared {
 
     /// Whether it is time to compact, ahead of the limit.
     pub(in super::super) fn compaction_is_due(&self) -> bool {
-        self.occupied_bytes() > self.allowed_bytes(self.amplification_at(0.75))
+        (self.occupied_bytes() > self.allowed_bytes(self.amplification_at(0.75))
+            || self.queue.is_short())
             && !self.lull.lasts(self)
     }
 
@@ -86,7 +87,12 @@ impl Compaction {
         if !shared.compaction_is_due() {
             return None;
         }
-        let mut compaction = Self::new(shared, Goal::Ease);
+        let goal = if shared.queue.is_short() {
+            Goal::All
+        } else {
+            Goal::Ease
+        };
+        let mut compaction = Self::new(shared, goal);
         if compaction.dead_segments(shared) == 0 && compaction.next_segment(shared, work).is_none()
         {
             compaction.end(shared);
