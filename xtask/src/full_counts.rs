@@ -35,6 +35,15 @@ pub(crate) const LOG_SIMULATION: Counted = Counted {
     count_default: 1000,
 };
 
+/// Simulated crashes of the slab, one per seed.
+pub(crate) const SLAB_SIMULATION: Counted = Counted {
+    name: "sim-slab",
+    package: "tier-nvme",
+    test: "slab_simulation",
+    variable: "STEPWELL_SEEDS",
+    count_default: 1000,
+};
+
 /// Real kills of the program while it stores models.
 pub(crate) const KILL: Counted = Counted {
     name: "kill",

@@ -77,7 +77,8 @@ fn run(task: Task) -> Result<bool, Error> {
         Task::Simulation { seeds } => {
             let store = full_counts::run(&load()?, &full_counts::SIMULATION, seeds)?;
             let log = full_counts::run(&load()?, &full_counts::LOG_SIMULATION, seeds)?;
-            Ok(store && log)
+            let slab = full_counts::run(&load()?, &full_counts::SLAB_SIMULATION, seeds)?;
+            Ok(store && log && slab)
         }
         Task::Kill { count } => full_counts::run(&load()?, &full_counts::KILL, count),
         Task::Bench { name, rest } => measure::bench(&load()?, name.as_deref(), &rest),

@@ -18,10 +18,14 @@ use crate::workspace::{TargetKind, Workspace};
 const PACKAGE: &str = "tier-nvme";
 
 /// What the names of safeguards begin with, and the test that must miss them; the first that fits counts.
-const TESTS: [(&str, &str); 2] = [("wal-", "wal_simulation"), ("", "crash_simulation")];
+const TESTS: [(&str, &str); 3] = [
+    ("wal-", "wal_simulation"),
+    ("slab-", "slab_simulation"),
+    ("", "crash_simulation"),
+];
 
 /// The safeguards that must be marked; others may be.
-const REQUIRED: [&str; 10] = [
+const REQUIRED: [&str; 15] = [
     "no-fdatasync",
     "no-dirsync",
     "no-payload-check",
@@ -32,6 +36,11 @@ const REQUIRED: [&str; 10] = [
     "wal-no-record-check",
     "wal-no-group-header-check",
     "wal-no-sequence-order",
+    "slab-no-fdatasync",
+    "slab-no-dirsync",
+    "slab-no-payload-check",
+    "slab-no-header-check",
+    "slab-no-sequence-order",
 ];
 
 /// Enough seeds that each missing safeguard is met.

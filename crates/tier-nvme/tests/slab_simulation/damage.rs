@@ -5,7 +5,7 @@ use tier_nvme::BlockSlab;
 use tier_nvme::sim::{FaultRates, Random, SimVolume};
 
 use super::life::Branches;
-use super::{Model, config, fetch, is_value};
+use super::{KEYS, Model, Value, config, fetch, is_value};
 
 /// Flips bits on copies of a cleanly closed disk: each is named by verify, or without consequence.
 pub(super) fn check_damage(
@@ -60,4 +60,45 @@ fn check_copy(copy: &SimVolume, model: &Model, branches: &mut Branches) -> bool 
         }
     }
     whole
+}
+
+/// Flips bits of records on copies of the disk of a killed process: the slab is refused, or every block is one
+/// that somebody put, under its own key.
+pub(super) fn check_records(volume: &SimVolume, random: &mut Random, branches: &mut Branches) {
+    for _ in 0..6 {
+        let copy = volume.fork(random.next_u64());
+        copy.set_faults(FaultRates::default());
+        let page = 1 + random.below(4);
+        let bit = (page * 4096 + random.below(1024)) * 8 + random.below(8);
+        if !copy.flip_bit("BLOCKS-00000000", bit) {
+            return;
+        }
+        let slab = match BlockSlab::on_volume(copy.handle(), config().with_read_only(true)) {
+            Ok(slab) => slab,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+                branches.add("damaged records refused", 1);
+                continue;
+            }
+        };
+        for entry in slab.list(None, usize::MAX).unwrap() {
+            assert!(entry.key.0 < u128::from(KEYS), "a block that nobody put");
+            let found = match fetch(&slab, entry.key.0) {
+                Ok(found) => found.unwrap(),
+                // The newest record is gone, and the slot that it freed may hold something else by now.
+                Err(kind) => {
+                    assert_eq!(kind, ErrorKind::Corrupt);
+                    continue;
+                }
+            };
+            let Some(tag) = found.1.first_chunk::<8>() else {
+                continue;
+            };
+            let value = Value {
+                tag: u64::from_le_bytes(*tag),
+                len: found.1.len(),
+            };
+            assert!(is_value(&found, value), "a block that nobody put");
+        }
+    }
 }

@@ -8,13 +8,13 @@ use core_view::contract::{BlockGet, BlockKey, BlockStore, ErrorKind, Failure, Tr
 use tier_nvme::sim::{FaultCounts, FaultRates, Latency, Random, Seeds, SimVolume};
 use tier_nvme::{BlockSlab, SlabRecovery};
 
-use super::damage::check_damage;
+use super::damage::{check_damage, check_records};
 use super::{
-    BLOCK_BYTES, COMMAND, Found, Model, SEGMENT_BYTES, Value, config, fetch, fetch_surely, is_value,
+    BLOCK_BYTES, COMMAND, Found, KEYS, Model, SEGMENT_BYTES, Value, config, fetch, fetch_surely,
+    is_value,
 };
 
 const OPERATIONS: u64 = 200;
-const KEYS: u64 = 26;
 
 /// What happened in all lives together.
 #[derive(Debug, Default, PartialEq)]
@@ -23,7 +23,7 @@ pub(super) struct Branches {
 }
 
 impl Branches {
-    const ALL: [&'static str; 24] = [
+    const ALL: [&'static str; 25] = [
         "created",
         "clean",
         "records replayed",
@@ -48,6 +48,7 @@ impl Branches {
         "payloads copied",
         "flips detected",
         "flips in dead space",
+        "damaged records refused",
     ];
 
     pub(super) fn add(&mut self, name: &'static str, count: u64) {
@@ -386,6 +387,7 @@ impl Life<'_> {
                 let slab = self.slab.take();
                 self.volume.kill();
                 drop(slab);
+                check_records(&self.volume, &mut self.random, self.branches);
             }
             _ => {
                 self.slab = Some(slab);

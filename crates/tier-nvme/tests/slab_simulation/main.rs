@@ -25,6 +25,9 @@ const BLOCK_BYTES: u64 = 8 << 10;
 /// Header, log, ten slots.
 const SEGMENT_BYTES: u64 = 4096 + (32 << 10) + 10 * BLOCK_BYTES;
 
+/// Blocks that lives change.
+const KEYS: u64 = 26;
+
 const COMMAND: &str = "cargo test -p tier-nvme --features sim --test slab_simulation";
 
 /// A block as it was put: its bytes follow from the tag.

@@ -86,6 +86,7 @@ impl Record {
             .filter(|whole| whole.len() >= HEADER_BYTES && whole.len().is_multiple_of(PAGE_BYTES))
             .ok_or(FormatError::Damaged("its length is wrong"))?;
         if checksum_of(whole) != checksum {
+            // mutant: slab-no-header-check
             return Err(FormatError::Damaged("the checksum is wrong"));
         }
         if found != *place {

@@ -167,6 +167,7 @@ pub(crate) fn chunk_entries<'a>(
     let checksum = fields.u32()?;
     let used = fields.take(used_bytes)?;
     if chunk_checksum(header.store_id, header.generation, index, used) != checksum {
+        // mutant: slab-no-table-check
         return Err(FormatError::Damaged("the checksum of a chunk is wrong"));
     }
     Ok((used, checksum))
