@@ -162,11 +162,9 @@ struct Chain {
 
 impl Chain {
     fn follows(&mut self, record: &Record) -> bool {
-        if record.sequence != self.sequence + 1 {
+        let is_next = record.sequence == self.sequence + 1;
+        if !is_next || record.previous_checksum != self.checksum {
             // mutant: slab-no-sequence-order
-            return false;
-        }
-        if record.previous_checksum != self.checksum {
             return false;
         }
         self.sequence = record.sequence;

@@ -102,3 +102,22 @@ pub(super) fn check_records(volume: &SimVolume, random: &mut Random, branches: &
         }
     }
 }
+
+/// A record that was acknowledged and never reached its place is missed, whatever it said.
+#[test]
+fn a_lost_record_is_missed() {
+    for lost in 0..4 {
+        let volume = SimVolume::new(lost);
+        let slab = BlockSlab::on_volume(volume.handle(), config()).unwrap();
+        for tag in 0..5 {
+            let value = Value { tag, len: 5000 };
+            let items = slab.put(vec![value.put(1, true)]).wait().unwrap();
+            assert!(items.iter().all(Result::is_ok));
+        }
+        volume.kill();
+        drop(slab);
+        assert!(volume.overwrite("BLOCKS-00000000", 4096 * (1 + lost), &[0; 4096]));
+        let error = BlockSlab::on_volume(volume.handle(), config()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+    }
+}
