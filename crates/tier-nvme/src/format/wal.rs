@@ -1,5 +1,8 @@
 //! The files, groups and records of a write-ahead log.
 
+#[cfg(test)]
+mod tests;
+
 use super::bytes::{Fields, open_page, seal_page};
 use super::{COUNT_MAX, FormatError, PAGE_BYTES, StoreId, crc32c};
 

@@ -85,7 +85,7 @@ impl Shared {
 
 impl Wal {
     /// Opens a log, or makes one if there is none and the configuration allows it, and takes the volume's
-    /// lock.
+    /// lock: for itself alone, or shared with others who read if it is opened for reading.
     ///
     /// # Errors
     /// [`NvmeError::Locked`]; [`NvmeError::NotAStore`] if there is none; [`NvmeError::NewerVersion`],
@@ -94,9 +94,10 @@ impl Wal {
     /// [`NvmeError::Transfer`].
     pub fn open(volume: Arc<dyn Volume>, config: WalConfig) -> Result<Self, NvmeError> {
         config.check()?;
-        let lock = match volume.is_writable() {
-            true => Some(volume.lock()?),
-            false => None,
+        let lock = match (volume.is_writable(), config.read_only()) {
+            (true, false) => Some(volume.lock()?),
+            (true, true) => Some(volume.lock_shared()?),
+            (false, _) => None,
         };
         Self::open_with(volume, config, lock)
     }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod hostile;
+mod slow;
 
 use std::collections::BTreeMap;
 use std::error::Error;
