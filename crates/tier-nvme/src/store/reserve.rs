@@ -60,6 +60,11 @@ impl Reserve {
         self.lock().iter().sum()
     }
 
+    /// Whether nothing is missing.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Acquire)
+    }
+
     /// Whether there is a segment for deletes and compaction.
     pub(super) fn has_segment(&self) -> bool {
         self.lock()[0] > 0

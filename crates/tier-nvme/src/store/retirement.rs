@@ -14,6 +14,8 @@ impl Work {
     /// the log after it is complete.
     pub(super) fn retire_segments(&mut self, shared: &Shared, dead: Vec<u64>) {
         let mut gave_back = false;
+        // No writer takes what comes free before the reserve has had its part.
+        let _log = (!shared.reserve.is_whole()).then(|| shared.end_of_log());
         for id in std::mem::replace(&mut self.retiring, dead) {
             let pinned = shared
                 .segments
