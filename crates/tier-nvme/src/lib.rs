@@ -48,7 +48,7 @@ pub use real::{EngineChoice, RealVolume, VolumeOptions};
 pub use slab::{BlockSlab, SlabConfig, SlabConfigBuilder, SlabRecovery, SlabStats};
 pub use store::{
     BackgroundStep, CacheStats, CommitStage, CompactionReport, CompressionType, Damage, MapOrigin,
-    MappedValue, MemoryKind, MemoryStats, NvmeStore, RecoveryReport, StorageConfig,
+    MappedValue, MemoryKind, MemoryStats, NvmeStore, PrefetchStats, RecoveryReport, StorageConfig,
     StorageConfigBuilder, StoreStats, VerifyReport, WriteBatch,
 };
 pub use volume::{Alignment, FileMode, FileName, Volume, VolumeFile, VolumeLock, VolumeReport};

@@ -43,6 +43,7 @@ pub struct StorageConfig {
     direct_io: bool,
     compression: CompressionType,
     cache_size: u64,
+    prefetch_distance: u32,
     segment_bytes: u64,
     create: bool,
     read_only: bool,
@@ -62,6 +63,7 @@ impl Default for StorageConfig {
             direct_io: true,
             compression: CompressionType::None,
             cache_size: 0,
+            prefetch_distance: 0,
             segment_bytes: 256 << 20,
             create: true,
             read_only: false,
@@ -81,6 +83,8 @@ impl StorageConfig {
     pub const SEGMENT_BYTES_MAX: u64 = crate::format::SEGMENT_BYTES_MAX;
     /// Least factor of space amplification that compaction can be asked to hold.
     pub const SPACE_AMPLIFICATION_MIN: f64 = 1.25;
+    /// Most pages read ahead: 16 MiB.
+    pub const PREFETCH_DISTANCE_MAX: u32 = 4096;
     /// Most operations in flight.
     pub const IO_DEPTH_MAX: u32 = 4096;
 
@@ -119,6 +123,14 @@ impl StorageConfig {
     #[must_use]
     pub fn with_cache_size(mut self, bytes: u64) -> Self {
         self.cache_size = bytes;
+        self
+    }
+
+    /// Pages of 4096 bytes that are read ahead for who reads values one by one in the order in which they
+    /// were written; 0 for none. Values that are longer are read by several operations at once anyway.
+    #[must_use]
+    pub fn with_prefetch_distance(mut self, pages: u32) -> Self {
+        self.prefetch_distance = pages;
         self
     }
 
@@ -208,6 +220,11 @@ impl StorageConfig {
         self.cache_size
     }
 
+    /// Pages of 4096 bytes that are read ahead.
+    pub fn prefetch_distance(&self) -> u32 {
+        self.prefetch_distance
+    }
+
     /// Size of a new store's segments in bytes.
     pub fn segment_bytes(&self) -> u64 {
         self.segment_bytes
@@ -252,6 +269,13 @@ impl StorageConfig {
     /// Checks every field.
     pub(super) fn check(&self) -> Result<(), NvmeError> {
         let invalid = |field, reason| Err(NvmeError::Invalid { field, reason });
+        if self.prefetch_distance > Self::PREFETCH_DISTANCE_MAX {
+            let (pages, max) = (self.prefetch_distance, Self::PREFETCH_DISTANCE_MAX);
+            return invalid(
+                "prefetch_distance",
+                format!("{pages} pages are more than {max}"),
+            );
+        }
         // Batches have a quarter of the memory for themselves.
         let cache_size_max = self.memory_limit_bytes - self.memory_limit_bytes / 4;
         if self.cache_size > cache_size_max {
@@ -307,6 +331,7 @@ impl fmt::Debug for StorageConfig {
             .field("direct_io", &self.direct_io)
             .field("compression", &self.compression)
             .field("cache_size", &self.cache_size)
+            .field("prefetch_distance", &self.prefetch_distance)
             .field("segment_bytes", &self.segment_bytes)
             .field("create", &self.create)
             .field("read_only", &self.read_only)
@@ -339,6 +364,11 @@ impl StorageConfigBuilder {
     /// See [`StorageConfig::with_cache_size`].
     pub fn cache_size(self, bytes: u64) -> Self {
         Self(self.0.with_cache_size(bytes))
+    }
+
+    /// See [`StorageConfig::with_prefetch_distance`].
+    pub fn prefetch_distance(self, pages: u32) -> Self {
+        Self(self.0.with_prefetch_distance(pages))
     }
 
     /// See [`StorageConfig::with_segment_bytes`].

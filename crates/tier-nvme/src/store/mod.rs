@@ -21,6 +21,7 @@ mod memory;
 mod overlap;
 mod pieces;
 mod pin;
+mod prefetch;
 mod read;
 mod read_async;
 mod read_many;
@@ -50,6 +51,7 @@ pub use encoding::CompressionType;
 pub use maintenance::BackgroundStep;
 pub use map::{MapOrigin, MappedValue};
 pub use memory::{MemoryKind, MemoryStats};
+pub use prefetch::PrefetchStats;
 pub use recovery::RecoveryReport;
 pub use stats::StoreStats;
 pub use verify::{Damage, VerifyReport};
@@ -67,6 +69,7 @@ use index::Index;
 use log::{Log, Segments};
 use maintenance::Maintenance;
 use overlap::Committers;
+use prefetch::Prefetcher;
 use reserve::Reserve;
 
 /// A durable, checksummed store of values under keys, on one directory.
@@ -105,6 +108,7 @@ struct Shared {
     read_only: Option<String>,
     buffers: Buffers,
     cache: Cache,
+    prefetcher: Prefetcher,
     index: Index,
     segments: Segments,
     log: Mutex<Log>,
@@ -507,6 +511,7 @@ impl NvmeStore {
         self.committers.stop(&self.shared);
         // The next user of the directory waits until nobody has these files open.
         self.shared.log().active = None;
+        self.shared.prefetcher.clear();
         self.shared.segments.clear();
         drop(
             self.shared

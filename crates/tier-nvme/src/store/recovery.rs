@@ -18,6 +18,7 @@ use super::load::{Checkpoint, load, newest_checkpoint};
 use super::log::{Log, Segments, write_page};
 use super::maintenance::Maintenance;
 use super::memory::Budget;
+use super::prefetch::Prefetcher;
 use super::replay::{Replay, Start};
 use super::reserve::Reserve;
 use super::verify::Damage;
@@ -125,6 +126,7 @@ fn read_store(
         segment_bytes: superblock.segment_bytes,
         life: life(&*volume),
         read_only,
+        prefetcher: Prefetcher::new(config.prefetch_distance()),
         cache: Cache::new(config.cache_size(), Arc::clone(&budget)),
         buffers: Buffers::new(budget)?,
         index: Index::new(),

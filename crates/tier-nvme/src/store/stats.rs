@@ -6,6 +6,7 @@ use super::Shared;
 use super::cache::CacheStats;
 use super::commit::Moves;
 use super::memory::MemoryStats;
+use super::prefetch::PrefetchStats;
 use crate::VolumeReport;
 
 /// What the store counts as it works.
@@ -125,6 +126,8 @@ pub struct StoreStats {
     pub background_failures: u64,
     /// Bytes of the log that the live values would take, with their keys, if they were written again.
     pub live_log_bytes: u64,
+    /// Reading ahead.
+    pub prefetch: PrefetchStats,
     /// The cache of values read.
     pub cache: CacheStats,
     /// How the volume does its work.
@@ -175,6 +178,7 @@ impl Shared {
             batches_overlapped: queue.batches_overlapped,
             syncs_shared: queue.syncs_shared,
             queue_waits: queue.waits,
+            prefetch: self.prefetcher.stats(),
             cache: self.cache.stats(),
             memory: self.buffers.budget().stats(),
             bytes_moved: load(&self.counters.bytes_moved),

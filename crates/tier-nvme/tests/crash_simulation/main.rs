@@ -173,6 +173,7 @@ impl Simulation<'_> {
             .with_compression(CompressionType::LZ4)
             .with_background(false)
             .with_cache_size(100_000)
+            .with_prefetch_distance(4)
     }
 
     /// Opens the store, without faults after some tries, and compares everything.

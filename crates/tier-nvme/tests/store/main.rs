@@ -12,6 +12,7 @@ mod full_disk;
 mod hostile;
 mod maps;
 mod overlap;
+mod prefetch;
 mod reads;
 mod threads;
 
