@@ -10,7 +10,7 @@ use super::Shared;
 use super::config::CommitStage;
 use super::index::Slot;
 use super::pin::Pins;
-use crate::format::{PAGE_BYTES, SegmentHeader, segment_name};
+use crate::format::PAGE_BYTES;
 use crate::{NvmeError, VolumeFile};
 
 /// Zeroed memory that starts on a page.
@@ -77,11 +77,11 @@ impl Segments {
             .insert(segment.id, segment);
     }
 
-    pub(super) fn remove(&self, id: u64) {
+    pub(super) fn remove(&self, id: u64) -> Option<Arc<Segment>> {
         self.by_id
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(&id);
+            .remove(&id)
     }
 
     /// Whether the log has gone on behind this segment.
@@ -213,58 +213,14 @@ impl Log {
             }
         }
         shared.config.observe(CommitStage::Segment);
-        let id = self.segment_id_max + 1;
-        // A number is never used twice, whatever becomes of the file.
-        self.segment_id_max = id;
-        let (file, is_reserve) = make_segment(shared, id, frees_space)?;
+        let (segment, is_reserve) = shared.next_segment(self, frees_space)?;
         self.is_reserve = is_reserve;
-        let segment = Arc::new(Segment::new(id, Some(Arc::clone(&file)), PAGE_BYTES as u64));
+        let file = segment.file.clone().ok_or(NvmeError::Closed)?;
         shared.segments.insert(Arc::clone(&segment));
         self.active = Some(Arc::clone(&segment));
         self.offset_bytes = PAGE_BYTES as u64;
-        shared
-            .counters
-            .segments_made
-            .fetch_add(1, Ordering::Relaxed);
         Ok((segment, file))
     }
-}
-
-/// Creates a segment's file with its header, durably.
-fn make_segment(
-    shared: &Shared,
-    id: u64,
-    frees_space: bool,
-) -> Result<(Arc<dyn VolumeFile>, bool), NvmeError> {
-    let name = segment_name(id)?;
-    let created = shared.volume.create(&name, shared.segment_bytes);
-    let is_reserve = created.is_err();
-    shared.queue.set_short(is_reserve);
-    let file = created.or_else(|error| {
-        let is_full = matches!(error, NvmeError::NoSpace { .. });
-        let reserve = if is_full && frees_space {
-            shared.reserve.take_segment(shared, &name)?
-        } else {
-            None
-        };
-        reserve.ok_or_else(|| error.on(&*shared.volume))
-    })?;
-    let header = SegmentHeader {
-        store_id: shared.store_id,
-        segment_id: id,
-        segment_bytes: shared.segment_bytes,
-    };
-    let durable = write_page(&*file, 0, &header.encode()).and_then(|()| {
-        file.sync().wait()?; // mutant: no-segment-sync
-        shared.volume.sync_directory()?; // mutant: no-dirsync
-        Ok(())
-    });
-    if let Err(error) = durable {
-        // Nothing was acknowledged on this file; recovery would remove it as well.
-        drop(shared.volume.remove(&name));
-        return Err(error);
-    }
-    Ok((file, is_reserve))
 }
 
 /// Writes one page.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::checkpoint::{CHECKPOINT_NAMES, CheckpointWrite};
 use super::compaction::{Compaction, CompactionReport, Goal, Outcome};
 use super::config::CommitStage;
+use super::recovery::blank_behind;
 use super::{NvmeError, Shared};
 use crate::FileName;
 
@@ -98,6 +99,10 @@ impl Work {
     }
 
     fn step_unguarded(&mut self, shared: &Shared, pace: Pace) -> Result<BackgroundStep, NvmeError> {
+        if shared.preparation_is_due() {
+            shared.prepare_segment();
+            return Ok(BackgroundStep::Again);
+        }
         if self.checkpoint.is_some() {
             self.step_checkpoint(shared)?;
             return Ok(BackgroundStep::Again);
@@ -136,7 +141,11 @@ impl Work {
     fn begin_checkpoint(&mut self, shared: &Shared, clean: bool) -> Result<(), NvmeError> {
         shared.config.observe(CommitStage::Checkpoint);
         let target = FileName::new(CHECKPOINT_NAMES[usize::from(self.turn)])?;
-        let begun = CheckpointWrite::begin(shared, self.generation + 1, target, clean);
+        let generation = self.generation + 1;
+        let mut begun = CheckpointWrite::begin(shared, generation, target.clone(), clean);
+        if matches!(begun, Err(NvmeError::NoSpace { .. })) && shared.remove_spares() {
+            begun = CheckpointWrite::begin(shared, generation, target, clean);
+        }
         self.checkpoint = Some(begun.inspect_err(|error| shared.checkpoint_failed(error))?);
         Ok(())
     }
@@ -224,6 +233,8 @@ impl Shared {
                 .map(|compaction| compaction.report(self));
             work.step(self, Pace::Full)?;
             if let (None, Some(report)) = (&work.compaction, report) {
+                // Who asks for a compaction wants the space.
+                self.remove_spares();
                 return Ok(report);
             }
         }
@@ -253,6 +264,7 @@ impl Shared {
             && !self.checkpoint_is_due()
             && !self.compaction_is_due()
             && !self.reserve_is_due()
+            && !self.preparation_is_due()
         {
             return;
         }
@@ -329,7 +341,15 @@ impl Shared {
         let mut work = self.maintenance.lock();
         (work.checkpoint, work.compaction) = (None, None);
         self.check_poison()?;
+        let log = self.log();
+        let active = log.active.as_ref();
+        if let Some(file) = active.and_then(|segment| segment.file.as_ref()) {
+            blank_behind(&**file, log.offset_bytes);
+        }
+        drop(log);
         work.write_checkpoint(self, true)?;
-        work.write_checkpoint(self, true)
+        work.write_checkpoint(self, true)?;
+        self.remove_spares();
+        Ok(())
     }
 }

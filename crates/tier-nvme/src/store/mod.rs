@@ -29,6 +29,7 @@ mod recovery;
 mod replay;
 mod reserve;
 mod retirement;
+mod spare;
 mod stats;
 mod verify;
 
@@ -71,6 +72,7 @@ use maintenance::Maintenance;
 use overlap::Committers;
 use prefetch::Prefetcher;
 use reserve::Reserve;
+use spare::Spares;
 
 /// A durable, checksummed store of values under keys, on one directory.
 ///
@@ -111,6 +113,7 @@ struct Shared {
     prefetcher: Prefetcher,
     index: Index,
     segments: Segments,
+    spares: Spares,
     log: Mutex<Log>,
     /// Bytes that the log has grown by since the newest checkpoint.
     log_bytes: AtomicU64,

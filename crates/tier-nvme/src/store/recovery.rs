@@ -15,16 +15,16 @@ use super::create::{create, is_store, is_unfinished, read_superblock};
 use super::group::CommitQueue;
 use super::index::Index;
 use super::load::{Checkpoint, load, newest_checkpoint};
-use super::log::{Log, Segments, write_page};
+use super::log::{Log, Segments, aligned_buffer, write_page};
 use super::maintenance::Maintenance;
 use super::memory::Budget;
 use super::prefetch::Prefetcher;
-use super::replay::{Replay, Start};
+use super::replay::{BLANK_BYTES, Replay, Start};
 use super::reserve::Reserve;
 use super::verify::Damage;
 use super::{NvmeError, Shared, StorageConfig};
 use crate::format::{PAGE_BYTES, Superblock, segment_id, segment_name};
-use crate::{FileName, Volume, VolumeLock};
+use crate::{FileName, Volume, VolumeFile, VolumeLock};
 
 /// How often a store that may be being written is read before what is wrong with it counts.
 const UNLOCKED_LOOKS_MAX: u32 = 10;
@@ -131,6 +131,7 @@ fn read_store(
         buffers: Buffers::new(budget)?,
         index: Index::new(),
         segments: Segments::default(),
+        spares: Default::default(),
         log: Mutex::new(empty_log()),
         log_bytes: AtomicU64::new(0),
         features: AtomicU64::new(superblock.incompatible),
@@ -317,7 +318,26 @@ fn erase_end(log: &Log) -> Result<(), NvmeError> {
         return Ok(());
     }
     // Also where zeros are read: a recovery before this one may have written them, and its sync failed.
-    write_page(&**file, log.offset_bytes, &[0; PAGE_BYTES])
+    write_page(&**file, log.offset_bytes, &[0; PAGE_BYTES])?;
+    blank_behind(&**file, log.offset_bytes);
+    Ok(())
+}
+
+/// Puts zeros behind the end of the log, in a file that was another segment before: they tell the next open that
+/// there is nothing more to look for. Without them it looks longer, so that a failure does no harm.
+pub(super) fn blank_behind(file: &dyn VolumeFile, offset_bytes: u64) {
+    let rest_bytes = file.len_bytes().unwrap_or(0).saturating_sub(offset_bytes);
+    let bytes = rest_bytes.min(BLANK_BYTES) as usize;
+    let blank = || aligned_buffer(bytes - bytes % PAGE_BYTES).ok();
+    let Some(target) = blank().filter(|target| !target.is_empty()) else {
+        return;
+    };
+    let is_blank = file
+        .read_blocking(offset_bytes, target)
+        .is_ok_and(|found| found.iter().all(|&byte| byte == 0));
+    if let (false, Some(zeros)) = (is_blank, blank()) {
+        drop(file.write(offset_bytes, zeros).wait());
+    }
 }
 
 /// Syncs what the log was read from: the writer that wrote it may have died before it did.

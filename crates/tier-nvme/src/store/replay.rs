@@ -15,9 +15,12 @@ use crate::{FileName, VolumeFile};
 /// Bytes read ahead of a header: several small batches, or one header and the start of its payload.
 const WINDOW_BYTES: u64 = 64 << 10;
 
+/// Bytes read at once where every page is looked at.
+const SCAN_WINDOW_BYTES: u64 = 1 << 20;
+
 /// Zeros after which nothing more is looked for, unless something was written in front of them: more than
 /// one write that went elsewhere leaves behind.
-const BLANK_BYTES: u64 = 4 << 20;
+pub(super) const BLANK_BYTES: u64 = 4 << 20;
 
 /// Where the log goes on, and after which batch.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +56,7 @@ pub(super) struct Replay<'a> {
     shared: &'a Shared,
     segments: Vec<Reading>,
     start: Start,
+    window_bytes: u64,
     /// Headers found, with the index of their segment.
     found: Vec<(usize, BatchHeader)>,
 }
@@ -85,6 +89,7 @@ impl<'a> Replay<'a> {
             shared,
             segments,
             start,
+            window_bytes: WINDOW_BYTES,
             found: Vec::new(),
         })
     }
@@ -177,7 +182,7 @@ impl<'a> Replay<'a> {
             .as_ref()
             .map_or(0, |window| window.len() as u64);
         if offset < reading.window_at || offset + len > reading.window_at + window_len {
-            let bytes = len.max(WINDOW_BYTES).min(file_bytes - offset);
+            let bytes = len.max(self.window_bytes).min(file_bytes - offset);
             let bytes = bytes - bytes % PAGE_BYTES as u64;
             let target = aligned_buffer(bytes as usize)?;
             reading.window = Some(reading.file.read_blocking(offset, target)?);
@@ -198,6 +203,7 @@ impl<'a> Replay<'a> {
             .found
             .last()
             .map_or(self.start.sequence, |(_, header)| header.sequence);
+        self.window_bytes = SCAN_WINDOW_BYTES;
         let mut lost = (synced > last).then_some(synced);
         for index in stop_index..self.segments.len() {
             let offset = if index == stop_index {

@@ -4,10 +4,9 @@ use std::sync::atomic::Ordering;
 
 use super::Shared;
 use super::maintenance::Work;
-use crate::format::segment_name;
 
 impl Work {
-    /// After a checkpoint: removes the segments that were dead when the checkpoint before began, and notes
+    /// After a checkpoint: gives up the segments that were dead when the checkpoint before began, and notes
     /// those that were when this one did.
     ///
     /// A segment goes only once both checkpoints began after its last value had died: with either of them
@@ -27,10 +26,8 @@ impl Work {
             }
             gave_back = true;
             self.retiring.retain(|noted| *noted != id);
-            shared.segments.remove(id);
-            // A file that stays behind takes space and does no harm; the next open removes it.
-            if let Ok(name) = segment_name(id) {
-                drop(shared.volume.remove(&name));
+            if let Some(segment) = shared.segments.remove(id) {
+                shared.give_up(segment);
             }
             shared
                 .counters

@@ -22,6 +22,8 @@ pub(super) struct Counters {
     pub(super) checkpoints: AtomicU64,
     pub(super) checkpoints_failed: AtomicU64,
     pub(super) segments_made: AtomicU64,
+    pub(super) segments_recycled: AtomicU64,
+    pub(super) segments_prepared: AtomicU64,
     pub(super) segments_removed: AtomicU64,
     pub(super) values_moved: AtomicU64,
     pub(super) moves_lost: AtomicU64,
@@ -70,6 +72,8 @@ pub struct StoreStats {
     pub used_bytes: u64,
     /// Bytes reserved on the volume for segments.
     pub reserved_bytes: u64,
+    /// Bytes beside them, in segments that are ready for what comes.
+    pub spare_bytes: u64,
     /// Segments.
     pub segments: u64,
     /// Batches committed; callers that arrived together share one.
@@ -92,6 +96,10 @@ pub struct StoreStats {
     pub checkpoints_failed: u64,
     /// Segments made.
     pub segments_made: u64,
+    /// Those of them that were made in the files of segments that were given up.
+    pub segments_recycled: u64,
+    /// Those of them that were made before they were needed.
+    pub segments_prepared: u64,
     /// Segments removed.
     pub segments_removed: u64,
     /// Values that compaction moved.
@@ -161,6 +169,7 @@ impl Shared {
             live_bytes: sum(|segment| segment.live_bytes.load(Ordering::Relaxed)),
             used_bytes: sum(|segment| segment.used_bytes.load(Ordering::Relaxed)),
             reserved_bytes: self.segment_bytes * segments.len() as u64,
+            spare_bytes: self.segment_bytes * self.spares.count(),
             segments: segments.len() as u64,
             batches: load(&self.counters.batches),
             bytes_written: load(&self.counters.bytes_written),
@@ -172,6 +181,8 @@ impl Shared {
             checkpoints: load(&self.counters.checkpoints),
             checkpoints_failed: load(&self.counters.checkpoints_failed),
             segments_made: load(&self.counters.segments_made),
+            segments_recycled: load(&self.counters.segments_recycled),
+            segments_prepared: load(&self.counters.segments_prepared),
             segments_removed: load(&self.counters.segments_removed),
             values_moved: load(&self.counters.values_moved),
             moves_lost: load(&self.counters.moves_lost),

@@ -69,6 +69,8 @@ struct Branches {
     overlapped: u64,
     syncs_shared: u64,
     abandoned: u64,
+    recycled: u64,
+    prepared: u64,
 }
 
 impl Branches {
@@ -128,6 +130,8 @@ impl Branches {
             ("batches written beside a sync", self.overlapped),
             ("batches synced with the one before", self.syncs_shared),
             ("batches abandoned under way", self.abandoned),
+            ("segments made of old files", self.recycled),
+            ("segments made ahead", self.prepared),
             ("segments removed", self.segments_removed),
             ("space kept back that was used", self.reserves_used),
             ("compactions finished", self.compactions),
@@ -399,6 +403,8 @@ impl Simulation<'_> {
         self.branches.add_life(&stats);
         self.branches.overlapped += stats.batches_overlapped;
         self.branches.syncs_shared += stats.syncs_shared;
+        self.branches.recycled += stats.segments_recycled;
+        self.branches.prepared += stats.segments_prepared;
         self.branches.compressed += stats.live_raw_bytes - stats.live_bytes;
         match self.random.below(5) {
             0 => {

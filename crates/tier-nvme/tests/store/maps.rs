@@ -21,12 +21,6 @@ fn fill(store: &NvmeStore) {
     store.write_aligned("new", &value(9, 50_000)).unwrap();
 }
 
-fn segments(volume: &dyn Volume) -> usize {
-    let names = volume.list().unwrap();
-    let is_segment = |name: &&tier_nvme::FileName| name.as_str().starts_with("SEGMENT");
-    names.iter().filter(is_segment).count()
-}
-
 fn check_maps(volume: Arc<dyn Volume>) {
     let store = NvmeStore::on_volume(Arc::clone(&volume), config()).unwrap();
     fill(&store);
@@ -58,7 +52,7 @@ fn check_maps(volume: Arc<dyn Volume>) {
     for _ in 0..4 {
         store.checkpoint().unwrap();
     }
-    assert_eq!(segments(&*volume), 2);
+    assert_eq!(store.stats().segments, 2);
     store.close().unwrap();
     let locked = NvmeStore::on_volume(Arc::clone(&volume), config()).unwrap_err();
     assert!(matches!(locked, NvmeError::Locked { .. }), "{locked:?}");
@@ -68,7 +62,7 @@ fn check_maps(volume: Arc<dyn Volume>) {
     for _ in 0..3 {
         store.checkpoint().unwrap();
     }
-    assert_eq!(segments(&*volume), 1);
+    assert_eq!(store.stats().segments, 1);
     assert_eq!(*store.map_value("new").unwrap().unwrap(), value(9, 50_000));
 }
 
