@@ -30,6 +30,24 @@ struct Run {
     next: SlotId,
 }
 
+/// The writes of a job: those that are on their way, and the one that may grow still.
+#[derive(Default)]
+struct Writes {
+    run: Option<Run>,
+    items: Vec<Vec<usize>>,
+    transfers: Vec<Transfer<Vec<BufferMut>>>,
+}
+
+impl Writes {
+    fn submit(&mut self) {
+        if let Some(run) = self.run.take() {
+            let write = run.file.write_vectored(run.offset_bytes, run.buffers);
+            self.items.push(run.items);
+            self.transfers.push(write);
+        }
+    }
+}
+
 /// An error of one block.
 pub(super) fn block_error(
     kind: ErrorKind,
@@ -128,7 +146,7 @@ impl Shared {
                 key: put.key,
                 meta: put.meta,
                 payload_bytes: if is_waiting { len as u32 } else { 0 },
-                checksum: if is_waiting { crc32c(&put.payload) } else { 0 },
+                checksum: 0,
                 payload: Some(put.payload),
                 state,
             }
@@ -139,7 +157,7 @@ impl Shared {
     /// Submits the payloads of a job; those for which there is no slot fail.
     pub(super) fn write_payloads(self: &Arc<Self>, mut job: PutJob, slots: Vec<SlotId>) {
         let mut slots = slots.into_iter();
-        let mut runs: Vec<Run> = Vec::new();
+        let mut writes = Writes::default();
         let mut unused = Vec::new();
         for (i, item) in job.items.iter_mut().enumerate() {
             if !matches!(item.state, ItemState::Waiting) {
@@ -150,7 +168,7 @@ impl Shared {
                 item.state = ItemState::Failed(self.no_space(item.key));
                 continue;
             };
-            match self.add_to_runs(&mut runs, i, item, id) {
+            match self.add_to_writes(&mut writes, i, item, id) {
                 Ok(()) => item.state = ItemState::Placed(id),
                 Err(error) => {
                     unused.push(id);
@@ -158,15 +176,12 @@ impl Shared {
                 }
             }
         }
+        writes.submit();
         unused.extend(slots);
         self.slots.release(unused);
-        let (items, writes): (Vec<_>, Vec<_>) = runs
-            .into_iter()
-            .map(|run| {
-                let write = run.file.write_vectored(run.offset_bytes, run.buffers);
-                (run.items, write)
-            })
-            .unzip();
+        let Writes {
+            items, transfers, ..
+        } = writes;
         let shared = Arc::clone(self);
         let then = move |outcome: Result<Vec<_>, Failure>| {
             match outcome {
@@ -179,7 +194,7 @@ impl Shared {
             }
             shared.queue.written(job);
         };
-        let writes = Transfer::join(writes);
+        let writes = Transfer::join(transfers);
         if self.config.own_thread() {
             writes.on_complete(then);
         } else {
@@ -188,9 +203,9 @@ impl Shared {
         }
     }
 
-    fn add_to_runs(
+    fn add_to_writes(
         &self,
-        runs: &mut Vec<Run>,
+        writes: &mut Writes,
         i: usize,
         item: &mut PutItem,
         id: SlotId,
@@ -203,6 +218,8 @@ impl Shared {
         let Some(payload) = item.payload.take() else {
             return Err(NvmeError::Closed.into());
         };
+        // While this is computed, what was submitted before is on its way.
+        item.checksum = crc32c(&payload);
         let buffer = if self.moves_as_it_is(&payload) {
             payload
         } else {
@@ -218,7 +235,7 @@ impl Shared {
         };
         // Behind a buffer that does not fill its slot, the next slot is not where the buffer ends.
         let slot_bytes = self.geometry.slot_bytes();
-        if let Some(run) = runs.last_mut()
+        if let Some(run) = &mut writes.run
             && run.next == id
             && run.bytes as u64 == slot_bytes * run.items.len() as u64
             && run.bytes + len <= WRITE_BYTES
@@ -230,7 +247,8 @@ impl Shared {
             run.next = next;
             return Ok(());
         }
-        runs.push(Run {
+        writes.submit();
+        writes.run = Some(Run {
             file,
             offset_bytes: self.geometry.slot_offset_bytes(id.slot),
             buffers: vec![buffer],
