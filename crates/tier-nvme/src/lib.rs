@@ -1,7 +1,8 @@
 //! Direct input and output, and a crash-safe, checksummed store of values under keys.
 //!
-//! [`NvmeStore`] is the store; everything that it keeps goes through a [`Volume`]: a directory of a file
-//! system (`RealVolume`), or a simulated one that fails by a seed (`sim::SimVolume`).
+//! [`NvmeStore`] is the store, [`BlockSlab`] the one for blocks of one size; everything that they keep goes
+//! through a [`Volume`]: a directory of a file system (`RealVolume`), or a simulated one that fails by a seed
+//! (`sim::SimVolume`).
 //!
 //! ```
 //! use tier_nvme::{NvmeStore, StorageConfig, WriteBatch};
