@@ -8,7 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use core_view::BufferMut;
-use tier_nvme::{EngineChoice, FileName, RealVolume, Volume, VolumeOptions};
+use core_view::contract::{BlockKey, BlockMeta, BlockPut, BlockStore};
+use tier_nvme::{BlockSlab, EngineChoice, FileName, RealVolume, SlabConfig, Volume, VolumeOptions};
 
 /// Nanoseconds that the threads of all engines have run so far, and how many threads there are.
 ///
@@ -44,6 +45,18 @@ fn idle_engines_sleep() -> Result<(), Box<dyn Error>> {
         file.write(0, BufferMut::zeroed(1 << 20, 4096)?).wait()?;
         file.sync().wait()?;
         files.push(file);
+    }
+    let config = SlabConfig::default()
+        .with_block_bytes(4096)
+        .with_capacity_bytes(1 << 20);
+    let slab = BlockSlab::open(root.path().join("slab"), config)?;
+    let put = BlockPut {
+        key: BlockKey(1),
+        meta: BlockMeta::EMPTY,
+        payload: BufferMut::zeroed(4096, 4096)?,
+    };
+    for item in slab.put(vec![put]).wait()? {
+        item?;
     }
     thread::sleep(Duration::from_millis(100));
     if engine_time().is_err() {
