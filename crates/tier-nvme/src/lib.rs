@@ -50,7 +50,7 @@ pub use slab::{BlockSlab, SlabConfig, SlabConfigBuilder, SlabRecovery, SlabStats
 pub use store::{
     BackgroundStep, CacheStats, CommitStage, CompactionReport, CompressionType, Damage, MapOrigin,
     MappedValue, MemoryKind, MemoryStats, NvmeStore, PrefetchStats, RecoveryReport, StorageConfig,
-    StorageConfigBuilder, StoreStats, VerifyReport, WriteBatch,
+    StorageConfigBuilder, StoreStats, VerifyOptions, VerifyPosition, VerifyReport, WriteBatch,
 };
 pub use volume::{Alignment, FileMode, FileName, Volume, VolumeFile, VolumeLock, VolumeReport};
 pub use wal::{Lsn, Overload, Wal, WalConfig, WalRecord, WalRecovery, WalReplay, WalStats};

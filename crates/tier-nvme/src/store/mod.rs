@@ -29,6 +29,7 @@ mod recovery;
 mod replay;
 mod reserve;
 mod retirement;
+mod scrub;
 mod spare;
 mod stats;
 mod verify;
@@ -54,6 +55,7 @@ pub use map::{MapOrigin, MappedValue};
 pub use memory::{MemoryKind, MemoryStats};
 pub use prefetch::PrefetchStats;
 pub use recovery::RecoveryReport;
+pub use scrub::{VerifyOptions, VerifyPosition};
 pub use stats::StoreStats;
 pub use verify::{Damage, VerifyReport};
 
@@ -468,8 +470,24 @@ impl NvmeStore {
     /// # Errors
     /// [`NvmeError::Closed`]; what can't be read is in the report.
     pub fn verify(&self) -> Result<VerifyReport, NvmeError> {
+        self.verify_with(&VerifyOptions::default())
+    }
+
+    /// As [`verify`](NvmeStore::verify), but for the values: they are not read.
+    ///
+    /// # Errors
+    /// As [`NvmeStore::verify`].
+    pub fn verify_structures(&self) -> Result<VerifyReport, NvmeError> {
+        self.verify_with(&VerifyOptions::default().with_values(false))
+    }
+
+    /// As [`verify`](NvmeStore::verify), in parts and at a rate. What is written meanwhile may be read or not.
+    ///
+    /// # Errors
+    /// As [`NvmeStore::verify`].
+    pub fn verify_with(&self, options: &VerifyOptions) -> Result<VerifyReport, NvmeError> {
         self.shared.check_open()?;
-        let report = self.shared.verify();
+        let report = self.shared.verify(options);
         // What closing took away meanwhile is not damage.
         self.shared.check_open()?;
         Ok(report)

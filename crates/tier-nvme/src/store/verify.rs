@@ -1,16 +1,23 @@
 //! Reading and checking everything.
 
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::checkpoint::CHECKPOINT_NAMES;
 use super::create::read_superblock;
+use super::index::Slot;
 use super::load::{damage_reason, read_checkpoint};
 use super::log::{Segment, aligned_buffer};
 use super::read::{check, read_stored, whole};
 use super::recovery::name_of;
+use super::scrub::{Throttle, VerifyOptions, VerifyPosition};
 use super::{NvmeError, Shared};
 use crate::VolumeFile;
 use crate::format::{BatchHeader, BatchPlace, FormatError, PAGE_BYTES, SegmentHeader, Superblock};
+
+/// Values whose places are kept in memory at a time.
+const GROUP_VALUES_MAX: u64 = 500_000;
 
 /// Something on disk that is not what was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +55,8 @@ pub struct VerifyReport {
     pub structures_checked: u64,
     /// What does not match.
     pub damage: Vec<Damage>,
+    /// Where to go on, if the options' limit ended it before everything was read.
+    pub stopped_at: Option<VerifyPosition>,
 }
 
 impl VerifyReport {
@@ -66,15 +75,58 @@ impl VerifyReport {
 }
 
 impl Shared {
-    pub(super) fn verify(&self) -> VerifyReport {
+    pub(super) fn verify(&self, options: &VerifyOptions) -> VerifyReport {
         let mut report = VerifyReport::default();
-        self.verify_superblock(&mut report);
-        self.verify_checkpoints(&mut report);
-        for segment in self.segments.all() {
-            self.verify_segment(&segment, &mut report);
+        let mut pace = Throttle::new(options.bytes_per_second_max);
+        let mut next_id = options.start.to_u64();
+        if next_id == 0 {
+            self.verify_superblock(&mut report);
+            self.verify_checkpoints(&mut report);
         }
-        self.verify_values(&mut report);
-        report
+        loop {
+            let (group, is_last) = self.next_group(next_id, options);
+            let (first_id, last_id) = (next_id, group.last().map_or(u64::MAX, |last| last.id));
+            for segment in group {
+                self.verify_segment(&segment, &mut report);
+            }
+            let end = if is_last { u64::MAX } else { last_id };
+            if options.values {
+                self.verify_values(first_id..=end, &mut pace, &mut report);
+            }
+            if is_last {
+                return report;
+            }
+            next_id = last_id + 1;
+            if options
+                .bytes_max
+                .is_some_and(|max| report.bytes_checked >= max)
+            {
+                report.stopped_at = Some(VerifyPosition::from_u64(next_id));
+                return report;
+            }
+        }
+    }
+
+    /// The segments that are looked at together, and whether there are no more: as many as have their values
+    /// in bounded memory, found by one pass over the index.
+    fn next_group(&self, first_id: u64, options: &VerifyOptions) -> (Vec<Arc<Segment>>, bool) {
+        let mut group = Vec::new();
+        let (mut values, mut bytes) = (0, 0);
+        for segment in self.segments.all() {
+            if segment.id < first_id {
+                continue;
+            }
+            let live_values = segment.live_values.load(Ordering::Acquire);
+            let is_full = values + live_values > GROUP_VALUES_MAX
+                || options.bytes_max.is_some_and(|max| bytes >= max);
+            if is_full && !group.is_empty() {
+                return (group, false);
+            }
+            values += live_values;
+            bytes += segment.live_bytes.load(Ordering::Acquire);
+            group.push(segment);
+        }
+        (group, true)
     }
 
     fn verify_superblock(&self, report: &mut VerifyReport) {
@@ -194,44 +246,55 @@ impl Shared {
         Ok(header)
     }
 
-    /// Reads every value where the index says it is.
-    fn verify_values(&self, report: &mut VerifyReport) {
+    /// Reads every value that is in these segments, in the order of the log.
+    fn verify_values(
+        &self,
+        group: RangeInclusive<u64>,
+        pace: &mut Throttle,
+        report: &mut VerifyReport,
+    ) {
         let mut entries = Vec::new();
-        self.index
-            .for_each(|key, slot| entries.push((*slot, key.to_vec())));
-        entries.sort_unstable_by_key(|(slot, _)| (slot.segment_id, slot.offset_bytes));
+        self.index.for_each(|key, slot| {
+            if group.contains(&slot.segment_id) {
+                entries.push((*slot, Box::<[u8]>::from(key)));
+            }
+        });
+        entries.sort_unstable_by_key(|(slot, _)| slot.place());
         for (slot, key) in entries {
-            let file = self
-                .segments
-                .get(slot.segment_id)
-                .and_then(|segment| segment.file.clone());
-            let result = match file {
-                Some(file) => {
-                    read_stored(&*file, slot.offset_bytes, slot.stored_bytes).and_then(|stored| {
-                        check(&key, &slot, &stored)?;
-                        whole(&key, &slot, stored).map(drop)
-                    })
-                }
-                None => Err(NvmeError::FileNotFound {
-                    path: name_of(slot.segment_id),
-                }),
-            };
-            // A value that was replaced meanwhile is not this one any more.
-            if result.is_err() && self.index.get(&key) != Some(slot) {
-                continue;
+            self.verify_value(&key, &slot, report);
+            pace.passed(slot.stored_bytes);
+        }
+    }
+
+    fn verify_value(&self, key: &[u8], slot: &Slot, report: &mut VerifyReport) {
+        let file = self
+            .segments
+            .get(slot.segment_id)
+            .and_then(|segment| segment.file.clone());
+        let result = match file {
+            Some(file) => {
+                read_stored(&*file, slot.offset_bytes, slot.stored_bytes).and_then(|stored| {
+                    check(key, slot, &stored)?;
+                    whole(key, slot, stored).map(drop)
+                })
             }
-            report.values_checked += 1;
-            report.bytes_checked += slot.stored_bytes;
-            if let Err(error) = result {
-                let location = format!("{} at {}", name_of(slot.segment_id), slot.offset_bytes);
-                let (key, reason) = (Some(key), error.to_string());
-                report.damage.push(Damage {
-                    structure: "value",
-                    location,
-                    key,
-                    reason,
-                });
-            }
+            None => Err(NvmeError::FileNotFound {
+                path: name_of(slot.segment_id),
+            }),
+        };
+        // A value that was replaced meanwhile is not this one any more.
+        if result.is_err() && self.index.get(key) != Some(*slot) {
+            return;
+        }
+        report.values_checked += 1;
+        report.bytes_checked += slot.stored_bytes;
+        if let Err(error) = result {
+            report.damage.push(Damage {
+                structure: "value",
+                location: format!("{} at {}", name_of(slot.segment_id), slot.offset_bytes),
+                key: Some(key.to_vec()),
+                reason: error.to_string(),
+            });
         }
     }
 }

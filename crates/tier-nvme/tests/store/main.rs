@@ -14,6 +14,7 @@ mod maps;
 mod overlap;
 mod prefetch;
 mod reads;
+mod scrub;
 mod spares;
 mod threads;
 
