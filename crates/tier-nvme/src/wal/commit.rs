@@ -111,7 +111,7 @@ impl Shared {
         let mut pipeline = self.lock();
         loop {
             pipeline.check_writable()?;
-            pipeline.close_full_group();
+            pipeline.close_full_group(bytes);
             if !pipeline.has_memory(bytes, &self.config) {
                 if !std::mem::replace(&mut is_stalled, true) {
                     Counters::add(&self.counters.stalls, 1);

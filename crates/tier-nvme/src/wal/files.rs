@@ -63,13 +63,16 @@ pub(super) struct Begun {
 pub(super) struct Roster {
     /// A change was made, and the directory was not synced since.
     is_dirty: bool,
+    /// Files that got a new name since: they can be used once it is durable.
+    renamed: Vec<Arc<LogFile>>,
 }
 
 impl Roster {
-    fn sync(&mut self, volume: &dyn Volume) -> Result<(), NvmeError> {
+    fn sync(&mut self, shared: &Shared) -> Result<(), NvmeError> {
         self.is_dirty = true;
-        volume.sync_directory()?; // mutant: wal-no-dirsync
+        shared.volume.sync_directory()?; // mutant: wal-no-dirsync
         self.is_dirty = false;
+        shared.lock().spares.extend(self.renamed.drain(..));
         Ok(())
     }
 }
@@ -154,6 +157,9 @@ impl Shared {
     }
 
     fn make_spare_holding(&self, roster: &mut Roster) -> Result<(), NvmeError> {
+        if roster.is_dirty {
+            roster.sync(self)?;
+        }
         let number = {
             let pipeline = self.lock();
             pipeline.check_writable()?;
@@ -162,11 +168,8 @@ impl Shared {
             }
             pipeline.number_max + 1
         };
-        if roster.is_dirty {
-            roster.sync(&*self.volume)?;
-        }
         let file = create_file(&*self.volume, &self.config, number)?;
-        if let Err(error) = roster.sync(&*self.volume) {
+        if let Err(error) = roster.sync(self) {
             drop(self.volume.remove(&file.name));
             return Err(error);
         }
@@ -183,56 +186,81 @@ impl Shared {
         let mut roster = self.roster();
         let mut count = 0;
         loop {
-            let (oldest, number) = {
-                let mut pipeline = self.lock();
-                pipeline.check_writable()?;
-                let durable_lsn = pipeline.durable.next_lsn;
-                // What follows must be on the device, or the log would begin anew after a power loss.
-                let is_spent = pipeline.begun.get(1).is_some_and(|second| {
-                    second.first_lsn <= lsn.get() && second.first_lsn < durable_lsn
-                });
-                if !is_spent {
-                    return Ok(count);
-                }
-                let Some(oldest) = pipeline.begun.pop_front() else {
-                    return Ok(count);
-                };
-                let is_spare = pipeline.spares.len() < self.config.spare_files()
-                    && oldest.file.file_bytes == self.config.file_bytes()
-                    && Arc::strong_count(&oldest.file) == 1;
-                (oldest, is_spare.then_some(pipeline.number_max + 1))
+            if roster.is_dirty {
+                // The next one may go only when this is certain.
+                roster.sync(self)?;
+            }
+            let Some((oldest, number)) = self.take_spent(lsn)? else {
+                return Ok(count);
             };
-            self.retire(&mut roster, &oldest, number)?;
+            self.retire(&mut roster, oldest, number)?;
             count += 1;
         }
+    }
+
+    /// Takes the oldest file out, if it holds only records before `lsn`, with the number under which it is
+    /// to be used again, if it is.
+    fn take_spent(&self, lsn: Lsn) -> Result<Option<(Begun, Option<u64>)>, NvmeError> {
+        let mut pipeline = self.lock();
+        pipeline.check_writable()?;
+        let durable_lsn = pipeline.durable.next_lsn;
+        // What follows must be on the device, or the log would begin anew after a power loss.
+        let is_spent = pipeline
+            .begun
+            .get(1)
+            .is_some_and(|second| second.first_lsn <= lsn.get() && second.first_lsn < durable_lsn);
+        if !is_spent {
+            return Ok(None);
+        }
+        let oldest = pipeline.begun.pop_front();
+        Ok(oldest.map(|oldest| {
+            let is_spare = pipeline.spares.len() < self.config.spare_files()
+                && oldest.file.file_bytes == self.config.file_bytes()
+                && Arc::strong_count(&oldest.file) == 1;
+            let number = pipeline.number_max + 1;
+            (oldest, is_spare.then_some(number))
+        }))
     }
 
     /// Removes a file, or gives it a number for later.
     fn retire(
         &self,
         roster: &mut Roster,
-        oldest: &Begun,
+        oldest: Begun,
         number: Option<u64>,
     ) -> Result<(), NvmeError> {
-        if roster.is_dirty {
-            roster.sync(&*self.volume)?;
-        }
-        let name = &oldest.file.name;
-        let Some(number) = number else {
-            self.volume.remove(name)?;
-            roster.sync(&*self.volume)?;
-            Counters::add(&self.counters.files_removed, 1);
-            return Ok(());
+        let changed = match number {
+            None => self.volume.remove(&oldest.file.name),
+            Some(number) => self.rename(roster, &oldest, number),
         };
-        let target: FileName = self.config.file_name(number)?;
-        self.volume.rename(name, &target)?;
-        // The name is taken, whatever becomes of the rest.
-        self.lock().number_max = number;
-        roster.sync(&*self.volume)?;
-        let file = self.volume.open(&target)?;
-        Counters::add(&self.counters.files_recycled, 1);
-        let file = LogFile::new(number, file, oldest.file.file_bytes);
-        self.lock().spares.push_back(Arc::new(file));
-        Ok(())
+        if let Err(error) = changed {
+            // It is still there: without it, there would be a gap once the next one goes.
+            self.lock().begun.push_front(oldest);
+            return Err(error);
+        }
+        let counter = match number {
+            None => &self.counters.files_removed,
+            Some(_) => &self.counters.files_recycled,
+        };
+        Counters::add(counter, 1);
+        roster.sync(self)
+    }
+
+    /// Gives a file the next number; an error says that it has its old one.
+    fn rename(&self, roster: &mut Roster, oldest: &Begun, number: u64) -> Result<(), NvmeError> {
+        let target = self.config.file_name(number)?;
+        self.volume.rename(&oldest.file.name, &target)?;
+        match self.volume.open(&target) {
+            Ok(file) => {
+                self.lock().number_max = number;
+                let file = LogFile::new(number, file, oldest.file.file_bytes);
+                roster.renamed.push(Arc::new(file));
+                Ok(())
+            }
+            Err(error) => {
+                self.volume.rename(&target, &oldest.file.name)?;
+                Err(error)
+            }
+        }
     }
 }

@@ -213,9 +213,12 @@ impl Pipeline {
         });
     }
 
-    /// Closes the open group if it is so large that its memory should come back soon.
-    pub(super) fn close_full_group(&mut self) {
-        if self.open.len_bytes() >= FULL_BYTES {
+    /// Closes the open group if it is so large that its memory should come back soon, or would be too large
+    /// with `more_bytes`.
+    pub(super) fn close_full_group(&mut self, more_bytes: usize) {
+        let len_bytes = self.open.len_bytes();
+        let is_too_large = len_bytes + more_bytes > GROUP_BYTES_MAX;
+        if !self.open.is_empty() && (len_bytes >= FULL_BYTES || is_too_large) {
             self.close_group();
         }
     }
