@@ -7,6 +7,13 @@ use super::encoding::CompressionType;
 use crate::NvmeError;
 use crate::format::PAGE_BYTES;
 
+/// Segment size of a new store in bytes where there is space.
+const SEGMENT_BYTES_USUAL: u64 = 256 << 20;
+/// Segment size below which none goes unasked.
+const SEGMENT_BYTES_LEAST: u64 = 4 << 20;
+/// Segments of which there must be space for so many.
+const FREE_SHARE: u64 = 16;
+
 /// Where a commit is; observers use it to see what a killed process was doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -44,7 +51,7 @@ pub struct StorageConfig {
     compression: CompressionType,
     cache_size: u64,
     prefetch_distance: u32,
-    segment_bytes: u64,
+    segment_bytes: Option<u64>,
     create: bool,
     read_only: bool,
     memory_limit_bytes: u64,
@@ -64,7 +71,7 @@ impl Default for StorageConfig {
             compression: CompressionType::None,
             cache_size: 0,
             prefetch_distance: 0,
-            segment_bytes: 256 << 20,
+            segment_bytes: None,
             create: true,
             read_only: false,
             memory_limit_bytes: 4 << 30,
@@ -134,10 +141,11 @@ impl StorageConfig {
         self
     }
 
-    /// Size of a new store's segments in bytes; a multiple of 4096. A batch has to fit into one.
+    /// Size of a new store's segments in bytes; a multiple of 4096. A batch has to fit into one. If it is not
+    /// set, they are of 256 MiB, or less where not 16 of those fit into the free space, down to 4 MiB.
     #[must_use]
     pub fn with_segment_bytes(mut self, bytes: u64) -> Self {
-        self.segment_bytes = bytes;
+        self.segment_bytes = Some(bytes);
         self
     }
 
@@ -227,7 +235,16 @@ impl StorageConfig {
 
     /// Size of a new store's segments in bytes.
     pub fn segment_bytes(&self) -> u64 {
-        self.segment_bytes
+        self.segment_bytes.unwrap_or(SEGMENT_BYTES_USUAL)
+    }
+
+    /// Size of a new store's segments where so much space is free.
+    pub(super) fn segment_bytes_with(&self, free_bytes: Option<u64>) -> u64 {
+        if let (None, Some(free_bytes)) = (self.segment_bytes, free_bytes) {
+            let share_bytes = (free_bytes / FREE_SHARE).max(SEGMENT_BYTES_LEAST);
+            return SEGMENT_BYTES_USUAL.min(1 << share_bytes.ilog2());
+        }
+        self.segment_bytes()
     }
 
     /// Whether a store is made where there is none.
@@ -289,7 +306,7 @@ impl StorageConfig {
             let (depth, max) = (self.io_depth, Self::IO_DEPTH_MAX);
             return invalid("io_depth", format!("{depth} is not between 1 and {max}"));
         }
-        let bytes = self.segment_bytes;
+        let bytes = self.segment_bytes();
         if !(Self::SEGMENT_BYTES_MIN..=Self::SEGMENT_BYTES_MAX).contains(&bytes)
             || !bytes.is_multiple_of(PAGE_BYTES as u64)
         {
@@ -332,7 +349,7 @@ impl fmt::Debug for StorageConfig {
             .field("compression", &self.compression)
             .field("cache_size", &self.cache_size)
             .field("prefetch_distance", &self.prefetch_distance)
-            .field("segment_bytes", &self.segment_bytes)
+            .field("segment_bytes", &self.segment_bytes())
             .field("create", &self.create)
             .field("read_only", &self.read_only)
             .field("memory_limit_bytes", &self.memory_limit_bytes)

@@ -16,6 +16,7 @@ pub(super) const SUPERBLOCK_NAME: &str = "STORE";
 /// Makes an empty store: two checkpoints without entries, then the superblock.
 pub(super) fn create(volume: &dyn Volume, config: &StorageConfig) -> Result<(), NvmeError> {
     let store_id = StoreId(volume.unique_id());
+    let segment_bytes = config.segment_bytes_with(volume.available_bytes());
     for (generation, name) in (1_u64..).zip(CHECKPOINT_NAMES) {
         let file = BlockWriter::new(store_id, generation).finish(|body_bytes| CheckpointHeader {
             clean: true,
@@ -31,7 +32,7 @@ pub(super) fn create(volume: &dyn Volume, config: &StorageConfig) -> Result<(), 
         });
         write_new_file(volume, &FileName::new(name)?, &file)?;
     }
-    let page = Superblock::new(store_id, config.segment_bytes()).encode();
+    let page = Superblock::new(store_id, segment_bytes).encode();
     write_new_file(volume, &FileName::new(SUPERBLOCK_NAME)?, &page.repeat(2))
 }
 

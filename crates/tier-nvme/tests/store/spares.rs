@@ -1,7 +1,7 @@
 //! Segments that are made ahead, and files that are used again.
 
 use tier_nvme::sim::{SimVolume, Survival};
-use tier_nvme::{NvmeStore, WriteBatch};
+use tier_nvme::{NvmeStore, StorageConfig, WriteBatch};
 
 use super::{config, open};
 
@@ -120,4 +120,29 @@ fn what_is_spare_makes_room_on_a_full_disk() {
     volume.set_capacity(u64::MAX);
     churn(&store, 20);
     store.close().unwrap();
+}
+
+#[test]
+fn a_new_store_on_a_small_disk_has_small_segments() {
+    let sizes = [
+        (u64::MAX, 256 << 20),
+        (8 << 30, 256 << 20),
+        (1 << 30, 32 << 20),
+        (100 << 20, 4 << 20),
+        (20 << 20, 4 << 20),
+    ];
+    for (capacity, expected) in sizes {
+        let volume = SimVolume::new(1);
+        volume.set_capacity(capacity);
+        let config = StorageConfig::default();
+        let store = NvmeStore::on_volume(volume.handle(), config).unwrap();
+        // The checkpoints, which are there by then, take a little of it.
+        let sizes = [expected, expected / 2];
+        assert!(sizes.contains(&store.segment_bytes()), "{capacity}");
+    }
+    let volume = SimVolume::new(1);
+    volume.set_capacity(20 << 20);
+    let config = config().with_segment_bytes(8 << 20);
+    let store = NvmeStore::on_volume(volume.handle(), config).unwrap();
+    assert_eq!(store.segment_bytes(), 8 << 20);
 }
