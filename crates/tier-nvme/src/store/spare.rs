@@ -233,7 +233,7 @@ impl Shared {
         drop(kept.file);
         let renamed = self.volume.rename(&old_name, name);
         renamed.inspect_err(|_| self.remove_segment(kept.id))?;
-        self.volume.sync_directory()?; // mutant: no-recycle-dirsync
+        self.volume.sync_directory()?;
         self.volume.open(name)
     }
 
