@@ -7,7 +7,7 @@ use crate::{HashKey, WeightError, WeightHash};
 
 /// How a delta's payload is made.
 ///
-/// The names are Coral's; this version keeps the payloads as they are.
+/// The names are Coral's, but for the last. Payloads are kept as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum DeltaKind {
@@ -29,9 +29,11 @@ pub enum DeltaKind {
     Sparse,
     /// A scale per axis.
     PerAxisScaled,
+    /// The exact difference that [`encode_delta`](crate::encode_delta) makes; not known to Coral.
+    OrderedDifference,
 }
 
-const NAMES: [(DeltaKind, &str); 9] = [
+const NAMES: [(DeltaKind, &str); 10] = [
     (DeltaKind::Float32Raw, "float32_raw"),
     (DeltaKind::Compressed, "compressed"),
     (DeltaKind::XorFloat32, "xor_float32"),
@@ -41,6 +43,7 @@ const NAMES: [(DeltaKind, &str); 9] = [
     (DeltaKind::Int16Quantized, "int16_quantized"),
     (DeltaKind::Sparse, "sparse"),
     (DeltaKind::PerAxisScaled, "per_axis_scaled"),
+    (DeltaKind::OrderedDifference, "ordered_difference"),
 ];
 
 impl DeltaKind {

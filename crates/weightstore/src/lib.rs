@@ -27,6 +27,7 @@
 mod alias;
 mod codec;
 mod delta;
+mod difference;
 mod error;
 mod hash;
 mod identity;
@@ -45,7 +46,9 @@ pub mod testing;
 
 pub use alias::AliasHasher;
 pub use codec::Codec;
+pub use codec::chunk::ChunkEncoding;
 pub use delta::{Delta, DeltaKind};
+pub use difference::{Difference, decode_delta, encode_delta};
 pub use error::WeightError;
 pub use hash::{CoralAlias, HashKey, WeightHash};
 pub use identity::{CHUNK_LEN_BYTES, Leaf, chunk_count, leaf_digest, leaf_digests, tensor_root};

@@ -1,14 +1,13 @@
 //! Writing content as the chunks of a body.
 
-use core_view::BufferMut;
+use core_view::{BufferMut, DType};
 
 use super::changes::Changes;
 use super::core::Core;
 use super::session::Session;
-use crate::codec::chunk::{ChunkCodec, encode};
 use crate::identity::{CHUNK_LEN_BYTES, Leaf, chunk_count};
 use crate::record::{Body, BodyId, ChunkEntry, INLINE_LEN_MAX, Place};
-use crate::{Codec, WeightError, parallel};
+use crate::{ChunkEncoding, Codec, WeightError, parallel};
 
 /// Chunks that are encoded at once.
 const CHUNKS_AT_ONCE: usize = 16;
@@ -16,7 +15,7 @@ const CHUNKS_AT_ONCE: usize = 16;
 /// A chunk as it is to be stored.
 #[derive(Debug)]
 pub(super) struct EncodedChunk {
-    pub(super) codec: ChunkCodec,
+    pub(super) codec: ChunkEncoding,
     pub(super) bytes: BufferMut,
 }
 
@@ -25,25 +24,31 @@ impl EncodedChunk {
     pub(super) fn from_buffer(
         core: &Core,
         codec: Codec,
+        dtype: DType,
         raw: BufferMut,
     ) -> Result<Self, WeightError> {
-        match encode(codec, &raw) {
+        match ChunkEncoding::encode(codec, dtype, &raw) {
             Some((codec, encoded)) => Ok(Self {
                 codec,
                 bytes: copied(core, &encoded)?,
             }),
             None => Ok(Self {
-                codec: ChunkCodec::None,
+                codec: ChunkEncoding::None,
                 bytes: raw,
             }),
         }
     }
 
-    fn from_slice(core: &Core, codec: Codec, raw: &[u8]) -> Result<Self, WeightError> {
-        let encoded = encode(codec, raw);
+    fn from_slice(
+        core: &Core,
+        codec: Codec,
+        dtype: DType,
+        raw: &[u8],
+    ) -> Result<Self, WeightError> {
+        let encoded = ChunkEncoding::encode(codec, dtype, raw);
         let (codec, bytes) = match &encoded {
             Some((codec, encoded)) => (*codec, encoded.as_slice()),
-            None => (ChunkCodec::None, raw),
+            None => (ChunkEncoding::None, raw),
         };
         Ok(Self {
             codec,
@@ -116,12 +121,12 @@ impl BodyWriter {
     }
 }
 
-/// Writes bytes in memory as a body; full changes are committed on the way.
+/// Writes the elements of a tensor in memory as a body; full changes are committed on the way.
 pub(super) fn write_body(
     core: &Core,
     session: &Session<'_>,
     changes: &mut Changes,
-    bytes: &[u8],
+    (dtype, bytes): (DType, &[u8]),
     leaves: &[Leaf],
 ) -> Result<Body, WeightError> {
     let codec = core.config.codec();
@@ -130,7 +135,7 @@ pub(super) fn write_body(
     let chunks: Vec<(&[u8], &Leaf)> = bytes.chunks(CHUNK_LEN_BYTES).zip(leaves).collect();
     for group in chunks.chunks(CHUNKS_AT_ONCE) {
         let encoded = parallel::map(core.config.threads(), group.to_vec(), |(chunk, leaf)| {
-            EncodedChunk::from_slice(core, codec, chunk).map(|encoded| (encoded, *leaf))
+            EncodedChunk::from_slice(core, codec, dtype, chunk).map(|encoded| (encoded, *leaf))
         });
         for result in encoded {
             let (encoded, leaf) = result?;

@@ -5,10 +5,10 @@ use std::ops::Range;
 use core_view::{BufferMut, TensorStorage};
 
 use super::core::{Core, described};
-use crate::codec::chunk::{ChunkCodec, DecodeError, decode};
+use crate::codec::chunk::DecodeError;
 use crate::identity::{CHUNK_LEN_BYTES, leaf_digest};
 use crate::record::{Body, ChunkEntry, DeltaRecord, Key, ObjectRecord, Place};
-use crate::{WeightError, WeightHash, parallel};
+use crate::{ChunkEncoding, WeightError, WeightHash, parallel};
 
 /// What the chunks being read belong to, for messages.
 #[derive(Debug, Clone, Copy)]
@@ -100,7 +100,7 @@ impl Core {
         let entry = entry_of(owner, body, index)?;
         let encoded = self.encoded(owner, body, index, entry)?;
         let decoded = match entry.codec {
-            ChunkCodec::None => encoded,
+            ChunkEncoding::None => encoded,
             codec => {
                 let mut target = self.buffers.take(body.chunk_len(index))?;
                 decode_into(owner, index, codec, &encoded, &mut target)?;
@@ -254,14 +254,18 @@ fn entry_of<'b>(
 fn decode_into(
     owner: Owner<'_>,
     index: usize,
-    codec: ChunkCodec,
+    codec: ChunkEncoding,
     encoded: &[u8],
     target: &mut [u8],
 ) -> Result<(), WeightError> {
-    decode(codec, encoded, target).map_err(|error| match error {
-        DecodeError::Missing(error) => error,
-        DecodeError::Damaged(reason) => owner.corrupt(index, reason),
-    })
+    codec
+        .decode_chunk(encoded, target)
+        .map_err(|error| match error {
+            DecodeError::Missing(error) => error,
+            DecodeError::Newer(reason) | DecodeError::Damaged(reason) => {
+                owner.corrupt(index, reason)
+            }
+        })
 }
 
 fn check_leaf(

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use core_view::DType;
+
 use super::NativeStore;
 use super::body_writer::write_body;
 use super::changes::{Changes, NewObject};
@@ -35,7 +37,8 @@ impl Core {
             check_supplied(weight.name(), supplied, hash, alias)?;
             hashes.push(hash);
             if !under_way.contains(&hash) && !session.keep(&hash) {
-                let body = write_body(self, session, &mut changes, weight.bytes(), &leaves)?;
+                let content = (weight.dtype(), weight.bytes());
+                let body = write_body(self, session, &mut changes, content, &leaves)?;
                 let record = ObjectRecord {
                     dtype: weight.dtype(),
                     shape: weight.shape().to_vec(),
@@ -322,7 +325,8 @@ impl WeightStore for NativeStore {
         core.in_session(|session| {
             let leaves = leaf_digests(delta.payload());
             let mut changes = Changes::default();
-            let body = write_body(&core, session, &mut changes, delta.payload(), &leaves)?;
+            let content = (DType::U8, delta.payload());
+            let body = write_body(&core, session, &mut changes, content, &leaves)?;
             changes.add_delta(id, DeltaRecord::new(delta, body));
             session.commit(changes)
         })?;

@@ -2,7 +2,7 @@
 
 use super::cursor::Cursor;
 use super::{BodyId, RecordError};
-use crate::codec::chunk::ChunkCodec;
+use crate::ChunkEncoding;
 use crate::identity::{CHUNK_LEN_BYTES, Leaf, chunk_count};
 
 /// The most encoded bytes that stand in the header itself, which then shares a page with others.
@@ -15,7 +15,7 @@ const ENTRY_LEN: usize = 40;
 pub(crate) struct ChunkEntry {
     pub(crate) leaf: Leaf,
     pub(crate) encoded_len: u32,
-    pub(crate) codec: ChunkCodec,
+    pub(crate) codec: ChunkEncoding,
 }
 
 /// Where the encoded bytes are.
@@ -128,12 +128,12 @@ fn parse_entry(cursor: &mut Cursor<'_>, chunk_len: usize) -> Result<ChunkEntry, 
     let encoded_len = cursor.u32()?;
     let id = cursor.u8()?;
     cursor.zeros::<3>()?;
-    let Some(codec) = ChunkCodec::from_id(id) else {
+    let Some(codec) = ChunkEncoding::from_id(id) else {
         return Err(RecordError::Newer(format!("it has the codec {id}")));
     };
     let stored = encoded_len as usize;
     let plausible = match codec {
-        ChunkCodec::None => stored == chunk_len,
+        ChunkEncoding::None => stored == chunk_len,
         _ => stored < chunk_len,
     };
     if !plausible {

@@ -2,14 +2,14 @@ use core_view::DType;
 use proptest::prelude::*;
 
 use super::*;
-use crate::codec::chunk::ChunkCodec;
+use crate::ChunkEncoding;
 use crate::identity::{CHUNK_LEN_BYTES, leaf_digest};
 use crate::metadata::Label;
 use crate::{CoralAlias, Delta, DeltaKind, WeightHash};
 
 const ALIAS: CoralAlias = CoralAlias::from_u64(0x0123_4567_89ab_cdef);
 
-fn chunk(codec: ChunkCodec, encoded_len: u32) -> ChunkEntry {
+fn chunk(codec: ChunkEncoding, encoded_len: u32) -> ChunkEntry {
     ChunkEntry {
         leaf: leaf_digest(&encoded_len.to_le_bytes()),
         encoded_len,
@@ -26,10 +26,10 @@ fn object() -> ObjectRecord {
             len_bytes: 4 << 20,
             place: Place::Chunks(BodyId(77)),
             chunks: vec![
-                chunk(ChunkCodec::None, 1 << 20),
-                chunk(ChunkCodec::Lz4, 5),
-                chunk(ChunkCodec::Deflate, 9),
-                chunk(ChunkCodec::None, 1 << 20),
+                chunk(ChunkEncoding::None, 1 << 20),
+                chunk(ChunkEncoding::Lz4, 5),
+                chunk(ChunkEncoding::Deflate, 9),
+                chunk(ChunkEncoding::None, 1 << 20),
             ],
         },
     }
@@ -43,7 +43,7 @@ fn inline_object() -> ObjectRecord {
         body: Body {
             len_bytes: 5,
             place: Place::Inline(vec![1, 2, 3, 4, 5]),
-            chunks: vec![chunk(ChunkCodec::None, 5)],
+            chunks: vec![chunk(ChunkEncoding::None, 5)],
         },
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::thread::Scope;
 
+use core_view::DType;
 use core_view::safetensors::TensorInfo;
 use sha2::{Digest, Sha256};
 
@@ -11,7 +12,7 @@ use super::group::{Cursor, Group, Part, Slot};
 use super::tensors::{Begun, OpenTensor, Verdict};
 use super::workers::{Job, Outcome, Ticket, Workers};
 use super::{OnProgress, Progress, SourceFile, hint_of};
-use crate::codec::chunk::ChunkCodec;
+use crate::ChunkEncoding;
 use crate::native::body_writer::EncodedChunk;
 use crate::native::changes::{Changes, NewObject};
 use crate::native::core::Core;
@@ -270,7 +271,7 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
         group: Group,
         writes: Vec<PlannedWrite>,
     ) -> Result<Option<OpenTensor>, WeightError> {
-        let mut slots = self.encode(group, &writes)?.slots;
+        let mut slots = self.encode(file, group, &writes)?.slots;
         let mut open = None;
         for mut write in writes {
             let chunks = slots.get_mut(write.part.slots.clone()).unwrap_or_default();
@@ -306,10 +307,20 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
         Ok(open)
     }
 
-    fn encode(&mut self, mut group: Group, writes: &[PlannedWrite]) -> Result<Group, WeightError> {
+    fn encode(
+        &mut self,
+        file: &FileTensors<'env>,
+        mut group: Group,
+        writes: &[PlannedWrite],
+    ) -> Result<Group, WeightError> {
         let id = self.next_group;
         self.next_group += 1;
-        for index in writes.iter().flat_map(|write| write.part.slots.clone()) {
+        let planned = writes.iter().flat_map(|write| {
+            let info = file.tensors.get(write.part.tensor);
+            let dtype = info.map_or(DType::U8, |info| info.dtype);
+            write.part.slots.clone().map(move |index| (index, dtype))
+        });
+        for (index, dtype) in planned {
             let Some(slot) = group.slots.get_mut(index) else {
                 continue;
             };
@@ -319,7 +330,7 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
             match self.settings.codec {
                 Codec::None => {
                     slot.encoded = Some(EncodedChunk {
-                        codec: ChunkCodec::None,
+                        codec: ChunkEncoding::None,
                         bytes: raw,
                     });
                 }
@@ -329,7 +340,12 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
                         group: id,
                         slot: index,
                     };
-                    self.send(Job::Encode { ticket, codec, raw })?;
+                    self.send(Job::Encode {
+                        ticket,
+                        codec,
+                        dtype,
+                        raw,
+                    })?;
                 }
             }
         }

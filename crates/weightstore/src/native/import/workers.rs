@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::Scope;
 
-use core_view::BufferMut;
+use core_view::{BufferMut, DType};
 
 use super::SourceFile;
 use super::input::source_error;
@@ -32,6 +32,7 @@ pub(super) enum Job<'env> {
     Encode {
         ticket: Ticket,
         codec: Codec,
+        dtype: DType,
         raw: BufferMut,
     },
 }
@@ -90,8 +91,13 @@ fn run(core: &Core, job: Job<'_>) -> (Ticket, Result<Outcome, WeightError>) {
             offset_bytes,
             len,
         } => (ticket, read(core, file, offset_bytes, len)),
-        Job::Encode { ticket, codec, raw } => {
-            let encoded = EncodedChunk::from_buffer(core, codec, raw);
+        Job::Encode {
+            ticket,
+            codec,
+            dtype,
+            raw,
+        } => {
+            let encoded = EncodedChunk::from_buffer(core, codec, dtype, raw);
             (ticket, encoded.map(Outcome::Encoded))
         }
     }

@@ -1,0 +1,296 @@
+//! One block: elements that decode without their neighbours.
+
+use super::chunk::DecodeError;
+use super::form::{self, Form};
+use super::planes::{self, WIDTH_MAX};
+use super::reader::Reader;
+use super::sink::{Full, Sink};
+use super::sparse;
+use super::statistics::{Histogram, Plan, entropy_of_share};
+use super::stream::Coder;
+
+const RAW: u8 = 0;
+const FILL: u8 = 1;
+const PLANES: u8 = 2;
+const SPARSE: u8 = 3;
+
+/// Kind and reserved bytes.
+const HEADER_LEN: usize = 4;
+/// Elements of a sample and how many of them lie together.
+const SAMPLE_LEN: usize = 8192;
+const SAMPLE_RUN: usize = 128;
+/// The least share of the most frequent element at which blocks are looked at as sparse ones.
+const SPARSE_SHARE: f32 = 1.0 / 16.0;
+/// How much cheaper than planes sparse has to be: it takes longer.
+const SPARSE_GAIN: f32 = 0.97;
+
+/// What elements are coded as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// In bytes.
+    pub(crate) width: usize,
+    pub(crate) form: Form,
+}
+
+/// What coding blocks needs, used again.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    coder: Coder,
+    values: Vec<u8>,
+    planes: Vec<u8>,
+    bitmap: Vec<u8>,
+    sample: Vec<u8>,
+    sample_planes: Vec<u8>,
+}
+
+/// In which planes matches are worth a try, as the first block of a chunk found out.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Matches {
+    probed: bool,
+    planes: [bool; WIDTH_MAX],
+}
+
+/// Writes a block. `base` is as long as `source`, or empty if the form needs none.
+pub(crate) fn encode(
+    layout: Layout,
+    source: &[u8],
+    base: &[u8],
+    scratch: &mut Scratch,
+    matches: &mut Matches,
+    sink: &mut Sink<'_>,
+) -> Result<(), Full> {
+    let start = sink.len();
+    let encoded = encode_elements(layout, source, base, scratch, matches, sink);
+    if encoded.is_err() || sink.len() - start > HEADER_LEN + source.len() {
+        sink.truncate(start);
+        sink.put(&[RAW, 0, 0, 0])?;
+        sink.put(source)?;
+    }
+    Ok(())
+}
+
+fn encode_elements(
+    layout: Layout,
+    source: &[u8],
+    base: &[u8],
+    scratch: &mut Scratch,
+    matches: &mut Matches,
+    sink: &mut Sink<'_>,
+) -> Result<(), Full> {
+    let width = layout.width;
+    let count = source.len() / width;
+    let (elements, tail) = source.split_at_checked(count * width).ok_or(Full)?;
+    let base = base.get(..elements.len()).unwrap_or_default();
+    let mut values = std::mem::take(&mut scratch.values);
+    values.resize(elements.len(), 0);
+    form::apply(layout.form, width, elements, base, &mut values);
+    let encoded = encode_values(width, &values, scratch, matches, sink);
+    scratch.values = values;
+    encoded?;
+    sink.put(tail)
+}
+
+fn encode_values(
+    width: usize,
+    values: &[u8],
+    scratch: &mut Scratch,
+    matches: &mut Matches,
+    sink: &mut Sink<'_>,
+) -> Result<(), Full> {
+    let (first, after) = values.split_at_checked(width).ok_or(Full)?;
+    if values.get(..after.len()) == Some(after) {
+        sink.put(&[FILL, 0, 0, 0])?;
+        return sink.put(first);
+    }
+    let count = values.len() / width;
+    let sampled = Sampled::take(width, values, scratch);
+    let count_coded = match sampled.sparse {
+        None => {
+            sink.put(&[PLANES, 0, 0, 0])?;
+            scratch.planes.resize(values.len(), 0);
+            planes::split(width, values, &mut scratch.planes);
+            count
+        }
+        Some(fill) => {
+            sink.put(&[SPARSE, 0, 0, 0])?;
+            sink.put(&fill.to_le_bytes()[..width])?;
+            scratch.bitmap.resize(count.div_ceil(8), 0);
+            let others = sparse::split(
+                width,
+                values,
+                fill,
+                &mut scratch.bitmap,
+                &mut scratch.planes,
+            );
+            sink.put_u32(others)?;
+            let plan = Histogram::of(&scratch.bitmap).plan(scratch.bitmap.len());
+            scratch.coder.encode(&scratch.bitmap, plan, true, sink)?;
+            others
+        }
+    };
+    for index in 0..width {
+        let range = index * count_coded..(index + 1) * count_coded;
+        let plane = scratch.planes.get(range).ok_or(Full)?;
+        let plan = sampled.plans[index];
+        if !matches.probed {
+            matches.planes[index] = scratch.coder.has_matches(plane, plan);
+        }
+        scratch
+            .coder
+            .encode(plane, plan, matches.planes[index], sink)?;
+    }
+    matches.probed = true;
+    Ok(())
+}
+
+/// What a sample of a block's elements says.
+struct Sampled {
+    /// The fill, if the block is to be a sparse one.
+    sparse: Option<u64>,
+    /// For each plane of what is then left.
+    plans: [Plan; WIDTH_MAX],
+}
+
+impl Sampled {
+    fn take(width: usize, values: &[u8], scratch: &mut Scratch) -> Self {
+        let count = values.len() / width;
+        scratch.sample.clear();
+        if count <= SAMPLE_LEN {
+            scratch.sample.extend_from_slice(values);
+        } else {
+            let runs = values.chunks_exact(SAMPLE_RUN * width);
+            let step = runs.len().div_ceil(SAMPLE_LEN / SAMPLE_RUN);
+            runs.step_by(step.max(1))
+                .for_each(|run| scratch.sample.extend_from_slice(run));
+        }
+        let (dense, dense_price) = Self::plans(width, count, scratch);
+        let (fill, share) = sparse::most_frequent(width, &scratch.sample);
+        let planes_alone = Self {
+            sparse: None,
+            plans: dense,
+        };
+        if share < SPARSE_SHARE {
+            return planes_alone;
+        }
+        sparse::keep_others(width, fill, &mut scratch.sample);
+        let others = ((1.0 - share) * count as f32) as usize;
+        let (plans, price) = Self::plans(width, others, scratch);
+        // A byte of the bitmap has eight such bits, and costs one at least unless there are runs.
+        let bitmap_price = (1.03 * entropy_of_share(share) + 0.01).min(1.0);
+        match price * (1.0 - share) + bitmap_price < SPARSE_GAIN * dense_price {
+            true => Self {
+                sparse: Some(fill),
+                plans,
+            },
+            false => planes_alone,
+        }
+    }
+
+    /// Plans for the planes of the sampled elements and the price of all, in bits an element.
+    fn plans(width: usize, count: usize, scratch: &mut Scratch) -> ([Plan; WIDTH_MAX], f32) {
+        let sample = &scratch.sample;
+        scratch.sample_planes.resize(sample.len(), 0);
+        planes::split(width, sample, &mut scratch.sample_planes);
+        let mut plans = [Histogram::of(&[]).plan(0); WIDTH_MAX];
+        let planes = scratch
+            .sample_planes
+            .chunks_exact((sample.len() / width).max(1));
+        for (plan, plane) in plans.iter_mut().zip(planes) {
+            *plan = Histogram::of(plane).plan(count);
+        }
+        let price = plans[..width].iter().map(|plan| plan.price).sum();
+        (plans, price)
+    }
+}
+
+/// Reads a block of as many bytes as `target` has. `base` is as long, or empty if the form needs none.
+pub(crate) fn decode(
+    layout: Layout,
+    encoded: &[u8],
+    base: &[u8],
+    scratch: &mut Scratch,
+    target: &mut [u8],
+) -> Result<(), DecodeError> {
+    let mut reader = Reader::new(encoded);
+    let kind = reader.u8()?;
+    reader.zeros::<3>()?;
+    if kind == RAW {
+        target.copy_from_slice(reader.take(target.len())?);
+        return reader.end();
+    }
+    let width = layout.width;
+    let count = target.len() / width;
+    let (elements, tail) = target.split_at_mut(count * width);
+    match kind {
+        FILL => {
+            let value = reader.take(width)?;
+            elements
+                .chunks_exact_mut(width)
+                .for_each(|element| element.copy_from_slice(value));
+        }
+        PLANES => {
+            scratch.planes.resize(count * width, 0);
+            decode_planes(width, count, &mut reader, scratch, elements)?;
+        }
+        SPARSE => decode_sparse(width, &mut reader, scratch, elements)?,
+        _ => return Err(DecodeError::damaged(format!("a block of kind {kind}"))),
+    }
+    form::undo(layout.form, width, base, elements);
+    tail.copy_from_slice(reader.take(tail.len())?);
+    reader.end()
+}
+
+fn decode_planes(
+    width: usize,
+    count: usize,
+    reader: &mut Reader<'_>,
+    scratch: &mut Scratch,
+    elements: &mut [u8],
+) -> Result<(), DecodeError> {
+    if count == 0 {
+        for _ in 0..width {
+            scratch.coder.decode(reader, &mut [])?;
+        }
+        return Ok(());
+    }
+    let mut planes: [&[u8]; WIDTH_MAX] = [&[]; WIDTH_MAX];
+    for (plane, room) in planes
+        .iter_mut()
+        .zip(scratch.planes.chunks_exact_mut(count))
+    {
+        *plane = scratch.coder.decode(reader, room)?;
+    }
+    planes::join(&planes[..width], elements);
+    Ok(())
+}
+
+fn decode_sparse(
+    width: usize,
+    reader: &mut Reader<'_>,
+    scratch: &mut Scratch,
+    elements: &mut [u8],
+) -> Result<(), DecodeError> {
+    let count = elements.len() / width;
+    let fill = reader.take(width)?;
+    let others = reader.u32()?;
+    if others > count {
+        return Err(DecodeError::damaged(format!(
+            "{others} of {count} elements differ from the fill"
+        )));
+    }
+    let mut bitmap = std::mem::take(&mut scratch.bitmap);
+    bitmap.resize(count.div_ceil(8), 0);
+    let mut values = std::mem::take(&mut scratch.values);
+    values.resize(others * width, 0);
+    scratch.planes.resize(others * width, 0);
+    let decoded = (|| {
+        let bitmap = scratch.coder.decode(reader, &mut bitmap)?;
+        sparse::check(bitmap, count, others)?;
+        decode_planes(width, others, reader, scratch, &mut values)?;
+        sparse::join(width, fill, bitmap, &values, elements);
+        Ok(())
+    })();
+    scratch.bitmap = bitmap;
+    scratch.values = values;
+    decoded
+}
