@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     /// A safetensors file; without it the tour makes one of 256 MiB.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
-    /// How content is stored: none, gzip, gzip:LEVEL (1 to 9) or lz4.
+    /// How content is stored: auto, none, gzip, gzip:LEVEL (1 to 9) or lz4.
     #[arg(long, default_value = "none")]
     codec: Codec,
 }

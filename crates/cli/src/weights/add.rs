@@ -22,8 +22,8 @@ pub(crate) struct Arguments {
     /// Name of the model; the file's own without `.safetensors` if it is left out.
     #[arg(long)]
     name: Option<String>,
-    /// How new content is stored: none, gzip, gzip:LEVEL (1 to 9) or lz4.
-    #[arg(long, default_value = "none")]
+    /// How new content is stored: auto (by type and content), none, gzip, gzip:LEVEL (1 to 9) or lz4.
+    #[arg(long, default_value = "auto")]
     codec: Codec,
     /// Let a model of the same name with other content give way.
     #[arg(long)]

@@ -129,7 +129,7 @@ fn codecs_shrink_what_can_be_shrunk_and_give_it_back() {
     let len = bytes.len();
     bytes[len - 800_000..].fill(7);
     let path = write(folder.path(), "m.safetensors", &bytes);
-    for codec in ["gzip", "gzip:9", "lz4"] {
+    for codec in ["auto", "gzip", "gzip:9", "lz4"] {
         let store = folder.path().join(codec.replace(':', "-"));
         let added = weights("add", &store, &[&"--codec", &codec, &path])
             .done()
