@@ -368,8 +368,11 @@ impl Pipeline {
             link,
             acknowledgements,
         });
-        if let Err(failure) = outcome {
-            self.fail(ContractError::from(failure));
+        match (outcome, &self.poison) {
+            (Err(failure), _) => self.fail(ContractError::from(failure)),
+            // A sync failed while this was written: nothing will sync it.
+            (Ok(()), Some(error)) => self.fail(ContractError::from(error.clone())),
+            (Ok(()), None) => {}
         }
     }
 
