@@ -106,6 +106,7 @@ pub(crate) struct IndexRecord<'a> {
 
 impl<'a> IndexRecord<'a> {
     const FIXED_BYTES: usize = 48;
+    const KEY_BYTES_AT: usize = 44;
 
     /// Bytes that the record of a key takes.
     pub(crate) fn encoded_bytes(key_bytes: usize) -> u64 {
@@ -128,6 +129,32 @@ impl<'a> IndexRecord<'a> {
     fn is_within(&self, segment: &SegmentRecord) -> bool {
         let end = self.offset_bytes.checked_add(self.stored_bytes);
         self.offset_bytes >= PAGE_BYTES as u64 && end.is_some_and(|end| end <= segment.used_bytes)
+    }
+
+    /// Cuts the `count` records of a body into `parts` runs of records.
+    pub(crate) fn split(
+        body: &'a [u8],
+        count: u64,
+        parts: u64,
+    ) -> Result<Vec<(&'a [u8], u64)>, FormatError> {
+        let run = count.div_ceil(parts.max(1)).max(1);
+        let mut runs = Vec::new();
+        let (mut rest, mut left) = (body, count);
+        while left > 0 {
+            let start = rest;
+            let taken = run.min(left);
+            for _ in 0..taken {
+                let mut fields = Fields::new(rest);
+                fields.take(Self::KEY_BYTES_AT)?;
+                let record_bytes = Self::FIXED_BYTES + usize::from(fields.u16()?);
+                rest = rest
+                    .get(record_bytes..)
+                    .ok_or(FormatError::Damaged("it ends inside a field"))?;
+            }
+            runs.push((start, taken));
+            left -= taken;
+        }
+        Ok(runs)
     }
 
     /// Takes a record off the front of `body`.

@@ -36,6 +36,13 @@ impl Slot {
     }
 }
 
+/// Keys that were filled in and are not counted yet.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Growth {
+    keys: u64,
+    record_bytes: u64,
+}
+
 type Shard = HashMap<Box<[u8]>, Slot>;
 
 /// Enough that one shard is a small piece of work: a checkpoint writes them one by one.
@@ -63,11 +70,32 @@ impl Index {
 
     /// The shard follows from the key alone, so that a simulation finds the same state at the same step.
     fn shard(&self, key: &[u8]) -> &RwLock<Shard> {
-        &self.shards[crc32c(key) as usize % SHARD_COUNT]
+        &self.shards[self.shard_of(key)]
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<Slot> {
         read(self.shard(key)).get(key).copied()
+    }
+
+    /// The number of a key's shard.
+    pub(super) fn shard_of(&self, key: &[u8]) -> usize {
+        crc32c(key) as usize % SHARD_COUNT
+    }
+
+    /// Sets a key's place; what that adds is told to `growth`, for [`grow`](Self::grow).
+    pub(super) fn fill(&self, key: Box<[u8]>, slot: Slot, growth: &mut Growth) {
+        let record_bytes = IndexRecord::encoded_bytes(key.len());
+        if write(self.shard(&key)).insert(key, slot).is_none() {
+            growth.keys += 1;
+            growth.record_bytes += record_bytes;
+        }
+    }
+
+    /// Counts what was filled in.
+    pub(super) fn grow(&self, growth: Growth) {
+        self.keys.fetch_add(growth.keys, Ordering::AcqRel);
+        self.record_bytes
+            .fetch_add(growth.record_bytes, Ordering::AcqRel);
     }
 
     /// Sets a key's place and returns the one before.

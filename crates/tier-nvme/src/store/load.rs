@@ -6,7 +6,6 @@ use std::sync::Arc;
 use core_view::contract::ErrorKind;
 
 use super::checkpoint::CHECKPOINT_NAMES;
-use super::index::Slot;
 use super::log::Segment;
 use super::read::read_stored;
 use super::recovery::RecoveryReport;
@@ -14,7 +13,7 @@ use super::replay::Start;
 use super::verify::Damage;
 use super::{NvmeError, Shared};
 use crate::format::{
-    CheckpointHeader, FormatError, IndexRecord, PAGE_BYTES, SegmentRecord, Superblock, VERSION,
+    CheckpointHeader, FormatError, PAGE_BYTES, SegmentRecord, Superblock, VERSION,
 };
 use crate::{FileName, Volume};
 
@@ -139,22 +138,9 @@ pub(super) fn load(
         let segment = Segment::new(record.segment_id, file, record.used_bytes);
         shared.segments.insert(Arc::new(segment));
     }
-    for _ in 0..header.entry_count {
-        let record = IndexRecord::decode(&mut body).map_err(damaged)?;
-        let slot = Slot {
-            segment_id: record.segment_id,
-            offset_bytes: record.offset_bytes,
-            stored_bytes: record.stored_bytes,
-            raw_bytes: record.raw_bytes,
-            sequence: record.sequence,
-            checksum: record.checksum,
-            encoding: record.encoding,
-        };
-        shared.segments.add_live(&slot, record.key.len());
-        if let Some(before) = shared.index.insert(record.key.into(), slot) {
-            shared.segments.remove_live(&before, record.key.len());
-        }
-    }
+    shared
+        .fill_from_records(body, header.entry_count)
+        .map_err(damaged)?;
     Ok(Start {
         segment_id: header.log_segment_id,
         offset_bytes: header.log_offset_bytes,

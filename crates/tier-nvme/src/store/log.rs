@@ -120,6 +120,11 @@ impl Segments {
         self.live_log_bytes.load(Ordering::Relaxed)
     }
 
+    /// Sets what [`live_log_bytes`](Self::live_log_bytes) tells.
+    pub(super) fn set_live_log_bytes(&self, bytes: u64) {
+        self.live_log_bytes.store(bytes, Ordering::Relaxed);
+    }
+
     /// Counts a value as live.
     pub(super) fn add_live(&self, slot: &Slot, key_bytes: usize) {
         if let Some(segment) = self.get(slot.segment_id) {

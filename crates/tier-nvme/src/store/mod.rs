@@ -3,6 +3,7 @@
 mod background;
 mod batch;
 mod buffers;
+mod bulk;
 mod cache;
 mod checkpoint;
 mod commit;

@@ -192,8 +192,18 @@ fn recover(
             }
         }
     };
+    if shared
+        .segments
+        .all()
+        .iter()
+        .any(|segment| segment.file.is_none())
+    {
+        // Whether anything lives in those that are missing matters now.
+        shared.count_live();
+    }
     check_segment_headers(&shared, &mut report);
     let replayed = Replay::new(&shared, &on_disk, start)?.run(&mut report)?;
+    shared.count_live();
     if report.without_checkpoint && replayed.sequence == 0 && !on_disk.is_empty() {
         return Err(no_checkpoint(&shared));
     }

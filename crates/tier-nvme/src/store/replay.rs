@@ -14,6 +14,8 @@ use crate::{FileName, VolumeFile};
 
 /// Bytes read ahead of a header: several small batches, or one header and the start of its payload.
 const WINDOW_BYTES: u64 = 64 << 10;
+/// The same where batch follows small batch.
+const WINDOW_BYTES_MAX: u64 = 2 << 20;
 
 /// Bytes read at once where every page is looked at.
 const SCAN_WINDOW_BYTES: u64 = 1 << 20;
@@ -182,7 +184,18 @@ impl<'a> Replay<'a> {
             .as_ref()
             .map_or(0, |window| window.len() as u64);
         if offset < reading.window_at || offset + len > reading.window_at + window_len {
-            let bytes = len.max(self.window_bytes).min(file_bytes - offset);
+            // Who reads everything gets more at a time.
+            let goes_on = window_len > 0
+                && (reading.window_at..=reading.window_at + window_len).contains(&offset);
+            let window_bytes = if goes_on {
+                (2 * window_len).clamp(WINDOW_BYTES, WINDOW_BYTES_MAX)
+            } else {
+                WINDOW_BYTES
+            };
+            let bytes = len
+                .max(window_bytes)
+                .max(self.window_bytes)
+                .min(file_bytes - offset);
             let bytes = bytes - bytes % PAGE_BYTES as u64;
             let target = aligned_buffer(bytes as usize)?;
             reading.window = Some(reading.file.read_blocking(offset, target)?);
@@ -303,8 +316,8 @@ impl<'a> Replay<'a> {
             checksum: self.start.checksum,
             log_bytes: 0,
         };
-        for (index, header) in self.found.drain(..taken) {
-            let reading = &self.segments[index];
+        for (index, header) in self.found.iter().take(taken) {
+            let reading = &self.segments[*index];
             end.segment_id = reading.id;
             end.offset_bytes = header.place.offset_bytes + header.batch_bytes();
             end.sequence = header.sequence;
@@ -319,8 +332,9 @@ impl<'a> Replay<'a> {
                     .used_bytes
                     .store(end.offset_bytes, std::sync::atomic::Ordering::Release);
             }
-            self.shared.apply(header);
         }
+        let headers = self.found.drain(..taken).map(|(_, header)| header);
+        self.shared.fill_from_batches(headers);
         end
     }
 }
