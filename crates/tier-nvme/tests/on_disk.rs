@@ -107,3 +107,89 @@ fn a_store_that_is_being_written_can_be_read_by_others() {
         assert_eq!(failed, None);
     });
 }
+
+/// Four writers replace values and delete some, two readers compare, while the thread in the background compacts.
+#[test]
+fn compaction_in_the_background_keeps_up_with_writers() {
+    const SEGMENT_BYTES: u64 = 1 << 20;
+    let directory = tempfile::tempdir().unwrap();
+    let config = StorageConfig::default()
+        .with_segment_bytes(SEGMENT_BYTES)
+        .with_space_amplification_max(1.5);
+    let store = NvmeStore::new(directory.path(), config.clone()).unwrap();
+    let value = |writer: u8, key: u16, round: u8| {
+        let len = 2000 + usize::from(key) * 37 % 9000;
+        let mut value = vec![writer ^ round; len];
+        value[..4].copy_from_slice(&[writer, round, key as u8, (key >> 8) as u8]);
+        value
+    };
+    let is_sound = |writer: u8, key: u16, read: &[u8]| read == value(writer, key, read[1]);
+    let name = |writer: u8, key: u16| format!("{writer} {key}");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4_u8)
+            .map(|writer| {
+                let store = &store;
+                scope.spawn(move || {
+                    for round in 0..12_u8 {
+                        let mut batch = WriteBatch::new();
+                        // Some stay from the first round on.
+                        for key in (0..200).filter(|key| round == 0 || key % 5 > 0) {
+                            batch = match key % 7 == 3 && round == 11 {
+                                true => batch.delete(name(writer, key)),
+                                false => batch.put(name(writer, key), value(writer, key, round)),
+                            };
+                            if batch.len() == 20 {
+                                store.write_batch(std::mem::take(&mut batch)).unwrap();
+                            }
+                        }
+                        store.write_batch(batch).unwrap();
+                    }
+                })
+            })
+            .collect();
+        for reader in 0..2_u16 {
+            let (store, done) = (&store, &done);
+            scope.spawn(move || {
+                for turn in (0_u16..4000).cycle() {
+                    let (writer, key) = ((turn % 4) as u8, (turn % 200 * 31 + reader) % 200);
+                    if let Some(read) = store.read_direct(name(writer, key)).unwrap() {
+                        assert!(is_sound(writer, key, &read), "{writer} {key}");
+                    }
+                    if done.load(std::sync::atomic::Ordering::Acquire) {
+                        break;
+                    }
+                }
+            });
+        }
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Release);
+    });
+    let stats = store.stats();
+    assert!(
+        stats.values_moved > 0 && stats.compactions_finished > 0,
+        "{stats:?}"
+    );
+    assert_eq!(stats.background_failures, 0, "{stats:?}");
+    // With so few segments there may be none to gain from for a moment.
+    assert!(stats.space_exceeded * 10 <= stats.batches, "{stats:?}");
+    let allowed = stats.live_log_bytes * 3 / 2 + 7 * SEGMENT_BYTES;
+    assert!(stats.reserved_bytes <= allowed, "{stats:?}");
+    let check = |store: &NvmeStore| {
+        for (writer, key) in (0..4).flat_map(|writer| (0..200).map(move |key| (writer, key))) {
+            let read = store.read_direct(name(writer, key)).unwrap();
+            let round = if key % 5 > 0 { 11 } else { 0 };
+            let expected = (key % 5 == 0 || key % 7 != 3).then(|| value(writer, key, round));
+            assert_eq!(read.as_deref(), expected.as_deref(), "{writer} {key}");
+        }
+    };
+    check(&store);
+    store.compact().unwrap();
+    check(&store);
+    store.close().unwrap();
+    let store = NvmeStore::new(directory.path(), config).unwrap();
+    check(&store);
+    assert!(store.verify().unwrap().is_whole());
+}

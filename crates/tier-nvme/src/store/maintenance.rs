@@ -322,7 +322,11 @@ impl Shared {
             drop(work);
             let gained = removed() > removed_before;
             if step == BackgroundStep::Idle || (is_over && !gained) {
-                self.counters.space_exceeded.fetch_add(1, Ordering::Relaxed);
+                // Somebody else's steps may have helped meanwhile.
+                let is_exceeded = u64::from(self.space_is_exceeded());
+                self.counters
+                    .space_exceeded
+                    .fetch_add(is_exceeded, Ordering::Relaxed);
                 break;
             }
             if is_over {
