@@ -193,3 +193,72 @@ fn compaction_in_the_background_keeps_up_with_writers() {
     check(&store);
     assert!(store.verify().unwrap().is_whole());
 }
+
+/// A file system of its own, unmounted at the end.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None` where this process may not mount one.
+    fn new(bytes: u64) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
+            .arg(directory.path())
+            .output();
+        mounted
+            .is_ok_and(|output| output.status.success())
+            .then_some(Self(directory))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(
+            std::process::Command::new("umount")
+                .arg(self.0.path())
+                .output(),
+        );
+    }
+}
+
+#[test]
+fn a_full_file_system_takes_deletes_and_then_puts() {
+    let Some(disk) = SmallDisk::new(24 << 20) else {
+        println!("skipped: no file system can be mounted here");
+        return;
+    };
+    let config = StorageConfig::default().with_segment_bytes(1 << 20);
+    let store = NvmeStore::new(disk.0.path(), config.clone()).unwrap();
+    let value = |number: u32| number.to_le_bytes().repeat(5000);
+    let mut count = 0;
+    let error = loop {
+        match store.write_aligned(format!("{count}"), &value(count)) {
+            Ok(()) => count += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    assert!(count > 500, "{count}");
+    // Somebody else takes the rest.
+    let filler = disk.0.path().join("filler");
+    let mut rest = std::fs::File::create(&filler).unwrap();
+    while std::io::Write::write_all(&mut rest, &[1; 4096]).is_ok() {}
+    for number in (0..count).filter(|number| number % 4 > 0) {
+        assert!(store.delete(format!("{number}")).unwrap(), "{number}");
+    }
+    store.compact().unwrap();
+    for number in 0..count / 4 {
+        store
+            .write_aligned(format!("new {number}"), &value(number))
+            .unwrap();
+    }
+    store.close().unwrap();
+    let store = NvmeStore::new(disk.0.path(), config).unwrap();
+    for number in 0..count {
+        let read = store.read_direct(format!("{number}")).unwrap();
+        let expected = (number % 4 == 0).then(|| value(number));
+        assert_eq!(read.as_deref(), expected.as_deref(), "{number}");
+    }
+    assert!(store.verify().unwrap().is_whole());
+    drop(store);
+}
