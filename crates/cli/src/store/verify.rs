@@ -2,19 +2,29 @@
 
 use clap::Args;
 use serde::Serialize;
-use tier_nvme::{Damage, NvmeError};
+use tier_nvme::{Damage, NvmeError, NvmeStore, VerifyOptions, VerifyReport};
+use weightstore::Progress;
 
 use super::key::{KeyObject, shown};
 use super::location::Location;
 use crate::error::CliError;
-use crate::quantity::bytes;
+use crate::quantity::{bytes, parse_bytes};
 use crate::report::Report;
+
+/// Bytes of values after which the bar moves.
+const PART_BYTES: u64 = 64 << 20;
 
 /// What `store verify` takes.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     location: Location,
+    /// Read only what is around the values: superblock, checkpoints, headers.
+    #[arg(long)]
+    structures: bool,
+    /// Bytes of values to read in a second at most.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, conflicts_with = "structures")]
+    rate: Option<u64>,
 }
 
 /// What `store verify` answers.
@@ -40,9 +50,13 @@ pub(super) struct DamagedItem {
 }
 
 pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError> {
+    if arguments.rate == Some(0) {
+        let reason = "--rate 0 would never end".to_owned();
+        return Err(CliError::Usage { reason });
+    }
     let verified = match arguments.location.open_for_reading() {
         Ok(store) => {
-            let found = store.verify()?;
+            let found = read_all(report, &store, arguments)?;
             // Damage that opening met and could do without is damage all the same.
             let met = store.recovery_report().damage.iter();
             let met = met.filter(|met| !found.damage.contains(met)).cloned();
@@ -81,6 +95,36 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
             count,
             checked: verified.values + verified.structures,
         }),
+    }
+}
+
+/// Reads all of it, in parts, so that the bar moves.
+fn read_all(
+    report: &Report,
+    store: &NvmeStore,
+    arguments: &Arguments,
+) -> Result<VerifyReport, CliError> {
+    let progress = report.progress("verify");
+    let total_bytes = store.stats().live_bytes;
+    let mut options = VerifyOptions::default()
+        .with_values(!arguments.structures)
+        .with_bytes_max(Some(PART_BYTES))
+        .with_bytes_per_second_max(arguments.rate);
+    let mut whole = VerifyReport::default();
+    loop {
+        let part = store.verify_with(&options)?;
+        whole.values_checked += part.values_checked;
+        whole.bytes_checked += part.bytes_checked;
+        whole.structures_checked += part.structures_checked;
+        whole.damage.extend(part.damage);
+        progress.set(Progress {
+            done_bytes: whole.bytes_checked,
+            total_bytes,
+        });
+        match part.stopped_at {
+            Some(position) => options = options.with_start(position),
+            None => return Ok(whole),
+        }
     }
 }
 

@@ -169,6 +169,10 @@ fn a_flipped_bit_is_found_and_never_given_out() {
     let names = ["key", "key_hex", "location", "reason", "structure"];
     assert_eq!(fields(&damage[0]), names);
     assert_eq!(damage[0]["key"], "bad");
+    let structures = values("verify", &store, &[&"--structures"]).done().json();
+    assert_eq!(structures["values"], 0);
+    let slow = values("verify", &store, &[&"--rate", &"1MiB"]);
+    assert_eq!((slow.code, slow.json()), (1, found.clone()));
     let output = folder.path().join("out");
     values("get", &store, &[&"bad", &"-o", &output]).failed_with("corrupt");
     assert!(!output.exists());

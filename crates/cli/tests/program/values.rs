@@ -272,6 +272,8 @@ fn wrong_usage_of_values_is_told_from_failure() {
         &["get", "--store", store],
         &["get", "a"],
         &["rm", "--store", store],
+        &["verify", "--store", store, "--rate", "0"],
+        &["verify", "--store", store, "--rate", "1M", "--structures"],
         &["rm", "--store", store, "--prefix", "a", "b"],
     ] {
         let all = ["--json", "store"].iter().chain(arguments);
