@@ -200,7 +200,7 @@ struct SmallDisk(tempfile::TempDir);
 impl SmallDisk {
     /// `None` where this process may not mount one.
     fn new(bytes: u64) -> Option<Self> {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().ok()?;
         let mounted = std::process::Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
             .arg(directory.path())
