@@ -16,7 +16,7 @@ use crate::report::Report;
 use crate::table::{row, table};
 use machine::Machine;
 
-pub(crate) use volume::{free_bytes, segment_bytes_for};
+pub(crate) use volume::free_bytes;
 
 /// What `doctor` takes.
 #[derive(Debug, Args)]

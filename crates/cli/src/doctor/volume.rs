@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use tempfile::TempDir;
-use tier_nvme::{EngineChoice, FileMode, RealVolume, StorageConfig, Volume, VolumeOptions};
+use tier_nvme::{EngineChoice, FileMode, RealVolume, Volume, VolumeOptions};
 
 use super::Ability;
 use crate::error::CliError;
@@ -53,30 +53,4 @@ pub(crate) fn free_bytes(dir: &Path) -> Result<u64, CliError> {
     let found = rustix::fs::statvfs(dir)
         .map_err(|error| CliError::file("look at the free space of", dir, error.into()))?;
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
-}
-
-/// Segments of a new store on a small file system: so many of them fit.
-const SEGMENTS_MIN: u64 = 16;
-/// Smallest of them in bytes, with room for a piece of a tensor.
-const SEGMENT_BYTES_MIN: u64 = 8 << 20;
-
-/// Size of the segments of a store that would be made in `dir`: the usual one, unless the file system has little
-/// room.
-pub(crate) fn segment_bytes_for(dir: &Path) -> u64 {
-    let usual = StorageConfig::default().segment_bytes();
-    // The directory need not be there yet; where nothing can be found out, making the store says why.
-    let found = dir.ancestors().find_map(|folder| {
-        let folder = match folder.as_os_str().is_empty() {
-            true => Path::new("."),
-            false => folder,
-        };
-        free_bytes(folder).ok()
-    });
-    match found {
-        Some(free_bytes) if free_bytes < usual * SEGMENTS_MIN => {
-            let largest = (free_bytes / SEGMENTS_MIN).max(1).ilog2();
-            (1 << largest).clamp(SEGMENT_BYTES_MIN, usual)
-        }
-        _ => usual,
-    }
 }

@@ -8,7 +8,6 @@ use clap::Args;
 use tier_nvme::{NvmeError, NvmeStore, RealVolume, StorageConfig, VolumeOptions};
 use weightstore::NativeStore;
 
-use crate::doctor::segment_bytes_for;
 use crate::error::CliError;
 
 /// The store that a command works on.
@@ -32,8 +31,11 @@ impl Location {
 
     /// Opens the store for changes, and makes it if there is none.
     pub(super) fn open_or_make(&self, segment_bytes: Option<u64>) -> Result<NvmeStore, CliError> {
-        let bytes = segment_bytes.unwrap_or_else(|| segment_bytes_for(&self.store));
-        self.open_to_change(StorageConfig::default().with_segment_bytes(bytes))
+        let config = StorageConfig::default();
+        self.open_to_change(match segment_bytes {
+            Some(bytes) => config.with_segment_bytes(bytes),
+            None => config,
+        })
     }
 
     /// Opens the store without changing anything in it. It is locked all the same: what is read is not

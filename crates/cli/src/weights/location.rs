@@ -8,7 +8,6 @@ use clap::Args;
 use tier_nvme::{NvmeError, RealVolume, StorageConfig, VolumeOptions};
 use weightstore::{NativeConfig, NativeStore};
 
-use crate::doctor::segment_bytes_for;
 use crate::error::CliError;
 
 /// The store that a command works on.
@@ -22,9 +21,7 @@ pub(crate) struct Location {
 impl Location {
     /// Opens the store for changes, and makes it if there is none.
     pub(crate) fn open_or_make(&self) -> Result<NativeStore, CliError> {
-        let storage = StorageConfig::default().with_segment_bytes(segment_bytes_for(&self.store));
-        let config = NativeConfig::default().with_storage(storage);
-        let opened = NativeStore::open(&self.store, config);
+        let opened = NativeStore::open(&self.store, NativeConfig::default());
         opened.map_err(|error| match CliError::from(error) {
             CliError::Weights(weightstore::WeightError::Storage { operation, source }) => {
                 match source.downcast::<NvmeError>() {

@@ -224,7 +224,10 @@ fn a_small_file_system_gets_small_segments() {
     let value = write(folder.path(), "v", b"value");
     values("put", &store, &[&"k", &value]).done();
     let stats = values("stats", &store, &[]).done().json();
-    assert_eq!(stats["segment_bytes"], 8 << 20);
+    assert!(
+        stats["segment_bytes"].as_u64().unwrap() <= 16 << 20,
+        "{stats}"
+    );
     let models = mount.path().join("models");
     let model = write(folder.path(), "m.safetensors", &file(71));
     weights("add", &models, &[&model]).done();
