@@ -43,7 +43,8 @@ pub(super) struct Growth {
     record_bytes: u64,
 }
 
-type Shard = HashMap<Box<[u8]>, Slot>;
+/// Keys may be anybody's: the hash is seeded.
+type Shard = HashMap<Box<[u8]>, Slot, foldhash::quality::RandomState>;
 
 /// Enough that one shard is a small piece of work: a checkpoint writes them one by one.
 pub(super) const SHARD_COUNT: usize = 256;
@@ -61,7 +62,7 @@ impl Index {
     pub(super) fn new() -> Self {
         Self {
             shards: (0..SHARD_COUNT)
-                .map(|_| RwLock::new(Shard::new()))
+                .map(|_| RwLock::new(Shard::default()))
                 .collect(),
             keys: AtomicU64::new(0),
             record_bytes: AtomicU64::new(0),
