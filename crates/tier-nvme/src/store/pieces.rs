@@ -12,6 +12,10 @@ use crate::{NvmeError, VolumeFile};
 /// Bytes that go to the device in one operation.
 pub(super) const WRITE_BYTES: usize = 2 << 20;
 
+/// Bytes of a batch's first operation, which has nothing to overlap with while it is put together. Each later
+/// one is twice as long.
+const FIRST_WRITE_BYTES: usize = 256 << 10;
+
 /// Aligned values below this length are copied next to their neighbours: one long buffer is cheaper to
 /// submit than many short ones.
 pub(super) const COPY_BELOW_BYTES: usize = 32 << 10;
@@ -40,6 +44,8 @@ pub(super) struct PieceWriter<'a> {
     to_copy_bytes: usize,
     group: Vec<BufferMut>,
     group_bytes: usize,
+    /// Bytes at which the group is submitted.
+    group_bytes_max: usize,
     stage: Option<Stage>,
     staged_bytes: usize,
     group_staged_bytes: usize,
@@ -72,6 +78,7 @@ impl<'a> PieceWriter<'a> {
             to_copy_bytes,
             group: Vec::new(),
             group_bytes: 0,
+            group_bytes_max: FIRST_WRITE_BYTES,
             stage: None,
             staged_bytes: 0,
             group_staged_bytes: 0,
@@ -89,7 +96,7 @@ impl<'a> PieceWriter<'a> {
         let mut checksum = Crc32c::default();
         let mut rest = value;
         while !rest.is_empty() {
-            let room = WRITE_BYTES - self.group_bytes;
+            let room = self.group_bytes_max - self.group_bytes;
             let mut part = rest.split_to(rest.len().min(room));
             checksum.update(&part);
             if as_it_is {
@@ -99,8 +106,9 @@ impl<'a> PieceWriter<'a> {
             } else {
                 self.copy(&part)?;
             }
-            if self.group_bytes >= WRITE_BYTES {
+            if self.group_bytes >= self.group_bytes_max {
                 self.submit();
+                self.group_bytes_max = WRITE_BYTES.min(2 * self.group_bytes_max);
             }
         }
         Ok(checksum.finish())
