@@ -224,9 +224,7 @@ pub(crate) fn decode(
     match kind {
         FILL => {
             let value = reader.take(width)?;
-            elements
-                .chunks_exact_mut(width)
-                .for_each(|element| element.copy_from_slice(value));
+            repeat(value, elements);
         }
         PLANES => {
             scratch.planes.resize(count * width, 0);
@@ -238,6 +236,19 @@ pub(crate) fn decode(
     form::undo(layout.form, width, base, elements);
     tail.copy_from_slice(reader.take(tail.len())?);
     reader.end()
+}
+
+/// Writes a value over and over; each copy doubles what is there.
+fn repeat(value: &[u8], elements: &mut [u8]) {
+    let mut done = value.len().min(elements.len());
+    if let (Some(first), Some(value)) = (elements.get_mut(..done), value.get(..done)) {
+        first.copy_from_slice(value);
+    }
+    while done > 0 && done < elements.len() {
+        let next = done.min(elements.len() - done);
+        elements.copy_within(..next, done);
+        done += next;
+    }
 }
 
 fn decode_planes(
