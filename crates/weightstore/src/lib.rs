@@ -38,6 +38,7 @@ mod native;
 mod parallel;
 #[cfg(feature = "native")]
 mod record;
+mod sketch;
 mod source;
 mod store;
 mod tensor;
@@ -60,6 +61,7 @@ pub use native::{
     ModelInfo, ModelTensor, NativeConfig, NativeStore, OnProgress, Progress, RemovalReport,
     SourceFile, StoreStats, VerifyReport,
 };
+pub use sketch::{Likeness, Sketch, SketchIndex};
 pub use source::ByteSource;
 pub use store::WeightStore;
 pub use tensor::WeightTensor;

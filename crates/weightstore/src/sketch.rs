@@ -1,0 +1,303 @@
+//! Small summaries of tensors, by which one that is nearly the same is found without being named.
+//!
+//! A sketch keeps some elements at positions that depend on nothing but the number of elements, rounded
+//! up to a power of two: so sketches of a tensor, of its fine-tunes and of one that grew by some rows
+//! hold the same elements. Two sketches tell how far two tensors are apart without reading either, and
+//! a base that would save nothing is never tried. `docs/formats/weights.md` has the layout.
+
+mod index;
+#[cfg(test)]
+mod tests;
+
+use core_view::DType;
+
+pub use index::SketchIndex;
+
+use crate::WeightError;
+use crate::codec::chunk::DecodeError;
+use crate::codec::reader::Reader;
+
+const MAGIC: [u8; 4] = *b"SWSK";
+const VERSION: u16 = 1;
+/// Elements that are kept, if the tensor reaches as far as their positions.
+const SLOTS: usize = 768;
+
+/// A summary of a tensor's content, of fixed size.
+///
+/// ```
+/// use core_view::DType;
+/// use weightstore::Sketch;
+///
+/// let weights = |change: f32| -> Vec<u8> {
+///     (0..10_000).flat_map(|i| ((i as f32).sin() + change * (i as f32).cos()).to_le_bytes()).collect()
+/// };
+/// let sketch = |bytes: &[u8]| Sketch::of(DType::F32, &[100, 100], bytes).ok_or("too small");
+/// let (base, tuned) = (sketch(&weights(0.0))?, sketch(&weights(0.01))?);
+/// let likeness = base.likeness(&tuned).ok_or("another shape")?;
+/// assert!((0.005..0.02).contains(&likeness.relative_change));
+/// assert!(likeness.is_promising());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sketch {
+    dtype: DType,
+    elements: u64,
+    /// Length of the last dimension: rows of another length are other elements at the same positions.
+    row: u64,
+    /// The elements as bfloat16; zero beyond the tensor's end.
+    slots: Box<[u16; SLOTS]>,
+}
+
+/// How far two tensors are apart, as their sketches tell.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Likeness {
+    /// Root of the mean square of the differences, by that of the first tensor's elements; about 1.4 for
+    /// tensors that have nothing to do with each other.
+    pub relative_change: f64,
+    /// The share of elements that are within an eighth of each other.
+    pub kept_share: f64,
+}
+
+impl Likeness {
+    /// Whether a difference is likely to be smaller than the tensor alone: little changed everywhere, or
+    /// much in few places.
+    pub fn is_promising(&self) -> bool {
+        self.relative_change < 0.25 || self.kept_share > 0.4
+    }
+}
+
+impl Sketch {
+    /// Length of a stored sketch in bytes.
+    pub const LEN_BYTES: usize = 32 + 2 * SLOTS;
+    /// The fewest elements: what is smaller is stored whole.
+    pub const ELEMENTS_MIN: u64 = 2048;
+
+    /// The sketch of a tensor; `None` for one that is too small, or whose bytes are not those of its
+    /// shape.
+    pub fn of(dtype: DType, shape: &[u64], bytes: &[u8]) -> Option<Self> {
+        let read = |at: usize, target: &mut [u8]| {
+            target.copy_from_slice(bytes.get(at..at + target.len())?);
+            Some(())
+        };
+        Self::read(dtype, shape, bytes.len() as u64, read)
+    }
+
+    /// As [`Sketch::of`] for a tensor that is not in memory: `read` fills a few bytes from an offset, or
+    /// gives up. Offsets rise.
+    pub fn read(
+        dtype: DType,
+        shape: &[u64],
+        len_bytes: u64,
+        mut read: impl FnMut(usize, &mut [u8]) -> Option<()>,
+    ) -> Option<Self> {
+        // Types narrower than a byte are looked at as bytes; so are pairs of floats as floats.
+        let width = match dtype {
+            DType::C64 => 4,
+            _ => dtype.size_bytes().unwrap_or(1),
+        };
+        let elements = len_bytes / width as u64;
+        if elements < Self::ELEMENTS_MIN {
+            return None;
+        }
+        let mut places: Vec<(u64, usize)> = (0..SLOTS)
+            .map(|slot| (position(slot, elements), slot))
+            .filter(|(position, _)| *position < elements)
+            .collect();
+        places.sort_unstable();
+        let mut slots = Box::new([0; SLOTS]);
+        for (position, slot) in places {
+            let mut element = [0; 8];
+            let element = element.get_mut(..width)?;
+            read(usize::try_from(position).ok()?.checked_mul(width)?, element)?;
+            slots[slot] = rounded(value(dtype, element));
+        }
+        Some(Self {
+            dtype,
+            elements,
+            row: shape.last().copied().unwrap_or(1),
+            slots,
+        })
+    }
+
+    /// How far the other tensor is from this one; `None` if their elements do not lie at the same
+    /// positions: another type, rows of another length, or a very different size.
+    pub fn likeness(&self, other: &Self) -> Option<Likeness> {
+        if self.bucket() != other.bucket() {
+            return None;
+        }
+        let common = self.elements.min(other.elements);
+        let (mut changes, mut squares, mut kept, mut count) = (0.0, 0.0, 0_u32, 0_u32);
+        for (slot, (a, b)) in self.slots.iter().zip(other.slots.iter()).enumerate() {
+            if position(slot, self.elements) >= common {
+                continue;
+            }
+            let (a, b) = (widened(*a), widened(*b));
+            let change = a - b;
+            changes += change * change;
+            squares += a * a;
+            kept += u32::from(change.abs() <= a.abs().max(b.abs()) / 8.0);
+            count += 1;
+        }
+        let relative_change = match (changes > 0.0, squares > 0.0) {
+            (false, _) => 0.0,
+            (true, false) => f64::INFINITY,
+            (true, true) => (changes / squares).sqrt(),
+        };
+        Some(Likeness {
+            relative_change,
+            kept_share: f64::from(kept) / f64::from(count.max(1)),
+        })
+    }
+
+    /// What sketches have in common whose elements lie at the same positions.
+    fn bucket(&self) -> (DType, u64, u64) {
+        (self.dtype, self.elements.next_power_of_two(), self.row)
+    }
+
+    /// The signs of some elements. Those of tensors that are alike differ in few bits, others in half.
+    fn signs(&self) -> u64 {
+        let signs = self.slots.iter().take(64).zip(0..);
+        signs.fold(0, |signs, (slot, bit)| signs | u64::from(slot >> 15) << bit)
+    }
+
+    /// The sketch as it is stored.
+    pub fn to_bytes(&self) -> [u8; Self::LEN_BYTES] {
+        let mut bytes = [0; Self::LEN_BYTES];
+        let fields = MAGIC
+            .into_iter()
+            .chain(VERSION.to_le_bytes())
+            .chain([0; 2])
+            .chain(dtype_code(self.dtype))
+            .chain(self.elements.to_le_bytes())
+            .chain(self.row.to_le_bytes())
+            .chain(self.slots.iter().flat_map(|slot| slot.to_le_bytes()));
+        for (byte, field) in bytes.iter_mut().zip(fields) {
+            *byte = field;
+        }
+        bytes
+    }
+
+    /// Reads a stored sketch.
+    ///
+    /// # Errors
+    /// [`WeightError::Corrupt`], [`WeightError::Newer`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WeightError> {
+        Self::parse(bytes).map_err(|error| error.about("sketch", "in memory"))
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        if reader.array()? != MAGIC {
+            return Err(DecodeError::damaged("it does not start with its magic"));
+        }
+        let version = u16::from_le_bytes(reader.array()?);
+        let features = u16::from_le_bytes(reader.array()?);
+        if version != VERSION || features != 0 {
+            return Err(DecodeError::Newer(format!(
+                "it has version {version} and features {features:#x}, this program reads {VERSION} and none"
+            )));
+        }
+        let code: [u8; 8] = reader.array()?;
+        let dtype = DType::all()
+            .find(|dtype| dtype_code(*dtype) == code)
+            .ok_or_else(|| DecodeError::damaged("it is of an unknown type"))?;
+        let (elements, row) = (reader.u64()?, reader.u64()?);
+        if !(Self::ELEMENTS_MIN..=1 << 62).contains(&elements) {
+            return Err(DecodeError::damaged(format!(
+                "it is of {elements} elements"
+            )));
+        }
+        let mut slots = Box::new([0; SLOTS]);
+        for slot in slots.iter_mut() {
+            *slot = u16::from_le_bytes(reader.array()?);
+        }
+        reader.end()?;
+        Ok(Self {
+            dtype,
+            elements,
+            row,
+            slots,
+        })
+    }
+}
+
+/// The first eight bytes of a type's name, which no two share, padded with zeros.
+fn dtype_code(dtype: DType) -> [u8; 8] {
+    let mut code = [0; 8];
+    // `F8_E4M3FNUZ` and `F8_E5M2FNUZ` are told from their namesakes by the end of the name.
+    let name = dtype.safetensors_name();
+    let short = name.strip_suffix("FNUZ").map(|start| (start, b'Z'));
+    let (start, end) = short.map_or((name, 0), |(start, mark)| (start, mark));
+    for (byte, letter) in code.iter_mut().zip(start.bytes()) {
+        *byte = letter;
+    }
+    code[7] = if end == 0 { code[7] } else { end };
+    code
+}
+
+/// Where a slot's element lies; beyond the end for some slots of some lengths.
+fn position(slot: usize, elements: u64) -> u64 {
+    let range = elements.next_power_of_two();
+    let mut mixed = (slot as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    (mixed ^ (mixed >> 31)) & (range - 1)
+}
+
+/// An element as a number; what is none counts as zero.
+fn value(dtype: DType, element: &[u8]) -> f64 {
+    let mut bytes = [0; 8];
+    for (byte, source) in bytes.iter_mut().zip(element) {
+        *byte = *source;
+    }
+    let bits = u64::from_le_bytes(bytes);
+    let signed = |width: u32| ((bits << (64 - width)) as i64 >> (64 - width)) as f64;
+    let number = match dtype {
+        DType::F64 => f64::from_bits(bits),
+        DType::F32 | DType::C64 => f64::from(f32::from_bits(bits as u32)),
+        DType::BF16 => f64::from(f32::from_bits((bits as u32) << 16)),
+        DType::F16 => small_float(bits, 5, 10),
+        DType::F8E4M3 | DType::F8E4M3Fnuz => small_float(bits, 4, 3),
+        DType::F8E5M2 | DType::F8E5M2Fnuz => small_float(bits, 5, 2),
+        DType::I8 => signed(8),
+        DType::I16 => signed(16),
+        DType::I32 => signed(32),
+        DType::I64 => signed(64),
+        _ => bits as f64,
+    };
+    if number.is_finite() { number } else { 0.0 }
+}
+
+/// A float of few bits, up to a factor that is the same for all of its type; infinities and NaNs count as the
+/// large numbers that their bits look like.
+fn small_float(bits: u64, exponent_bits: u32, mantissa_bits: u32) -> f64 {
+    let mantissa = (bits & ((1 << mantissa_bits) - 1)) as f64;
+    let exponent = (bits >> mantissa_bits & ((1 << exponent_bits) - 1)) as i32;
+    let one = f64::from(1_u32 << mantissa_bits);
+    let magnitude = match exponent {
+        0 => mantissa / one * 2.0,
+        _ => (1.0 + mantissa / one) * 2_f64.powi(exponent),
+    };
+    let negative = bits >> (exponent_bits + mantissa_bits) & 1 == 1;
+    if negative { -magnitude } else { magnitude }
+}
+
+/// To the nearest bfloat16; what is too large is the largest.
+fn rounded(number: f64) -> u16 {
+    let limited = number.clamp(f64::from(-f32::MAX), f64::from(f32::MAX)) as f32;
+    let bits = limited.to_bits();
+    let up = bits.wrapping_add(0x7FFF + (bits >> 16 & 1));
+    // Rounding up the largest number makes an infinity, which is none.
+    let kept = if up & 0x7F80_0000 == 0x7F80_0000 {
+        bits
+    } else {
+        up
+    };
+    (kept >> 16) as u16
+}
+
+fn widened(slot: u16) -> f64 {
+    let number = f64::from(f32::from_bits(u32::from(slot) << 16));
+    if number.is_finite() { number } else { 0.0 }
+}
