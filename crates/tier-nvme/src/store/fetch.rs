@@ -75,11 +75,18 @@ pub(super) fn fetch_all<'a>(
                     gatherings.push(None);
                     gatherings.len() - 1
                 });
+                let place_tag = (place as u64) << 32;
+                if fetch.target.len() <= piece_bytes {
+                    gatherings[place] = Some(Gathering::new(number, 1, fetch.checked));
+                    queue.push(place_tag, fetch.file, fetch.start_bytes, fetch.target);
+                    started += 1;
+                    continue;
+                }
                 let mut at = fetch.start_bytes;
                 let pieces = fetch.target.split_into(piece_bytes);
                 gatherings[place] = Some(Gathering::new(number, pieces.len(), fetch.checked));
                 for (index, piece) in pieces.into_iter().enumerate() {
-                    let tag = (place as u64) << 32 | index as u64;
+                    let tag = place_tag | index as u64;
                     let offset = at;
                     at += piece.len() as u64;
                     waiting.push_back((tag, fetch.file, offset, piece));
@@ -127,7 +134,11 @@ impl Gathering {
         Self {
             number,
             missing: pieces,
-            early: (0..pieces).map(|_| None).collect(),
+            // One piece alone is never early.
+            early: match pieces {
+                1 => Vec::new(),
+                pieces => (0..pieces).map(|_| None).collect(),
+            },
             joined: 0,
             whole: None,
             checked,
@@ -139,7 +150,10 @@ impl Gathering {
     fn take_in(&mut self, index: usize, outcome: Result<BufferMut, Failure>) {
         self.missing -= 1;
         match outcome {
-            Ok(piece) => self.early[index] = Some(piece),
+            Ok(piece) => match self.early.get_mut(index) {
+                Some(place) => *place = Some(piece),
+                None => self.join(piece),
+            },
             Err(failure) => {
                 self.failure.get_or_insert(failure);
             }
