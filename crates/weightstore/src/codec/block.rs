@@ -21,6 +21,8 @@ const SAMPLE_LEN: usize = 8192;
 const SAMPLE_RUN: usize = 128;
 /// The least share of the most frequent element at which blocks are looked at as sparse ones.
 const SPARSE_SHARE: f32 = 1.0 / 16.0;
+/// Below this many bits a byte, matches are tried on bitmaps: few bits are set.
+const BITMAP_PRICE: f32 = 3.0;
 /// How much cheaper than planes sparse has to be: it takes longer.
 const SPARSE_GAIN: f32 = 0.97;
 
@@ -48,6 +50,7 @@ pub(crate) struct Scratch {
 pub(crate) struct Matches {
     probed: bool,
     planes: [bool; WIDTH_MAX],
+    bitmap: bool,
 }
 
 /// Writes a block. `base` is as long as `source`, or empty if the form needs none.
@@ -124,7 +127,13 @@ fn encode_values(
             );
             sink.put_u32(others)?;
             let plan = Histogram::of(&scratch.bitmap).plan(scratch.bitmap.len());
-            scratch.coder.encode(&scratch.bitmap, plan, true, sink)?;
+            if !matches.probed {
+                matches.bitmap = scratch.coder.has_matches(&scratch.bitmap, plan);
+            }
+            let try_matches = matches.bitmap || plan.price < BITMAP_PRICE;
+            scratch
+                .coder
+                .encode(&scratch.bitmap, plan, try_matches, sink)?;
             others
         }
     };

@@ -88,18 +88,23 @@ fn split_by<const W: usize>(
     planes: &mut Vec<u8>,
 ) -> usize {
     let (elements, _) = values.as_chunks::<W>();
+    let fill = *fill.to_le_bytes().first_chunk::<W>().unwrap_or(&[0; W]);
     for (bits, group) in bitmap.iter_mut().zip(elements.chunks(8)) {
         *bits = (group.iter().zip(0..)).fold(0, |bits, (element, at)| {
-            bits | u8::from(value(element) != fill) << at
+            bits | u8::from(*element != fill) << at
         });
     }
     let others: usize = bitmap.iter().map(|bits| bits.count_ones() as usize).sum();
     planes.clear();
     planes.resize(others * W, 0);
-    let differing = elements.iter().filter(|element| value(*element) != fill);
-    for (at, element) in differing.enumerate() {
-        for (plane, byte) in element.iter().enumerate() {
-            planes[plane * others + at] = *byte;
+    for (index, plane) in planes.chunks_exact_mut(others.max(1)).enumerate() {
+        // Each byte is written, and the next one over it if it was the fill's: no branch to guess.
+        let mut at = 0;
+        for element in elements {
+            if let Some(byte) = plane.get_mut(at) {
+                *byte = element[index];
+            }
+            at += usize::from(*element != fill);
         }
     }
     others
@@ -132,17 +137,19 @@ pub(crate) fn join(width: usize, fill: &[u8], bitmap: &[u8], others: &[u8], elem
 
 fn join_by<const W: usize>(fill: &[u8], bitmap: &[u8], others: &[u8], elements: &mut [u8]) {
     let (elements, _) = elements.as_chunks_mut::<W>();
-    let mut others = others.as_chunks::<W>().0.iter();
+    let (others, _) = others.as_chunks::<W>();
     let fill: [u8; W] = fill.try_into().unwrap_or([0; W]);
+    let mut at = 0;
     for (group, bits) in elements.chunks_mut(8).zip(bitmap) {
-        group.fill(fill);
-        let mut bits = *bits;
-        while bits != 0 {
-            let at = bits.trailing_zeros() as usize;
-            bits &= bits - 1;
-            if let (Some(element), Some(other)) = (group.get_mut(at), others.next()) {
-                *element = *other;
-            }
+        if *bits == 0 {
+            group.fill(fill);
+            continue;
+        }
+        for (element, place) in group.iter_mut().zip(0..) {
+            let bit = bits >> place & 1;
+            let other = others.get(at).copied().unwrap_or(fill);
+            *element = if bit == 1 { other } else { fill };
+            at += usize::from(bit);
         }
     }
 }
