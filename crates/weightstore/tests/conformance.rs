@@ -28,6 +28,11 @@ mod native {
         testing::check_weight_store(&mut || on_simulation(Codec::None))
     }
 
+    #[test]
+    fn the_native_store_conforms_with_the_automatic_codec() -> Result<(), testing::Nonconformance> {
+        testing::check_weight_store(&mut || on_simulation(Codec::Auto))
+    }
+
     #[cfg(feature = "lz4")]
     #[test]
     fn the_native_store_conforms_with_lz4() -> Result<(), testing::Nonconformance> {

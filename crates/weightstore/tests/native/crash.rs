@@ -120,7 +120,7 @@ fn step(
             let tensors: Vec<_> = (0..count).map(|index| tensor(random, index)).collect();
             let file = safetensors(&tensors);
             change(&model, Some(file.clone()));
-            let codec = [Codec::None, Codec::Lz4][random.next_u64() as usize % 2];
+            let codec = [Codec::None, Codec::Lz4, Codec::Auto][random.next_u64() as usize % 3];
             let codec = codec.check().map_or(Codec::None, |()| codec);
             let options = ImportOptions::default()
                 .with_codec(codec)

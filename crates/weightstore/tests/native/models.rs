@@ -7,7 +7,12 @@ use weightstore::{
     Codec, ExportOptions, HashKey, ImportOptions, NativeStore, SourceFile, WeightError, WeightStore,
 };
 
-const CODECS: [Codec; 3] = [Codec::None, Codec::Lz4, Codec::Gzip { level: 4 }];
+const CODECS: [Codec; 4] = [
+    Codec::None,
+    Codec::Auto,
+    Codec::Lz4,
+    Codec::Gzip { level: 4 },
+];
 
 #[test]
 fn a_model_comes_out_as_it_went_in() {

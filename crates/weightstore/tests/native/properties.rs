@@ -33,6 +33,7 @@ fn tensor() -> impl Strategy<Value = Tensor> {
 fn codecs() -> Vec<Codec> {
     let all = [
         Codec::None,
+        Codec::Auto,
         Codec::Lz4,
         Codec::Gzip { level: 1 },
         Codec::Gzip { level: 9 },
