@@ -151,9 +151,14 @@ fn read_store(
     recover(shared, checkpoint, report)
 }
 
-/// A number that no other opening has.
+/// A number that no other opening has, for who may write.
 fn life(volume: &dyn Volume) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = volume.unique_id();
+    let mut id = [0; 16];
+    if volume.is_writable() {
+        // mutant: no-life
+        id = volume.unique_id();
+    }
+    let [a, b, c, d, e, f, g, h, ..] = id;
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 

@@ -8,6 +8,7 @@
     reason = "a test says what is wrong by panicking"
 )]
 
+mod again;
 mod lies;
 mod points;
 mod reads;
@@ -66,6 +67,8 @@ struct Branches {
     flips_dead: u64,
     refused_open: u64,
     long_tails: u64,
+    tails_left: u64,
+    written_again: u64,
     overlapped: u64,
     syncs_shared: u64,
     abandoned: u64,
@@ -127,6 +130,8 @@ impl Branches {
                 self.refused_open,
             ),
             ("recovery: tail of several batches", self.long_tails),
+            ("recovery: left a tail behind a torn batch", self.tails_left),
+            ("batches written again behind it", self.written_again),
             ("batches written beside a sync", self.overlapped),
             ("batches synced with the one before", self.syncs_shared),
             ("batches abandoned under way", self.abandoned),
@@ -353,6 +358,10 @@ impl Simulation<'_> {
 
     fn step(&mut self) -> bool {
         match self.random.below(20) {
+            0 if self.random.chance(300) => {
+                self.write_again();
+                true
+            }
             0 => self.checkpoint(),
             1..=3 => {
                 self.read_one();
@@ -453,6 +462,7 @@ impl Simulation<'_> {
             // Superblocks, the first page of each file, and the first batch header of a segment.
             let headers_bytes = match name {
                 name if name.starts_with("CHECKPOINT") => 4096,
+                name if name.starts_with("SEGMENT") && !has_batches(&self.volume, name) => 4096,
                 // Nothing is in them.
                 name if name.starts_with("RESERVE") => 0,
                 _ => 8192,
@@ -557,6 +567,13 @@ fn went_well(result: Result<(), NvmeError>) -> bool {
             false
         }
     }
+}
+
+/// Whether a segment has a batch of its own: one that was made ahead has none, whatever it held before.
+fn has_batches(volume: &SimVolume, name: &str) -> bool {
+    let bytes = volume.bytes_of(name).unwrap();
+    let id = u64::from_str_radix(&name["SEGMENT-".len()..], 16).unwrap();
+    bytes[4096..].starts_with(b"STEPBTCH") && bytes[4096 + 24..4096 + 32] == id.to_le_bytes()
 }
 
 fn keys(model: &Model) -> Vec<Vec<u8>> {
