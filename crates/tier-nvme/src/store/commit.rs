@@ -7,9 +7,9 @@ use super::Shared;
 use super::batch::{Draft, Layout};
 use super::config::CommitStage;
 use super::index::Slot;
-use super::log::Segment;
+use super::log::{Dead, Segment, Tally};
 use super::pieces::PieceWriter;
-use crate::format::{BatchHeader, BatchPlace, EntryKind};
+use crate::format::{BatchHeader, BatchPlace, Entry, EntryKind};
 use crate::{NvmeError, VolumeFile};
 
 /// A batch that is written and not synced.
@@ -153,22 +153,30 @@ pub(super) struct Moves {
 impl Shared {
     /// Changes the index as a batch says.
     pub(super) fn apply(&self, header: BatchHeader) -> Moves {
-        let payload_at = header.place.offset_bytes + u64::from(header.header_bytes);
+        let place = header.place;
+        let payload_at = place.offset_bytes + u64::from(header.header_bytes);
+        let sequence = header.sequence;
+        let slot_of = |entry: &Entry| Slot {
+            segment_id: place.segment_id,
+            offset_bytes: payload_at + entry.value_offset_bytes,
+            stored_bytes: entry.stored_bytes,
+            raw_bytes: entry.raw_bytes,
+            sequence,
+            checksum: entry.checksum,
+            encoding: entry.encoding,
+        };
+        let adds = |entry: &&Entry| entry.kind != EntryKind::Delete;
+        let mut added = Tally::default();
+        for entry in header.entries.iter().filter(adds) {
+            added.count(&slot_of(entry), entry.key.len());
+        }
+        // Before any of them can be found: a segment without live values may be retired.
+        self.segments.add_tally(place.segment_id, &added);
+        let mut dead = Dead::new(&self.segments);
         let mut moves = Moves::default();
         for entry in header.entries {
-            let slot = Slot {
-                segment_id: header.place.segment_id,
-                offset_bytes: payload_at + entry.value_offset_bytes,
-                stored_bytes: entry.stored_bytes,
-                raw_bytes: entry.raw_bytes,
-                sequence: header.sequence,
-                checksum: entry.checksum,
-                encoding: entry.encoding,
-            };
+            let slot = slot_of(&entry);
             let key_bytes = entry.key.len();
-            if entry.kind != EntryKind::Delete {
-                self.segments.add_live(&slot, key_bytes);
-            }
             let before = match entry.kind {
                 EntryKind::Put => self.index.insert(entry.key, slot),
                 EntryKind::Delete => self.index.remove(&entry.key),
@@ -181,7 +189,7 @@ impl Shared {
                 }
             };
             if let Some(before) = before {
-                self.segments.remove_live(&before, key_bytes);
+                dead.count(&before, key_bytes);
                 self.cache.remove(&before);
             }
         }

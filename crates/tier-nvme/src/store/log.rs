@@ -51,6 +51,16 @@ impl Segment {
             pins: Pins::default(),
         }
     }
+
+    /// The counters of live values, each with its part of `tally`.
+    fn live_counters(&self, tally: &Tally) -> [(&AtomicU64, u64); 4] {
+        [
+            (&self.live_values, tally.values),
+            (&self.live_bytes, tally.stored_bytes),
+            (&self.live_raw_bytes, tally.raw_bytes),
+            (&self.live_log_bytes, tally.log_bytes),
+        ]
+    }
 }
 
 /// All segments by id.
@@ -125,40 +135,84 @@ impl Segments {
         self.live_log_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Counts a value as live.
-    pub(super) fn add_live(&self, slot: &Slot, key_bytes: usize) {
-        if let Some(segment) = self.get(slot.segment_id) {
-            segment.live_values.fetch_add(1, Ordering::Relaxed);
-            segment
-                .live_bytes
-                .fetch_add(slot.stored_bytes, Ordering::Relaxed);
-            let log_bytes = slot.log_bytes(key_bytes);
-            segment
-                .live_raw_bytes
-                .fetch_add(slot.raw_bytes, Ordering::Relaxed);
-            segment
-                .live_log_bytes
-                .fetch_add(log_bytes, Ordering::Relaxed);
-            self.live_log_bytes.fetch_add(log_bytes, Ordering::Relaxed);
+    /// Counts values of a segment as live.
+    pub(super) fn add_tally(&self, segment_id: u64, tally: &Tally) {
+        if let Some(segment) = self.get(segment_id) {
+            for (counter, count) in segment.live_counters(tally) {
+                counter.fetch_add(count, Ordering::Relaxed);
+            }
+            self.live_log_bytes
+                .fetch_add(tally.log_bytes, Ordering::Relaxed);
         }
     }
 
-    /// Counts a value as dead.
-    pub(super) fn remove_live(&self, slot: &Slot, key_bytes: usize) {
-        if let Some(segment) = self.get(slot.segment_id) {
-            segment.live_values.fetch_sub(1, Ordering::Relaxed);
-            segment
-                .live_bytes
-                .fetch_sub(slot.stored_bytes, Ordering::Relaxed);
-            let log_bytes = slot.log_bytes(key_bytes);
-            segment
-                .live_raw_bytes
-                .fetch_sub(slot.raw_bytes, Ordering::Relaxed);
-            segment
-                .live_log_bytes
-                .fetch_sub(log_bytes, Ordering::Relaxed);
-            self.live_log_bytes.fetch_sub(log_bytes, Ordering::Relaxed);
+    /// Counts values of a segment as dead.
+    pub(super) fn remove_tally(&self, segment_id: u64, tally: &Tally) {
+        if let Some(segment) = self.get(segment_id) {
+            for (counter, count) in segment.live_counters(tally) {
+                counter.fetch_sub(count, Ordering::Relaxed);
+            }
+            self.live_log_bytes
+                .fetch_sub(tally.log_bytes, Ordering::Relaxed);
         }
+    }
+}
+
+/// Values of one segment, counted before they are added to it or taken off.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tally {
+    values: u64,
+    stored_bytes: u64,
+    raw_bytes: u64,
+    log_bytes: u64,
+}
+
+impl Tally {
+    /// Counts one more.
+    pub(super) fn count(&mut self, slot: &Slot, key_bytes: usize) {
+        self.values += 1;
+        self.stored_bytes += slot.stored_bytes;
+        self.raw_bytes += slot.raw_bytes;
+        self.log_bytes += slot.log_bytes(key_bytes);
+    }
+}
+
+/// Values that died, of which those of one segment are mostly met together.
+pub(super) struct Dead<'a> {
+    segments: &'a Segments,
+    segment_id: u64,
+    tally: Tally,
+}
+
+impl<'a> Dead<'a> {
+    pub(super) fn new(segments: &'a Segments) -> Self {
+        Self {
+            segments,
+            segment_id: 0,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Counts one more.
+    pub(super) fn count(&mut self, slot: &Slot, key_bytes: usize) {
+        if self.segment_id != slot.segment_id {
+            self.settle();
+            self.segment_id = slot.segment_id;
+        }
+        self.tally.count(slot, key_bytes);
+    }
+
+    fn settle(&mut self) {
+        let tally = std::mem::take(&mut self.tally);
+        if tally.values > 0 {
+            self.segments.remove_tally(self.segment_id, &tally);
+        }
+    }
+}
+
+impl Drop for Dead<'_> {
+    fn drop(&mut self) {
+        self.settle();
     }
 }
 
