@@ -4,7 +4,7 @@ use core_view::BufferMut;
 
 use super::encoding::{CompressionType, encode};
 use super::index::Slot;
-use super::pieces::{STAGE_BYTES_MAX, WRITE_BYTES, goes_as_it_is};
+use super::pieces::{STAGE_BYTES_MAX, WRITE_BYTES, copied_bytes, is_long};
 use crate::format::{
     BatchHeader, Encoding, Entry, EntryKind, KEY_BYTES_MAX, PAGE_BYTES, crc32c, value_alignment,
 };
@@ -23,8 +23,16 @@ impl WriteBatch {
         Self::default()
     }
 
+    /// No changes yet, with room for `changes` of them.
+    pub fn with_capacity(changes: usize) -> Self {
+        Self {
+            changes: Vec::with_capacity(changes),
+        }
+    }
+
     /// Stores `value` under `key`. Memory aligned to a page goes to the device as it is; other memory is
-    /// copied once.
+    /// copied once, and so are short values unless they lie side by side in one buffer that was
+    /// [split](BufferMut::split_into), in the order in which they are put.
     pub fn put(mut self, key: impl Into<Vec<u8>>, value: impl Into<BufferMut>) -> Self {
         self.changes.push((key.into(), Some(value.into())));
         self
@@ -72,6 +80,7 @@ pub(super) struct Draft {
     entries_bytes: usize,
     packed_bytes: usize,
     page_bytes: usize,
+    /// An upper bound: what lies side by side is not known yet.
     copied_bytes: usize,
 }
 
@@ -81,7 +90,10 @@ impl Draft {
         alignment: Alignment,
         compression: CompressionType,
     ) -> Result<Self, NvmeError> {
-        let mut draft = Self::default();
+        let mut draft = Self {
+            entries: Vec::with_capacity(batch.changes.len()),
+            ..Self::default()
+        };
         for (key, value) in batch.changes {
             draft.add(key, value, alignment, compression)?;
         }
@@ -147,17 +159,17 @@ impl Draft {
             self.packed_bytes += value.len().next_multiple_of(8);
             return;
         }
-        let bytes = value.len().next_multiple_of(PAGE_BYTES);
-        self.page_bytes += bytes;
-        self.copied_bytes += if goes_as_it_is(value, alignment.memory_bytes) {
-            bytes - (value.len() - value.len() % PAGE_BYTES)
-        } else {
-            bytes
-        };
+        self.page_bytes += value.len().next_multiple_of(PAGE_BYTES);
+        let goes_as_it_is = is_long(value.len()) && value.is_aligned_to(alignment.memory_bytes);
+        self.copied_bytes += copied_bytes(value.len(), goes_as_it_is);
     }
 
     /// Takes the entries of `other` in after its own.
     pub(super) fn append(&mut self, other: Self) {
+        if self.entries.is_empty() {
+            *self = other;
+            return;
+        }
         self.entries.extend(other.entries);
         self.entries_bytes += other.entries_bytes;
         self.packed_bytes += other.packed_bytes;
@@ -213,7 +225,9 @@ impl Draft {
         let header_bytes = BatchHeader::header_bytes_for(self.entries_bytes).unwrap_or(usize::MAX);
         let packed_bytes = self.packed_bytes.next_multiple_of(PAGE_BYTES);
         let (mut packed_at, mut pages_at) = (0, packed_bytes as u64);
-        let (mut packed, mut paged) = (Vec::new(), Vec::new());
+        let mut packed = Vec::new();
+        let mut paged =
+            Vec::with_capacity(self.page_bytes.min(PAGE_BYTES * self.entries.len()) / PAGE_BYTES);
         template.entries.reserve_exact(self.entries.len());
         for (number, draft) in self.entries.into_iter().enumerate() {
             let stored_bytes = draft.value.as_ref().map_or(0, |value| value.len() as u64);
@@ -245,7 +259,6 @@ impl Draft {
             packed_bytes,
             packed,
             paged,
-            copied_bytes: self.copied_bytes,
         }
     }
 }
@@ -260,8 +273,6 @@ pub(super) struct Layout {
     packed: Vec<(usize, BufferMut)>,
     /// The others, in the order in which they lie on the device.
     pub(super) paged: Vec<(usize, BufferMut)>,
-    /// Bytes of them that do not go to the device from where they are.
-    pub(super) copied_bytes: usize,
 }
 
 impl Layout {

@@ -8,7 +8,7 @@ use super::batch::{Draft, Layout};
 use super::config::CommitStage;
 use super::index::Slot;
 use super::log::{Dead, Segment, Tally};
-use super::pieces::PieceWriter;
+use super::pieces::{PieceWriter, tell_runs};
 use crate::format::{BatchHeader, BatchPlace, Entry, EntryKind};
 use crate::{NvmeError, VolumeFile};
 
@@ -92,10 +92,11 @@ impl Shared {
     ) -> Result<(), NvmeError> {
         let place = (layout.header.place.offset_bytes, layout.front_bytes());
         let memory_bytes = self.alignment.memory_bytes;
-        let copied_bytes = layout.copied_bytes;
-        let mut pieces = PieceWriter::new(file, &self.buffers, memory_bytes, place, copied_bytes);
-        for (number, value) in std::mem::take(&mut layout.paged) {
-            match pieces.add(value) {
+        let values = std::mem::take(&mut layout.paged);
+        let (as_they_are, copied_bytes) = tell_runs(&values, memory_bytes);
+        let mut pieces = PieceWriter::new(file, &self.buffers, place, copied_bytes);
+        for ((number, value), as_it_is) in values.into_iter().zip(as_they_are) {
+            match pieces.add(value, as_it_is) {
                 Ok(checksum) => layout.header.entries[number].checksum = checksum,
                 Err(error) => {
                     // Nothing may be on its way when the caller learns of it.

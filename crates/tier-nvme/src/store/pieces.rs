@@ -23,9 +23,40 @@ pub(super) const COPY_BELOW_BYTES: usize = 32 << 10;
 /// Bytes of copies that may be on their way at once.
 pub(super) const STAGE_BYTES_MAX: usize = 8 << 20;
 
-/// Whether a value goes to the device from where it is, but for a last page that is not full.
-pub(super) fn goes_as_it_is(value: &BufferMut, memory_bytes: usize) -> bool {
-    value.len() >= COPY_BELOW_BYTES && value.is_aligned_to(memory_bytes)
+/// Whether so many bytes side by side are worth a buffer of their own.
+pub(super) fn is_long(len_bytes: usize) -> bool {
+    len_bytes >= COPY_BELOW_BYTES
+}
+
+/// Bytes of a value that are copied, with what fills its last page.
+pub(super) fn copied_bytes(len_bytes: usize, goes_as_it_is: bool) -> usize {
+    let whole_bytes = len_bytes.next_multiple_of(PAGE_BYTES);
+    match goes_as_it_is {
+        true => whole_bytes - (len_bytes - len_bytes % PAGE_BYTES),
+        false => whole_bytes,
+    }
+}
+
+/// Tells which values go to the device from where they are, but for a last page that is not full, and how many
+/// bytes of all of them are copied. Values that lie side by side in memory count as one.
+pub(super) fn tell_runs(values: &[(usize, BufferMut)], memory_bytes: usize) -> (Vec<bool>, usize) {
+    let mut as_they_are = Vec::with_capacity(values.len());
+    let mut copied = 0;
+    let follows = |(_, value): &(usize, BufferMut), (_, next): &(usize, BufferMut)| {
+        value.len().is_multiple_of(PAGE_BYTES) && value.as_ptr_range().end == next.as_ptr()
+    };
+    for run in values.chunk_by(follows) {
+        let run_bytes = run.iter().map(|(_, value)| value.len()).sum();
+        let is_aligned = run
+            .iter()
+            .all(|(_, value)| value.is_aligned_to(memory_bytes));
+        let goes_as_it_is = is_long(run_bytes) && is_aligned;
+        for (_, value) in run {
+            as_they_are.push(goes_as_it_is);
+            copied += copied_bytes(value.len(), goes_as_it_is);
+        }
+    }
+    (as_they_are, copied)
 }
 
 /// Writes values one after the other, each on a page, and takes their checksums on the way: while one piece is
@@ -35,7 +66,6 @@ pub(super) fn goes_as_it_is(value: &BufferMut, memory_bytes: usize) -> bool {
 pub(super) struct PieceWriter<'a> {
     file: &'a dyn VolumeFile,
     buffers: &'a Buffers,
-    memory_bytes: usize,
     /// Where the batch begins; its first buffer comes last.
     batch_offset_bytes: u64,
     /// Where the next operation goes.
@@ -49,6 +79,8 @@ pub(super) struct PieceWriter<'a> {
     stage: Option<Stage>,
     staged_bytes: usize,
     group_staged_bytes: usize,
+    /// What was copied: giving it back costs time that the device need not wait for.
+    copied: Vec<BufferMut>,
     writes: VecDeque<(Transfer<Vec<BufferMut>>, usize)>,
     failure: Option<NvmeError>,
 }
@@ -65,14 +97,12 @@ impl<'a> PieceWriter<'a> {
     pub(super) fn new(
         file: &'a dyn VolumeFile,
         buffers: &'a Buffers,
-        memory_bytes: usize,
         (batch_offset_bytes, front_bytes): (u64, usize),
         to_copy_bytes: usize,
     ) -> Self {
         Self {
             file,
             buffers,
-            memory_bytes,
             batch_offset_bytes,
             offset_bytes: batch_offset_bytes + front_bytes as u64,
             to_copy_bytes,
@@ -82,29 +112,33 @@ impl<'a> PieceWriter<'a> {
             stage: None,
             staged_bytes: 0,
             group_staged_bytes: 0,
+            copied: Vec::new(),
             writes: VecDeque::new(),
             failure: None,
         }
     }
 
-    /// Adds a value, and returns its checksum.
+    /// Adds a value, which goes as it is or is copied, and returns its checksum.
     ///
     /// # Errors
     /// [`NvmeError::Transfer`] if there is no memory to copy it to.
-    pub(super) fn add(&mut self, value: BufferMut) -> Result<u32, NvmeError> {
-        let as_it_is = goes_as_it_is(&value, self.memory_bytes);
+    pub(super) fn add(&mut self, value: BufferMut, as_it_is: bool) -> Result<u32, NvmeError> {
         let mut checksum = Crc32c::default();
-        let mut rest = value;
-        while !rest.is_empty() {
+        let mut rest = Some(value);
+        while let Some(mut part) = rest.take() {
             let room = self.group_bytes_max - self.group_bytes;
-            let mut part = rest.split_to(rest.len().min(room));
+            if part.len() > room {
+                rest = Some(part.split_off(room));
+            }
             checksum.update(&part);
-            if as_it_is {
-                let tail = part.split_off(part.len() - part.len() % PAGE_BYTES);
-                self.append(part);
-                self.copy(&tail)?;
+            let tail_bytes = match as_it_is {
+                true => part.len() % PAGE_BYTES,
+                false => part.len(),
+            };
+            if tail_bytes > 0 {
+                self.append_with_tail(part, tail_bytes)?;
             } else {
-                self.copy(&part)?;
+                self.append(part);
             }
             if self.group_bytes >= self.group_bytes_max {
                 self.submit();
@@ -112,6 +146,25 @@ impl<'a> PieceWriter<'a> {
             }
         }
         Ok(checksum.finish())
+    }
+
+    /// Adds a part of which the last bytes are copied.
+    fn append_with_tail(
+        &mut self,
+        mut part: BufferMut,
+        tail_bytes: usize,
+    ) -> Result<(), NvmeError> {
+        let tail = match part.len() - tail_bytes {
+            0 => part,
+            at => {
+                let tail = part.split_off(at);
+                self.append(part);
+                tail
+            }
+        };
+        self.copy(&tail)?;
+        self.copied.push(tail);
+        Ok(())
     }
 
     /// Writes the first bytes of the batch, in one operation with the rest if that is short, and waits until
@@ -138,6 +191,7 @@ impl<'a> PieceWriter<'a> {
 
     /// Waits for what was submitted: the log may not move on while anything is in flight.
     pub(super) fn wait_for_all(mut self) -> Result<(), NvmeError> {
+        self.copied.clear();
         while self.wait_for_one() {}
         self.failure.map_or(Ok(()), Err)
     }
@@ -154,11 +208,13 @@ impl<'a> PieceWriter<'a> {
     }
 
     fn append(&mut self, part: BufferMut) {
-        if !part.is_empty() {
-            self.cut_stage();
-            self.group_bytes += part.len();
-            self.group.push(part);
-        }
+        self.cut_stage();
+        self.group_bytes += part.len();
+        let part = match self.group.last_mut() {
+            Some(last) => last.unsplit(part).err(),
+            None => Some(part),
+        };
+        self.group.extend(part);
     }
 
     /// Copies bytes behind what was copied before, and zeros up to the end of the page.
@@ -218,5 +274,46 @@ impl<'a> PieceWriter<'a> {
         self.staged_bytes += staged_bytes;
         self.offset_bytes += std::mem::take(&mut self.group_bytes) as u64;
         self.writes.push_back((write, staged_bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(len_bytes: usize) -> BufferMut {
+        BufferMut::zeroed(len_bytes, PAGE_BYTES).unwrap()
+    }
+
+    fn told(values: Vec<BufferMut>) -> (Vec<bool>, usize) {
+        let values: Vec<_> = values.into_iter().enumerate().collect();
+        tell_runs(&values, PAGE_BYTES)
+    }
+
+    #[test]
+    fn short_values_side_by_side_go_as_they_are() {
+        let count = COPY_BELOW_BYTES / PAGE_BYTES;
+        let parts = || memory(COPY_BELOW_BYTES).split_into(PAGE_BYTES);
+        assert_eq!(told(parts()), (vec![true; count], 0));
+        let mut reversed = parts();
+        reversed.reverse();
+        assert_eq!(told(reversed), (vec![false; count], COPY_BELOW_BYTES));
+        let mut fewer = parts();
+        fewer.pop();
+        let bytes = COPY_BELOW_BYTES - PAGE_BYTES;
+        assert_eq!(told(fewer), (vec![false; count - 1], bytes));
+    }
+
+    #[test]
+    fn a_page_that_is_not_full_ends_a_run() {
+        let mut first = memory(2 * COPY_BELOW_BYTES);
+        let mut second = first.split_off(COPY_BELOW_BYTES + 100);
+        let third = second.split_off(COPY_BELOW_BYTES - 100 - PAGE_BYTES);
+        assert!(third.is_aligned_to(PAGE_BYTES) && !second.is_aligned_to(PAGE_BYTES));
+        let copied = PAGE_BYTES + (COPY_BELOW_BYTES - PAGE_BYTES) + PAGE_BYTES;
+        assert_eq!(
+            told(vec![first, second, third]),
+            (vec![true, false, false], copied)
+        );
     }
 }

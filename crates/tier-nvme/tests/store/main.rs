@@ -15,6 +15,7 @@ mod overlap;
 mod prefetch;
 mod reads;
 mod scrub;
+mod side_by_side;
 mod spares;
 mod threads;
 
