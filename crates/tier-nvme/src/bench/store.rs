@@ -17,6 +17,9 @@ pub(super) const WINDOW_BYTES: usize = 256 << 10;
 /// Smaller values that one call gets.
 pub(super) const MANY: usize = 1024;
 
+/// Bytes of memory that short values share.
+const SIDE_BY_SIDE_BYTES: usize = 1 << 20;
+
 /// Bytes of one batch of values that are stored to be got.
 const FILL_BYTES: usize = 32 << 20;
 
@@ -30,7 +33,8 @@ pub struct StoreContender {
     name: String,
     /// The work whose values are stored.
     filled: Option<&'static str>,
-    values: Vec<BufferMut>,
+    /// What the next turn puts.
+    batch: WriteBatch,
 }
 
 impl StoreContender {
@@ -53,7 +57,7 @@ impl StoreContender {
             config,
             name: name.to_owned(),
             filled: None,
-            values: Vec::new(),
+            batch: WriteBatch::new(),
         })
     }
 
@@ -66,24 +70,27 @@ impl StoreContender {
         format!("{}/{group:02}/{number:08}", work.id)
     }
 
-    /// Values in memory of the store's.
+    /// Values in memory of the store's: short ones side by side, as they are for the raw loop.
     fn values(&self, work: &Work, first: u64, count: usize) -> Result<Vec<BufferMut>, BenchError> {
-        (first..first + count as u64)
-            .map(|number| {
-                let mut value = self.store.buffer(work.value_bytes)?;
-                fill_noise(&mut value, number);
-                mark_value(&mut value, number);
-                Ok(value)
-            })
-            .collect()
+        let side_by_side = (SIDE_BY_SIDE_BYTES / work.value_bytes).max(1);
+        let mut values = Vec::with_capacity(count);
+        while values.len() < count {
+            let now = side_by_side.min(count - values.len());
+            let memory = self.store.buffer(now * work.value_bytes)?;
+            values.extend(memory.split_into(work.value_bytes));
+        }
+        for (number, value) in (first..).zip(&mut values) {
+            fill_noise(value, number);
+            mark_value(value, number);
+        }
+        Ok(values)
     }
 
     fn batch(work: &Work, group: u64, first: u64, values: Vec<BufferMut>) -> WriteBatch {
-        (first..)
-            .zip(values)
-            .fold(WriteBatch::new(), |batch, (number, value)| {
-                batch.put(Self::key(work, group, number), value)
-            })
+        let batch = WriteBatch::with_capacity(values.len());
+        (first..).zip(values).fold(batch, |batch, (number, value)| {
+            batch.put(Self::key(work, group, number), value)
+        })
     }
 
     /// Stores what is to be got, instead of what was stored for other work.
@@ -188,8 +195,9 @@ impl Contender for StoreContender {
                     self.reopen(self.config.io_depth() as usize)?;
                 }
                 // A batch that never ran gives its memory back first.
-                self.values.clear();
-                self.values = self.values(work, 0, work.values)?;
+                self.batch = WriteBatch::new();
+                let values = self.values(work, 0, work.values)?;
+                self.batch = Self::batch(work, turn % PUT_TURNS, 0, values);
                 if turn > 0 && turn.is_multiple_of(PUT_TURNS) {
                     self.store.checkpoint()?;
                 }
@@ -206,11 +214,7 @@ impl Contender for StoreContender {
 
     fn run(&mut self, work: &Work, turn: u64) -> Result<(), BenchError> {
         match work.action {
-            Action::Put => {
-                let values = std::mem::take(&mut self.values);
-                let batch = Self::batch(work, turn % PUT_TURNS, 0, values);
-                Ok(self.store.write_batch(batch)?)
-            }
+            Action::Put => Ok(self.store.write_batch(std::mem::take(&mut self.batch))?),
             Action::Get => self.get(work, turn),
         }
     }
