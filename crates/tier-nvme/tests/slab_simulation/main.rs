@@ -9,6 +9,7 @@
 )]
 
 mod damage;
+mod discarded;
 mod lies;
 mod life;
 mod points;
