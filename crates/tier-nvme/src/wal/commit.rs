@@ -7,13 +7,12 @@ use core_view::BufferMut;
 use core_view::contract::{ContractError, ErrorKind, Failure, Transfer};
 
 use super::config::Overload;
-use super::files::{LogFile, page_buffer};
-use super::group::SealedGroup;
 use super::pipeline::{Action, Pipeline, Told};
 use super::stats::Counters;
+use super::submission::Turn;
 use super::{Lsn, Shared};
-use crate::format::{ChainLink, PAGE_BYTES, WalFileHeader, record_bytes};
-use crate::{NvmeError, VolumeFile};
+use crate::NvmeError;
+use crate::format::{ChainLink, record_bytes};
 
 /// How long a waiting thread pushes the volume before it looks again.
 const DRIVE_SLICE: Duration = Duration::from_millis(1);
@@ -178,8 +177,8 @@ impl Shared {
 
     fn execute(self: &Arc<Self>, action: Action) {
         match action {
-            Action::Write(group) => self.write(group),
-            Action::Sync(file) => self.sync_file(&file),
+            Action::Write(group) => self.write(group, Turn::First),
+            Action::Sync(file) => self.sync_file(file, Turn::First),
             Action::Tell(told) => {
                 tell(told);
                 self.notify(&self.lock());
@@ -193,74 +192,7 @@ impl Shared {
         }
     }
 
-    fn write(self: &Arc<Self>, group: SealedGroup) {
-        let SealedGroup {
-            file,
-            header,
-            file_header,
-            chunks,
-            unused,
-            acknowledgements,
-        } = group;
-        let link = ChainLink::after(&header);
-        let written_bytes = header.disk_bytes();
-        let submitted = file.handle().and_then(|handle| {
-            let first = match file_header {
-                Some(start) => Some(self.file_header(&file, header.place.log_id, start)?),
-                None => None,
-            };
-            Ok((handle, first))
-        });
-        let (handle, first) = match submitted {
-            Ok(submitted) => submitted,
-            Err(error) => {
-                let failure = Failure::from(ContractError::from(error));
-                return self.write_ended(link, acknowledgements, Vec::new(), Err(failure));
-            }
-        };
-        let has_header = first.is_some();
-        let at = header.place.offset_bytes - if has_header { PAGE_BYTES as u64 } else { 0 };
-        let sources = first.into_iter().chain(chunks).collect();
-        let shared = Arc::clone(self);
-        handle
-            .write_vectored(at, sources)
-            .on_complete(move |outcome| {
-                let (chunks, outcome) = match outcome {
-                    Ok(mut sources) => {
-                        if has_header {
-                            sources.remove(0);
-                        }
-                        (rejoin(sources, unused), Ok(()))
-                    }
-                    Err(failure) => (Vec::new(), Err(failure)),
-                };
-                Counters::add(&shared.counters.groups, 1);
-                Counters::add(&shared.counters.written_bytes, written_bytes);
-                shared.write_ended(link, acknowledgements, chunks, outcome);
-            });
-    }
-
-    /// The header page of a file that is begun at `start`.
-    fn file_header(
-        &self,
-        file: &LogFile,
-        log_id: crate::format::StoreId,
-        start: ChainLink,
-    ) -> Result<BufferMut, NvmeError> {
-        let header = WalFileHeader {
-            log_id,
-            number: file.number,
-            file_bytes: file.file_bytes,
-            start,
-            incompatible: 0,
-            compatible: 0,
-        };
-        let mut page = page_buffer(PAGE_BYTES)?;
-        page.copy_from_slice(&header.encode());
-        Ok(page)
-    }
-
-    fn write_ended(
+    pub(super) fn write_ended(
         self: &Arc<Self>,
         link: ChainLink,
         acknowledgements: Vec<super::group::Acknowledgement>,
@@ -275,15 +207,7 @@ impl Shared {
         self.pump();
     }
 
-    fn sync_file(self: &Arc<Self>, file: &LogFile) {
-        let shared = Arc::clone(self);
-        match file.handle() {
-            Ok(handle) => sync(&*handle).on_complete(move |outcome| shared.sync_ended(outcome)),
-            Err(error) => self.sync_ended(Err(ContractError::from(error).into())),
-        }
-    }
-
-    fn sync_ended(self: &Arc<Self>, outcome: Result<(), Failure>) {
+    pub(super) fn sync_ended(self: &Arc<Self>, outcome: Result<(), Failure>) {
         if outcome.is_ok() {
             Counters::add(&self.counters.syncs, 1);
         }
@@ -362,27 +286,6 @@ impl Shared {
         }
         pipeline
     }
-}
-
-fn sync(file: &dyn VolumeFile) -> Transfer<()> {
-    let mut synced = Transfer::ready(Ok(()));
-    if synced.is_done() {
-        // mutant: wal-no-fdatasync
-        synced = file.sync();
-    }
-    synced
-}
-
-/// Puts the part of the last chunk that a group did not need behind it again.
-fn rejoin(mut chunks: Vec<BufferMut>, unused: Option<BufferMut>) -> Vec<BufferMut> {
-    if let (Some(last), Some(unused)) = (chunks.last_mut(), unused)
-        && last.unsplit(unused).is_err()
-    {
-        // Never so: they were one buffer. A shorter chunk would be of no use.
-        let last = chunks.len() - 1;
-        chunks.truncate(last);
-    }
-    chunks
 }
 
 fn tell(told: Vec<Told>) {

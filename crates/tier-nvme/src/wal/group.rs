@@ -8,6 +8,7 @@ use crc_fast::{CrcAlgorithm, Digest};
 
 use super::Lsn;
 use super::files::LogFile;
+use super::scan::check_group;
 use crate::NvmeError;
 use crate::format::{
     ChainLink, GROUP_HEADER_BYTES, GroupHeader, GroupPlace, PAGE_BYTES, StoreId, record_bytes,
@@ -214,5 +215,43 @@ impl OpenGroup {
     /// Gives up the group: its memory, and whom to tell.
     pub(super) fn into_parts(self) -> (Vec<BufferMut>, Vec<Acknowledgement>) {
         (self.chunks, self.acknowledgements)
+    }
+}
+
+impl SealedGroup {
+    /// The memory that is to be written, and the rest.
+    pub(super) fn split(mut self) -> (Vec<BufferMut>, Self) {
+        (std::mem::take(&mut self.chunks), self)
+    }
+
+    /// With the memory that came back.
+    pub(super) fn with_chunks(self, chunks: Vec<BufferMut>) -> Self {
+        Self { chunks, ..self }
+    }
+
+    /// Whether memory that came back from a write that was refused still holds the group.
+    pub(super) fn is_whole(&self) -> bool {
+        let mut bytes = Vec::with_capacity(self.header.disk_bytes() as usize);
+        self.chunks
+            .iter()
+            .for_each(|chunk| bytes.extend_from_slice(chunk));
+        let end = self.header.group_bytes as usize;
+        bytes.len() as u64 == self.header.disk_bytes()
+            && bytes.starts_with(&self.header.clone().encode())
+            && check_group(&self.header, &bytes).is_ok()
+            && bytes.iter().skip(end).all(|&byte| byte == 0)
+    }
+
+    /// The memory, and whom to tell.
+    pub(super) fn into_parts(self) -> (Vec<BufferMut>, Vec<Acknowledgement>) {
+        let mut chunks = self.chunks;
+        if let (Some(last), Some(unused)) = (chunks.last_mut(), self.unused)
+            && last.unsplit(unused).is_err()
+        {
+            // Never so: they were one buffer. A shorter chunk would be of no use.
+            let last = chunks.len() - 1;
+            chunks.truncate(last);
+        }
+        (chunks, self.acknowledgements)
     }
 }

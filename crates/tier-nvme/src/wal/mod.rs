@@ -15,6 +15,7 @@ mod recovery;
 mod replay;
 mod scan;
 mod stats;
+mod submission;
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

@@ -18,6 +18,8 @@ pub struct WalStats {
     pub syncs: u64,
     /// Appends that waited for memory, or were refused for want of it.
     pub stalls: u64,
+    /// Writes and syncs that were tried again, because the engine had no room for them.
+    pub retries: u64,
     /// Files made.
     pub files_made: u64,
     /// Files used again.
@@ -42,6 +44,7 @@ pub(super) struct Counters {
     pub(super) written_bytes: AtomicU64,
     pub(super) syncs: AtomicU64,
     pub(super) stalls: AtomicU64,
+    pub(super) retries: AtomicU64,
     pub(super) files_made: AtomicU64,
     pub(super) files_recycled: AtomicU64,
     pub(super) files_removed: AtomicU64,
@@ -62,6 +65,7 @@ impl Counters {
             written_bytes: get(&self.written_bytes),
             syncs: get(&self.syncs),
             stalls: get(&self.stalls),
+            retries: get(&self.retries),
             files_made: get(&self.files_made),
             files_recycled: get(&self.files_recycled),
             files_removed: get(&self.files_removed),
