@@ -7,6 +7,7 @@ use core_view::BufferMut;
 use core_view::contract::{ContractError, ErrorKind, Failure, Transfer};
 
 use super::config::Overload;
+use super::followers::Acknowledgement;
 use super::pipeline::{Action, Pipeline, Told};
 use super::stats::Counters;
 use super::submission::Turn;
@@ -50,15 +51,40 @@ impl Shared {
     /// Puts records behind one another into one group, and sees to it that it is written. The transfer
     /// gives the LSN of the last one.
     pub(super) fn append(self: &Arc<Self>, payloads: &[&[u8]]) -> Result<Transfer<Lsn>, NvmeError> {
+        self.place(payloads, |pipeline, lsn| {
+            let (transfer, completer) = match &self.drive {
+                Some(drive) => Transfer::driven(Arc::clone(drive)),
+                None => Transfer::pair(),
+            };
+            pipeline.acknowledge(Acknowledgement::Transfer(lsn, completer));
+            transfer
+        })
+    }
+
+    /// As [`append`](Self::append), and waits until the records are durable.
+    pub(super) fn append_and_wait(self: &Arc<Self>, payloads: &[&[u8]]) -> Result<Lsn, NvmeError> {
+        if self.config.manual() || self.drive.is_some() {
+            let transfer = self.append(payloads)?;
+            self.settle(&transfer);
+            return Ok(transfer.wait()?);
+        }
+        let follow = |pipeline: &mut Pipeline, lsn| (lsn, pipeline.follow());
+        let (lsn, followers) = self.place(payloads, follow)?;
+        followers.wait().map_err(NvmeError::Transfer)?;
+        Ok(lsn)
+    }
+
+    /// Puts records into the open group; `remember` gets the LSN of the last one.
+    fn place<T>(
+        self: &Arc<Self>,
+        payloads: &[&[u8]],
+        remember: impl FnOnce(&mut Pipeline, Lsn) -> T,
+    ) -> Result<T, NvmeError> {
         self.check_writable()?;
         let bytes = self.checked_bytes(payloads)?;
         let mut pipeline = self.room_for(bytes)?;
         let lsn = pipeline.push(payloads, bytes)?;
-        let (transfer, completer) = match &self.drive {
-            Some(drive) => Transfer::driven(Arc::clone(drive)),
-            None => Transfer::pair(),
-        };
-        pipeline.acknowledge((lsn, completer));
+        let remembered = remember(&mut pipeline, lsn);
         let wants_spare = pipeline.wants_spare();
         drop(pipeline);
         Counters::add(&self.counters.records, payloads.len() as u64);
@@ -68,7 +94,7 @@ impl Shared {
         if wants_spare {
             self.make_spare_ahead();
         }
-        Ok(transfer)
+        Ok(remembered)
     }
 
     /// Refuses what would change a log that is open for reading.
@@ -195,7 +221,7 @@ impl Shared {
     pub(super) fn write_ended(
         self: &Arc<Self>,
         link: ChainLink,
-        acknowledgements: Vec<super::group::Acknowledgement>,
+        acknowledgements: Vec<Acknowledgement>,
         chunks: Vec<BufferMut>,
         outcome: Result<(), Failure>,
     ) {
@@ -294,11 +320,8 @@ fn tell(told: Vec<Told>) {
         outcome,
     } in told
     {
-        for (lsn, completer) in acknowledgements {
-            completer.complete(match &outcome {
-                Ok(()) => Ok(lsn),
-                Err(error) => Err(Failure::from(error.clone())),
-            });
+        for acknowledgement in acknowledgements {
+            acknowledgement.tell(&outcome);
         }
     }
 }

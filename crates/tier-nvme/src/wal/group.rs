@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use core_view::BufferMut;
-use core_view::contract::Completer;
 use crc_fast::{CrcAlgorithm, Digest};
 
 use super::Lsn;
 use super::files::LogFile;
+use super::followers::{Acknowledgement, Announcement, Followers};
 use super::scan::check_group;
 use crate::NvmeError;
 use crate::format::{
@@ -52,9 +52,6 @@ impl ChunkPool {
     }
 }
 
-/// Whom to tell, and of which record.
-pub(super) type Acknowledgement = (Lsn, Completer<Lsn>);
-
 /// A group that takes records.
 #[derive(Debug)]
 pub(super) struct OpenGroup {
@@ -66,6 +63,7 @@ pub(super) struct OpenGroup {
     record_count: u32,
     records_digest: Digest,
     acknowledgements: Vec<Acknowledgement>,
+    followers: Option<Arc<Followers>>,
     /// Written though it has no records: it says that what came before is durable.
     pub(super) is_mark: bool,
 }
@@ -94,6 +92,7 @@ impl OpenGroup {
             record_count: 0,
             records_digest: Digest::new(CrcAlgorithm::Crc32Iscsi),
             acknowledgements: Vec::new(),
+            followers: None,
             is_mark: false,
         }
     }
@@ -152,9 +151,20 @@ impl OpenGroup {
         Lsn::new(lsn)
     }
 
-    /// Remembers whom to tell when the newest record is durable.
-    pub(super) fn acknowledge(&mut self, lsn: Lsn, completer: Completer<Lsn>) {
-        self.acknowledgements.push((lsn, completer));
+    /// Remembers whom to tell when the group is durable.
+    pub(super) fn acknowledge(&mut self, acknowledgement: Acknowledgement) {
+        self.acknowledgements.push(acknowledgement);
+    }
+
+    /// Where to wait for the group.
+    pub(super) fn follow(&mut self) -> Arc<Followers> {
+        let acknowledgements = &mut self.acknowledgements;
+        let followers = self.followers.get_or_insert_with(|| {
+            let (announcement, followers) = Announcement::new();
+            acknowledgements.push(Acknowledgement::Followers(announcement));
+            followers
+        });
+        Arc::clone(followers)
     }
 
     fn copy(&mut self, mut at: usize, mut bytes: &[u8]) {

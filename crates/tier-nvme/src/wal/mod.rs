@@ -8,6 +8,7 @@ mod candidate;
 mod commit;
 mod config;
 mod files;
+mod followers;
 mod group;
 mod lsn;
 mod pipeline;
@@ -143,9 +144,7 @@ impl Wal {
     /// # Errors
     /// As [`append`](Wal::append); [`NvmeError::Invalid`] for a batch without records.
     pub fn append_batch(&self, payloads: &[&[u8]]) -> Result<Lsn, NvmeError> {
-        let transfer = self.shared.append(payloads)?;
-        self.shared.settle(&transfer);
-        Ok(transfer.wait()?)
+        self.shared.append_and_wait(payloads)
     }
 
     /// As [`append`](Wal::append), without waiting for the device: the record is durable once the transfer

@@ -8,7 +8,8 @@ use core_view::BufferMut;
 use core_view::contract::{ContractError, Failure};
 
 use super::files::{Begun, LogFile};
-use super::group::{Acknowledgement, ChunkPool, OpenGroup, SealedGroup};
+use super::followers::{Acknowledgement, Followers};
+use super::group::{ChunkPool, OpenGroup, SealedGroup};
 use super::{Lsn, WalConfig};
 use crate::NvmeError;
 use crate::format::{COUNT_MAX, ChainLink, GROUP_BYTES_MAX, PAGE_BYTES, StoreId};
@@ -234,10 +235,14 @@ impl Pipeline {
         Ok(lsn)
     }
 
-    /// Remembers whom to tell when `lsn`, the newest record, is durable.
+    /// Remembers whom to tell when the newest record is durable.
     pub(super) fn acknowledge(&mut self, acknowledgement: Acknowledgement) {
-        let (lsn, completer) = acknowledgement;
-        self.open.acknowledge(lsn, completer);
+        self.open.acknowledge(acknowledgement);
+    }
+
+    /// Where to wait for the newest record.
+    pub(super) fn follow(&mut self) -> Arc<Followers> {
+        self.open.follow()
     }
 
     /// Adds a group without records, which says that what came before is durable.
