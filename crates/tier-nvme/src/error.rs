@@ -129,7 +129,8 @@ pub enum NvmeError {
     /// The memory that the store may take is taken.
     #[error(
         "{requested_bytes} bytes for {purpose} do not fit the memory limit of {limit_bytes} bytes \
-         ({available_bytes} left); drop values that were read, split the batch or raise memory_limit_bytes"
+         ({available_bytes} left); drop values that were read, split the batch, delete keys or raise \
+         memory_limit_bytes"
     )]
     MemoryLimit {
         /// What they were for.

@@ -4,6 +4,7 @@ use core_view::BufferMut;
 
 use super::encoding::{CompressionType, encode};
 use super::index::Slot;
+use super::memory::Reservation;
 use super::pieces::{STAGE_BYTES_MAX, WRITE_BYTES, copied_bytes, is_long};
 use crate::format::{
     BatchHeader, Encoding, Entry, EntryKind, KEY_BYTES_MAX, PAGE_BYTES, crc32c, value_alignment,
@@ -82,6 +83,8 @@ pub(super) struct Draft {
     page_bytes: usize,
     /// An upper bound: what lies side by side is not known yet.
     copied_bytes: usize,
+    /// Memory of the index for its keys.
+    index_memory: Option<Reservation>,
 }
 
 impl Draft {
@@ -175,6 +178,28 @@ impl Draft {
         self.packed_bytes += other.packed_bytes;
         self.page_bytes += other.page_bytes;
         self.copied_bytes += other.copied_bytes;
+        if let Some(memory) = other.index_memory {
+            self.hold(memory);
+        }
+    }
+
+    /// The keys that it puts.
+    pub(super) fn put_keys(&self) -> impl Iterator<Item = &[u8]> {
+        let puts = |entry: &&DraftEntry| entry.kind == EntryKind::Put;
+        self.entries.iter().filter(puts).map(|entry| &*entry.key)
+    }
+
+    /// Keeps memory of the index until its keys are in it.
+    pub(super) fn hold(&mut self, memory: Reservation) {
+        match &mut self.index_memory {
+            Some(held) => held.absorb(memory),
+            held => *held = Some(memory),
+        }
+    }
+
+    /// Gives up the memory of the index.
+    pub(super) fn take_index_memory(&mut self) -> Option<Reservation> {
+        self.index_memory.take()
     }
 
     /// Bytes that the batch takes in a segment; `None` if its header would be too long.

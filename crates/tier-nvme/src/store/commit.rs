@@ -8,6 +8,7 @@ use super::batch::{Draft, Layout};
 use super::config::CommitStage;
 use super::index::Slot;
 use super::log::{Dead, Segment, Tally};
+use super::memory::Reservation;
 use super::pieces::{PieceWriter, tell_runs};
 use crate::format::{BatchHeader, BatchPlace, Entry, EntryKind};
 use crate::{NvmeError, VolumeFile};
@@ -17,6 +18,7 @@ pub(super) struct Placed {
     segment: Arc<Segment>,
     file: Arc<dyn VolumeFile>,
     header: BatchHeader,
+    index_memory: Option<Reservation>,
 }
 
 impl Placed {
@@ -31,11 +33,12 @@ impl Shared {
     ///
     /// A failure before the first write changes nothing. One after that leaves it unknown what is on disk, and
     /// poisons the store.
-    pub(super) fn write_stage(&self, draft: Draft) -> Result<Placed, NvmeError> {
+    pub(super) fn write_stage(&self, mut draft: Draft) -> Result<Placed, NvmeError> {
         self.check_open()?;
         self.check_poison()?;
         let batch_bytes = draft.batch_bytes().unwrap_or(u64::MAX);
         let frees_space = !draft.adds();
+        let index_memory = draft.take_index_memory();
         let mut layout = draft.lay_out(BatchHeader {
             place: BatchPlace {
                 store_id: self.store_id,
@@ -62,6 +65,7 @@ impl Shared {
             segment,
             file,
             header: layout.header,
+            index_memory,
         })
     }
 
@@ -126,7 +130,10 @@ impl Shared {
     /// Makes a durable batch visible.
     pub(super) fn publish_stage(&self, placed: Placed) {
         let Placed {
-            segment, header, ..
+            segment,
+            header,
+            index_memory,
+            ..
         } = placed;
         self.config.observe(CommitStage::Publish);
         let batch_bytes = header.batch_bytes();
@@ -139,6 +146,7 @@ impl Shared {
             .fetch_add(batch_bytes, Ordering::Relaxed);
         self.queue.set_synced_sequence(header.sequence);
         let moves = self.apply(header);
+        self.settle_index(index_memory);
         self.counters.moved(moves);
     }
 }

@@ -405,8 +405,9 @@ impl Shared {
     }
 
     fn new_draft(&self, batch: WriteBatch) -> Result<Draft, NvmeError> {
-        let draft = Draft::new(batch, self.alignment, self.config.compression())?;
+        let mut draft = Draft::new(batch, self.alignment, self.config.compression())?;
         self.check_fits(&draft)?;
+        self.reserve_index(&mut draft)?;
         Ok(draft)
     }
 

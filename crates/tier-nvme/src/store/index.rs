@@ -46,6 +46,10 @@ pub(super) struct Growth {
 /// Keys may be anybody's: the hash is seeded.
 type Shard = HashMap<Box<[u8]>, Slot, foldhash::quality::RandomState>;
 
+/// Most bytes of memory that a key takes beside what its record in a checkpoint has: its place in a table that has
+/// just grown and is not half full. The record is longer than what the key's own memory takes.
+pub(super) const KEY_OVERHEAD_BYTES: u64 = (size_of::<(Box<[u8]>, Slot)>() as u64 + 1) * 16 / 7;
+
 /// Enough that one shard is a small piece of work: a checkpoint writes them one by one.
 pub(super) const SHARD_COUNT: usize = 256;
 
@@ -134,6 +138,11 @@ impl Index {
 
     pub(super) fn len(&self) -> u64 {
         self.keys.load(Ordering::Acquire)
+    }
+
+    /// Most bytes of memory that the keys and places take.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.len() * KEY_OVERHEAD_BYTES + self.record_bytes()
     }
 
     /// Bytes that the records of all keys take in a checkpoint.

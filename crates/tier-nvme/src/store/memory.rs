@@ -69,7 +69,7 @@ pub struct MemoryStats {
 
 /// The memory that a store may take, and what it takes.
 ///
-/// A quarter is kept for batches: values that readers hold on to, the cache and the index can't take it.
+/// The index takes half of it at most, so that what it leads to can be read. A quarter is kept for batches: values that readers hold on to, the cache and the index can't take it.
 /// What is in it comes back by itself when commits end, so that a writer who waits for it is not kept
 /// waiting by anybody's buffers.
 #[derive(Debug)]
@@ -108,6 +108,7 @@ impl Budget {
     pub(super) fn share_bytes(&self, kind: MemoryKind) -> u64 {
         match kind {
             MemoryKind::Queue => self.limit_bytes,
+            MemoryKind::Index => self.limit_bytes / 2,
             _ => self.limit_bytes - self.limit_bytes / 4,
         }
     }
@@ -187,9 +188,11 @@ impl Budget {
                 .ok()
         };
         // Before the sum, so that whoever waits for batches sees this one if the sum has it.
-        self.kinds[kind.index()].fetch_add(bytes, Ordering::SeqCst);
+        let of_kind = self.kinds[kind.index()].fetch_add(bytes, Ordering::SeqCst);
         let is_other = kind != MemoryKind::Queue;
-        let taken = if is_other && add(&self.other_bytes, self.share_bytes(kind)).is_none() {
+        let other_max = self.share_bytes(MemoryKind::Buffers);
+        let is_beyond = of_kind.saturating_add(bytes) > self.share_bytes(kind);
+        let taken = if is_beyond || is_other && add(&self.other_bytes, other_max).is_none() {
             None
         } else {
             let taken = add(&self.used_bytes, self.limit_bytes);
@@ -203,6 +206,16 @@ impl Budget {
             None => self.forget(kind, bytes),
         }
         taken.is_some()
+    }
+
+    /// Takes bytes that are in use already, whatever the limit.
+    fn charge(&self, kind: MemoryKind, bytes: u64) {
+        self.kinds[kind.index()].fetch_add(bytes, Ordering::SeqCst);
+        if kind != MemoryKind::Queue {
+            self.other_bytes.fetch_add(bytes, Ordering::SeqCst);
+        }
+        let before = self.used_bytes.fetch_add(bytes, Ordering::SeqCst);
+        self.peak_bytes.fetch_max(before + bytes, Ordering::Relaxed);
     }
 
     fn give_back(&self, kind: MemoryKind, bytes: u64) {
@@ -225,10 +238,11 @@ impl Budget {
         }
     }
 
-    fn refusal(&self, kind: MemoryKind, bytes: u64) -> NvmeError {
+    pub(super) fn refusal(&self, kind: MemoryKind, bytes: u64) -> NvmeError {
         self.refusals.fetch_add(1, Ordering::Relaxed);
         let taken = match kind {
             MemoryKind::Queue => &self.used_bytes,
+            MemoryKind::Index => &self.kinds[kind.index()],
             _ => &self.other_bytes,
         };
         NvmeError::MemoryLimit {
@@ -279,11 +293,25 @@ impl Reservation {
     }
 
     /// Gives `bytes` of it back, or all if it has fewer.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the cache and the index"))]
     pub(super) fn shrink(&mut self, bytes: u64) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
         self.budget.give_back(self.kind, bytes);
+    }
+
+    /// Takes over what `other`, of the same budget and kind, holds.
+    pub(super) fn absorb(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
+    /// Makes it hold what is in use, whatever the limit.
+    pub(super) fn set(&mut self, bytes: u64) {
+        if bytes > self.bytes {
+            self.budget.charge(self.kind, bytes - self.bytes);
+            self.bytes = bytes;
+        } else {
+            self.shrink(self.bytes - bytes);
+        }
     }
 
     /// Bytes that it holds.

@@ -14,6 +14,7 @@ mod encoding;
 mod fetch;
 mod group;
 mod index;
+mod index_memory;
 mod load;
 mod log;
 mod maintenance;
@@ -70,6 +71,7 @@ use cache::Cache;
 use compaction::Lull;
 use group::{CommitQueue, Paused};
 use index::Index;
+use index_memory::IndexMemory;
 use log::{Log, Segments};
 use maintenance::Maintenance;
 use overlap::Committers;
@@ -115,6 +117,7 @@ struct Shared {
     cache: Cache,
     prefetcher: Prefetcher,
     index: Index,
+    index_memory: IndexMemory,
     segments: Segments,
     spares: Spares,
     log: Mutex<Log>,

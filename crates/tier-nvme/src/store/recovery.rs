@@ -14,10 +14,11 @@ use super::compaction::Lull;
 use super::create::{create, is_store, is_unfinished, read_superblock};
 use super::group::CommitQueue;
 use super::index::Index;
+use super::index_memory::IndexMemory;
 use super::load::{Checkpoint, load, newest_checkpoint};
 use super::log::{Log, Segments, aligned_buffer, write_page};
 use super::maintenance::Maintenance;
-use super::memory::Budget;
+use super::memory::{Budget, MemoryKind};
 use super::prefetch::Prefetcher;
 use super::replay::{BLANK_BYTES, Replay, Start};
 use super::reserve::Reserve;
@@ -128,6 +129,7 @@ fn read_store(
         read_only,
         prefetcher: Prefetcher::new(config.prefetch_distance()),
         cache: Cache::new(config.cache_size(), Arc::clone(&budget)),
+        index_memory: IndexMemory::new(budget.try_reserve(MemoryKind::Index, 0)?),
         buffers: Buffers::new(budget)?,
         index: Index::new(),
         segments: Segments::default(),
@@ -209,6 +211,7 @@ fn recover(
     check_segment_headers(&shared, &mut report);
     let replayed = Replay::new(&shared, &on_disk, start)?.run(&mut report)?;
     shared.count_live();
+    shared.charge_opened_index()?;
     if report.without_checkpoint && replayed.sequence == 0 && !on_disk.is_empty() {
         return Err(no_checkpoint(&shared));
     }

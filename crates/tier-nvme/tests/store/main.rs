@@ -10,6 +10,7 @@ mod compaction;
 mod compression;
 mod full_disk;
 mod hostile;
+mod index_memory;
 mod maps;
 mod overlap;
 mod prefetch;
