@@ -165,7 +165,9 @@ impl StorageConfig {
 
     /// Most memory in bytes for buffers, index, cache and the batches under way together.
     ///
-    /// A quarter is for batches alone. Writers wait while other batches have it; everybody else is refused
+    /// A quarter is for batches alone, and the index has half at most: a batch with new keys beyond that is refused,
+    /// and a store that was opened with more is not opened with less than its keys take (about 250 bytes each).
+    /// Writers wait while other batches have the memory; everybody else is refused
     /// with [`NvmeError::MemoryLimit`] when there is no more, and so is a batch that would have to wait
     /// for what readers hold. Values that a caller hands over count while their batch is under way.
     #[must_use]
