@@ -103,6 +103,10 @@ impl Disk {
         per_mille > 0 && self.random.chance(per_mille)
     }
 
+    pub(super) fn has_power(&self) -> bool {
+        !self.power_is_off
+    }
+
     /// Fails if the power is off, or was off since the handle was made.
     pub(super) fn check_power(&self, cycle: u64) -> io::Result<()> {
         if self.power_is_off || cycle != self.cycle {

@@ -249,6 +249,11 @@ impl SimVolume {
         disk.power_fails_at = Some(disk.operations + operations);
     }
 
+    /// Whether the power is on: no failure that was asked for has come, or a crash turned it on again.
+    pub fn has_power(&self) -> bool {
+        self.state().disk.has_power()
+    }
+
     /// Number of changes of the disk so far.
     pub fn operations(&self) -> u64 {
         self.state().disk.operations

@@ -465,6 +465,8 @@ impl Simulation<'_> {
                 name if name.starts_with("SEGMENT") && !has_batches(&self.volume, name) => 4096,
                 // Nothing is in them.
                 name if name.starts_with("RESERVE") => 0,
+                // Without power, closing left files behind that the store knows no more.
+                name if name.starts_with("SEGMENT") && !self.volume.has_power() => 0,
                 _ => 8192,
             };
             let whole = self.check_damaged(&copy);
