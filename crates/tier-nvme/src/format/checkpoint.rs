@@ -26,6 +26,9 @@ pub(crate) struct CheckpointHeader {
     pub(crate) log_offset_bytes: u64,
     pub(crate) entry_count: u64,
     pub(crate) body_bytes: u64,
+    /// Newest sequence that was synced when the body was written: what is newer than `sequence` up to here
+    /// may be what the body leaves out.
+    pub(crate) synced_sequence: u64,
 }
 
 impl CheckpointHeader {
@@ -42,6 +45,7 @@ impl CheckpointHeader {
         fields.extend_from_slice(&self.log_offset_bytes.to_le_bytes());
         fields.extend_from_slice(&self.entry_count.to_le_bytes());
         fields.extend_from_slice(&self.body_bytes.to_le_bytes());
+        fields.extend_from_slice(&self.synced_sequence.to_le_bytes());
         seal_page(fields)
     }
 
@@ -61,6 +65,7 @@ impl CheckpointHeader {
             log_offset_bytes: fields.u64()?,
             entry_count: fields.u64()?,
             body_bytes: fields.u64()?,
+            synced_sequence: fields.u64()?,
         };
         Ok(header)
     }
@@ -310,8 +315,14 @@ impl CheckpointHeader {
             offset.is_multiple_of(PAGE_BYTES as u64)
                 && (PAGE_BYTES as u64..=segment_bytes).contains(&offset)
         };
-        let highest = self.generation.max(self.sequence).max(self.log_segment_id);
-        if highest > COUNT_MAX || !in_segment(self.log_offset_bytes) {
+        let highest = self
+            .generation
+            .max(self.synced_sequence)
+            .max(self.log_segment_id);
+        if highest > COUNT_MAX
+            || self.sequence > self.synced_sequence
+            || !in_segment(self.log_offset_bytes)
+        {
             return Err(FormatError::Damaged("a number is out of range"));
         }
         let mut segments: Vec<SegmentRecord> = Vec::new();

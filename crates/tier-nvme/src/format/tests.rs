@@ -94,6 +94,7 @@ fn checkpoint() -> (CheckpointHeader, Vec<u8>, Vec<u8>) {
             log_offset_bytes: 8192,
             entry_count: 20_000,
             body_bytes,
+            synced_sequence: 43,
         };
         header = Some(made.clone());
         made
@@ -297,6 +298,7 @@ fn checkpoint_small() -> (CheckpointHeader, Vec<u8>, Vec<u8>) {
         log_offset_bytes: 4096,
         entry_count: 1,
         body_bytes,
+        synced_sequence: 1,
     };
     let mut writer = BlockWriter::new(STORE, 1);
     writer.append(|block| block.extend_from_slice(&[1; 100]));

@@ -176,9 +176,12 @@ pub(super) fn checkpoint(input: &[u8]) {
     }
 }
 
-/// A file with right checksums: the first 88 bytes are the header's fields, the others the body.
+/// Where the reserved bytes of a checkpoint's first page begin.
+const CHECKPOINT_FIELDS_BYTES: usize = 96;
+
+/// A file with right checksums: first the header's fields, then the body.
 fn sealed_checkpoint(bytes: &[u8]) -> Vec<u8> {
-    let (fields, body) = bytes.split_at(bytes.len().min(88));
+    let (fields, body) = bytes.split_at(bytes.len().min(CHECKPOINT_FIELDS_BYTES));
     let mut page = fields.to_vec();
     seal_page(&mut page);
     let Ok(header) = CheckpointHeader::decode(&page) else {
@@ -225,11 +228,12 @@ pub(super) fn checkpoint_seeds() -> Vec<Vec<u8>> {
         log_offset_bytes: 12_288,
         entry_count: 2,
         body_bytes: body.len() as u64,
+        synced_sequence: 9,
     };
     let mut writer = BlockWriter::new(header.store_id, header.generation);
     writer.append(|block| block.extend_from_slice(&body));
     let file = writer.finish(|_| header.clone());
-    let fields = &header.encode()[..88];
+    let fields = &header.encode()[..CHECKPOINT_FIELDS_BYTES];
     vec![
         [&[0][..], &file].concat(),
         [&[RESEAL][..], fields, &body].concat(),

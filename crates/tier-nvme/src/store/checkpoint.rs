@@ -99,6 +99,7 @@ impl CheckpointWrite {
                 log_offset_bytes: position.offset_bytes,
                 entry_count: 0,
                 body_bytes: 0,
+                synced_sequence: position.sequence,
             },
             log_bytes,
             dead,
@@ -120,6 +121,8 @@ impl CheckpointWrite {
         self.phase = match std::mem::replace(&mut self.phase, Phase::Done) {
             Phase::Body { writer, next_shard } => self.write_shards(shared, writer, next_shard)?,
             Phase::Header => {
+                // Without what the body leaves out, it is no state that ever was.
+                self.header.synced_sequence = shared.queue.synced_sequence();
                 write_page(&*self.file, 0, &self.header.encode())?;
                 Phase::Sync
             }

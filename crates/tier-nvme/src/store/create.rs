@@ -29,6 +29,7 @@ pub(super) fn create(volume: &dyn Volume, config: &StorageConfig) -> Result<(), 
             log_offset_bytes: PAGE_BYTES as u64,
             entry_count: 0,
             body_bytes,
+            synced_sequence: 0,
         });
         write_new_file(volume, &FileName::new(name)?, &file)?;
     }

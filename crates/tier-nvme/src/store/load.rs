@@ -146,5 +146,6 @@ pub(super) fn load(
         offset_bytes: header.log_offset_bytes,
         sequence: header.sequence,
         checksum: header.checksum,
+        synced_sequence: header.synced_sequence,
     })
 }

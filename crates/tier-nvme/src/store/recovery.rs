@@ -196,6 +196,7 @@ fn recover(
                 offset_bytes: PAGE_BYTES as u64,
                 sequence: 0,
                 checksum: 0,
+                synced_sequence: 0,
             }
         }
     };

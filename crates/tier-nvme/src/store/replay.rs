@@ -31,6 +31,8 @@ pub(super) struct Start {
     pub(super) offset_bytes: u64,
     pub(super) sequence: u64,
     pub(super) checksum: u32,
+    /// Newest sequence that is known to have been synced.
+    pub(super) synced_sequence: u64,
 }
 
 /// Where the log ends.
@@ -102,9 +104,8 @@ impl<'a> Replay<'a> {
             .found
             .iter()
             .map(|(_, header)| header.synced_sequence)
-            .max()
-            .unwrap_or(0);
-        self.check_beyond(stop, synced.max(self.start.sequence))?;
+            .fold(self.start.synced_sequence, u64::max);
+        self.check_beyond(stop, synced)?;
         let taken = self.verified_count(synced, report)?;
         report.tail_batches_discarded += (self.found.len() - taken) as u64;
         report.batches_replayed = taken as u64;

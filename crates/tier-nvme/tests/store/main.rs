@@ -6,6 +6,7 @@
 )]
 
 mod cache;
+mod checkpoint;
 mod compaction;
 mod compression;
 mod full_disk;
