@@ -77,6 +77,8 @@ impl CheckpointWrite {
         clean: bool,
     ) -> Result<Self, NvmeError> {
         let (position, log_bytes, segments, dead) = shared.log_as_it_is();
+        // The log ends behind a batch that failed, and the index does not have it.
+        shared.check_poison()?;
         let mut writer = BlockWriter::new(shared.store_id, generation);
         let segment_count = segments.len() as u32;
         for segment in &segments {
