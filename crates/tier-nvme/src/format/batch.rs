@@ -87,8 +87,25 @@ impl Entry {
         header.extend_from_slice(&self.key);
         header.resize(header.len().next_multiple_of(8), 0);
     }
+}
 
-    fn decode(fields: &mut Fields<'_>, payload_bytes: u64) -> Result<Self, FormatError> {
+/// An entry in the bytes of its header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EntryRef<'a> {
+    pub(crate) kind: EntryKind,
+    pub(crate) encoding: Encoding,
+    pub(crate) checksum: u32,
+    /// From the start of the payload.
+    pub(crate) value_offset_bytes: u64,
+    pub(crate) stored_bytes: u64,
+    pub(crate) raw_bytes: u64,
+    pub(crate) key: &'a [u8],
+}
+
+impl<'a> EntryRef<'a> {
+    /// The entry that `bytes` begins with, and what follows it.
+    fn decode(bytes: &'a [u8], payload_bytes: u64) -> Result<(Self, &'a [u8]), FormatError> {
+        let mut fields = Fields::new(bytes);
         let kind_number = fields.u8()?;
         let encoding = fields.u8()?;
         let key_bytes = usize::from(fields.u16()?);
@@ -115,9 +132,9 @@ impl Entry {
             },
             _ => return Err(FormatError::Damaged("an entry is of an unknown kind")),
         };
-        let key = fields.take(key_bytes)?.into();
-        fields.take(Self::encoded_bytes(key_bytes) - ENTRY_FIXED_BYTES - key_bytes)?;
-        Ok(Self {
+        let key = fields.take(key_bytes)?;
+        fields.take(Entry::encoded_bytes(key_bytes) - ENTRY_FIXED_BYTES - key_bytes)?;
+        let entry = Self {
             kind,
             encoding,
             checksum,
@@ -125,7 +142,20 @@ impl Entry {
             stored_bytes,
             raw_bytes,
             key,
-        })
+        };
+        Ok((entry, fields.rest()))
+    }
+
+    fn to_owned(self) -> Entry {
+        Entry {
+            kind: self.kind,
+            encoding: self.encoding,
+            checksum: self.checksum,
+            value_offset_bytes: self.value_offset_bytes,
+            stored_bytes: self.stored_bytes,
+            raw_bytes: self.raw_bytes,
+            key: self.key.into(),
+        }
     }
 }
 
@@ -162,20 +192,21 @@ pub(crate) struct BatchHeader {
     pub(crate) entries: Vec<Entry>,
 }
 
-/// The fixed fields, enough to know how much to read.
-struct Fixed {
-    place: BatchPlace,
-    sequence: u64,
-    synced_sequence: u64,
-    previous_checksum: u32,
-    header_bytes: u32,
-    payload_bytes: u64,
-    entry_count: u32,
-    checksum: u32,
-    life: u64,
+/// The fields of a header in front of its entries, enough to know how much to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BatchFields {
+    pub(crate) place: BatchPlace,
+    pub(crate) sequence: u64,
+    pub(crate) synced_sequence: u64,
+    pub(crate) previous_checksum: u32,
+    pub(crate) header_bytes: u32,
+    pub(crate) payload_bytes: u64,
+    pub(crate) entry_count: u32,
+    pub(crate) checksum: u32,
+    pub(crate) life: u64,
 }
 
-impl Fixed {
+impl BatchFields {
     fn decode(fields: &mut Fields<'_>) -> Result<Self, FormatError> {
         fields.magic(MAGIC)?;
         let store_id = StoreId(fields.array()?);
@@ -206,6 +237,69 @@ impl Fixed {
             return Err(FormatError::Damaged("a size is out of range"));
         }
         Ok(fixed)
+    }
+
+    /// The fields of the header that begins here, if one does that belongs at `place`; nothing else is checked.
+    pub(crate) fn peek(start: &[u8], place: &BatchPlace) -> Result<Self, FormatError> {
+        let fixed = Self::decode(&mut Fields::new(start))?;
+        if fixed.place != *place {
+            return Err(FormatError::Damaged("it belongs elsewhere"));
+        }
+        Ok(fixed)
+    }
+
+    /// The fields of the header that `bytes` begins with, if its checksum is right and it belongs at `place`, and
+    /// the header.
+    pub(crate) fn open<'a>(
+        bytes: &'a [u8],
+        place: &BatchPlace,
+    ) -> Result<(Self, &'a [u8]), FormatError> {
+        let fixed = Self::peek(bytes, place)?;
+        let header = bytes
+            .get(..fixed.header_bytes as usize)
+            .ok_or(FormatError::Damaged("it ends inside the header"))?;
+        let (before, rest) = header.split_at_checked(CHECKSUM_OFFSET).unwrap_or_default();
+        let after = rest.get(4..).unwrap_or_default();
+        let checksum = crc32c_of([before, &[0; 4], after]);
+        check_sum(checksum, fixed.checksum)?; // mutant: no-header-check
+        Ok((fixed, header))
+    }
+
+    /// The entries of its header, each with the offset in it at which the entry begins; none behind a wrong one.
+    pub(crate) fn entries<'a>(
+        &self,
+        header: &'a [u8],
+    ) -> impl Iterator<Item = Result<(usize, EntryRef<'a>), FormatError>> + use<'a> {
+        let payload_bytes = self.payload_bytes;
+        let mut rest = header.get(FIXED_BYTES..).unwrap_or_default();
+        let mut is_wrong = false;
+        (0..self.entry_count).map_while(move |_| {
+            if is_wrong {
+                return None;
+            }
+            let at = header.len() - rest.len();
+            let decoded = EntryRef::decode(rest, payload_bytes);
+            is_wrong = decoded.is_err();
+            Some(decoded.map(|(entry, after)| {
+                rest = after;
+                (at, entry)
+            }))
+        })
+    }
+
+    /// The entry that begins at `at` in its header.
+    pub(crate) fn entry_at<'a>(
+        &self,
+        header: &'a [u8],
+        at: usize,
+    ) -> Result<EntryRef<'a>, FormatError> {
+        let rest = header.get(at..).unwrap_or_default();
+        EntryRef::decode(rest, self.payload_bytes).map(|(entry, _)| entry)
+    }
+
+    /// Bytes of header and payload.
+    pub(crate) fn batch_bytes(&self) -> u64 {
+        u64::from(self.header_bytes).saturating_add(self.payload_bytes)
     }
 }
 
@@ -249,27 +343,16 @@ impl BatchHeader {
         start: &[u8],
         place: &BatchPlace,
     ) -> Result<usize, FormatError> {
-        let fixed = Fixed::decode(&mut Fields::new(start))?;
-        if fixed.place != *place {
-            return Err(FormatError::Damaged("it belongs elsewhere"));
-        }
+        let fixed = BatchFields::peek(start, place)?;
         Ok(fixed.header_bytes as usize)
     }
 
     /// The header that `bytes` begins with, if its checksum is right and it belongs at `place`.
     pub(crate) fn decode(bytes: &[u8], place: &BatchPlace) -> Result<Self, FormatError> {
-        let header_bytes = Self::peek_header_bytes(bytes, place)?;
-        let header = bytes
-            .get(..header_bytes)
-            .ok_or(FormatError::Damaged("it ends inside the header"))?;
-        let mut fields = Fields::new(header);
-        let fixed = Fixed::decode(&mut fields)?;
-        let (before, rest) = header.split_at_checked(CHECKSUM_OFFSET).unwrap_or_default();
-        let after = rest.get(4..).unwrap_or_default();
-        let checksum = crc32c_of([before, &[0; 4], after]);
-        check_sum(checksum, fixed.checksum)?; // mutant: no-header-check
-        let entries = (0..fixed.entry_count)
-            .map(|_| Entry::decode(&mut fields, fixed.payload_bytes))
+        let (fixed, header) = BatchFields::open(bytes, place)?;
+        let entries = fixed
+            .entries(header)
+            .map(|entry| Ok(entry?.1.to_owned()))
             .collect::<Result<_, _>>()?;
         Ok(Self {
             place: fixed.place,
@@ -278,7 +361,7 @@ impl BatchHeader {
             previous_checksum: fixed.previous_checksum,
             header_bytes: fixed.header_bytes,
             payload_bytes: fixed.payload_bytes,
-            checksum,
+            checksum: fixed.checksum,
             life: fixed.life,
             entries,
         })

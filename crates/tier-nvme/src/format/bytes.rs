@@ -19,6 +19,10 @@ impl<'a> Fields<'a> {
         Ok(field)
     }
 
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.0
+    }
+
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], FormatError> {
         let field = self.take(N)?;
         field

@@ -16,7 +16,8 @@ mod tests;
 mod wal;
 
 pub(crate) use batch::{
-    BatchHeader, BatchPlace, Entry, EntryKind, KEY_BYTES_MAX, ValuePlace, value_alignment,
+    BatchFields, BatchHeader, BatchPlace, Entry, EntryKind, EntryRef, KEY_BYTES_MAX, ValuePlace,
+    value_alignment,
 };
 pub(crate) use checkpoint::{
     BlockWriter, CheckpointHeader, IndexRecord, SegmentRecord, checkpoint_file_bytes,

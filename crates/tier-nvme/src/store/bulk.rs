@@ -8,14 +8,14 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use super::Shared;
-use super::index::{Growth, SHARD_COUNT, Slot};
-use crate::format::{BatchHeader, EntryKind, FormatError, IndexRecord};
+use super::index::{Filling, Index, SHARD_COUNT, Slot};
+use crate::format::{BatchFields, BatchPlace, EntryKind, EntryRef, FormatError, IndexRecord};
 
 /// Threads at most.
 const LANES_MAX: usize = 8;
 /// Keys for which another thread is worth starting.
 const LANE_KEYS_MIN: usize = 32 << 10;
-/// Changes that are handed out to the threads at once.
+/// Changes that are handed out to the threads at once: enough that a shard, once it is in the caches, gets many.
 const ROUND_CHANGES: usize = 512 << 10;
 
 fn lanes(keys: usize) -> usize {
@@ -43,14 +43,97 @@ fn on_lanes<W: Send, T: Send>(work: Vec<W>, run: impl Fn(W) -> T + Sync) -> Vec<
     })
 }
 
-/// What recovery does with a key.
-enum Change {
-    Put(Slot),
-    Delete,
-    Move(EntryKind, Slot),
+/// The header of a batch as it was read, and where each key's change is in it.
+pub(super) struct Headed {
+    pub(super) fields: BatchFields,
+    bytes: Box<[u8]>,
+    /// Shard of the key, and offset in `bytes`.
+    changes: Vec<(u8, u32)>,
 }
 
-type Changes = Vec<(Box<[u8]>, Change)>;
+impl Headed {
+    /// The header that `bytes` are, if it is right and belongs at `place`.
+    pub(super) fn decode(
+        bytes: Box<[u8]>,
+        place: &BatchPlace,
+        index: &Index,
+    ) -> Result<Self, FormatError> {
+        let (fields, header) = BatchFields::open(&bytes, place)?;
+        let mut changes = Vec::with_capacity(fields.entry_count as usize);
+        for entry in fields.entries(header) {
+            let (at, entry) = entry?;
+            changes.push((index.shard_of(entry.key) as u8, at as u32));
+        }
+        Ok(Self {
+            fields,
+            bytes,
+            changes,
+        })
+    }
+
+    /// The entries; they were decoded before.
+    pub(super) fn entries(&self) -> impl Iterator<Item = EntryRef<'_>> {
+        let entries = self.fields.entries(&self.bytes);
+        entries.filter_map(|entry| Some(entry.ok()?.1))
+    }
+
+    fn change_at(&self, at: u32) -> Option<(EntryRef<'_>, Slot)> {
+        let fields = &self.fields;
+        let entry = fields.entry_at(&self.bytes, at as usize).ok()?;
+        let payload_at = fields.place.offset_bytes + u64::from(fields.header_bytes);
+        let slot = Slot {
+            segment_id: fields.place.segment_id,
+            offset_bytes: payload_at + entry.value_offset_bytes,
+            stored_bytes: entry.stored_bytes,
+            raw_bytes: entry.raw_bytes,
+            sequence: fields.sequence,
+            checksum: entry.checksum,
+            encoding: entry.encoding,
+        };
+        Some((entry, slot))
+    }
+}
+
+/// Batches that change the index together.
+#[derive(Default)]
+pub(super) struct Round {
+    batches: Vec<Headed>,
+    changes: usize,
+}
+
+impl Round {
+    pub(super) fn push(&mut self, batch: Headed) {
+        self.changes += batch.changes.len();
+        self.batches.push(batch);
+    }
+
+    /// Whether there are enough for all processors.
+    pub(super) fn is_full(&self) -> bool {
+        self.changes >= ROUND_CHANGES || self.batches.len() >= ROUND_CHANGES / SHARD_COUNT
+    }
+
+    /// Where each change is, one shard's after the other's, and where each shard's begin. One shard's follow one
+    /// another as the batches do.
+    fn by_shard(&self) -> (Vec<(u32, u32)>, Vec<usize>) {
+        let mut starts = vec![0; SHARD_COUNT + 1];
+        for (shard, _) in self.batches.iter().flat_map(|batch| &batch.changes) {
+            starts[usize::from(*shard) + 1] += 1;
+        }
+        for shard in 0..SHARD_COUNT {
+            starts[shard + 1] += starts[shard];
+        }
+        let mut ends = starts.clone();
+        let mut places = vec![(0, 0); self.changes];
+        for (number, batch) in self.batches.iter().enumerate() {
+            for &(shard, at) in &batch.changes {
+                let end = &mut ends[usize::from(shard)];
+                places[*end] = (number as u32, at);
+                *end += 1;
+            }
+        }
+        (places, starts)
+    }
+}
 
 impl Shared {
     /// Fills the index with the entries of a checkpoint.
@@ -61,8 +144,12 @@ impl Shared {
     ) -> Result<(), FormatError> {
         let lane_count = lanes(usize::try_from(entry_count).unwrap_or(usize::MAX));
         let parts = IndexRecord::split(records, entry_count, lane_count as u64)?;
+        // Room for what is there; each record was found in the body.
+        let shard_keys = usize::try_from(entry_count).unwrap_or(0) / SHARD_COUNT;
         let outcomes = on_lanes(parts, |(mut records, count)| {
-            let mut growth = Growth::default();
+            let mut growths = Vec::new();
+            // A checkpoint has one shard behind the other.
+            let mut filling: Option<(usize, Filling<'_>)> = None;
             for _ in 0..count {
                 let record = IndexRecord::decode(&mut records)?;
                 let slot = Slot {
@@ -74,76 +161,54 @@ impl Shared {
                     checksum: record.checksum,
                     encoding: record.encoding,
                 };
-                self.index.fill(record.key.into(), slot, &mut growth);
+                let shard = self.index.shard_of(record.key);
+                if let Some((_, done)) = filling.take_if(|(current, _)| *current != shard) {
+                    growths.push(done.end());
+                }
+                let (_, filling) = filling.get_or_insert_with(|| {
+                    let mut filling = self.index.filling(shard);
+                    filling.reserve(shard_keys);
+                    (shard, filling)
+                });
+                filling.put(record.key, slot);
             }
-            Ok(growth)
+            growths.extend(filling.map(|(_, done)| done.end()));
+            Ok::<_, FormatError>(growths)
         });
-        for growth in outcomes {
-            self.index.grow(growth?);
+        for growths in outcomes {
+            for growth in growths? {
+                self.index.grow(growth);
+            }
         }
         Ok(())
     }
 
     /// Changes the index as batches say, one after the other.
-    pub(super) fn fill_from_batches(&self, headers: impl Iterator<Item = BatchHeader>) {
-        let mut waiting = Vec::new();
-        let mut changes = 0;
-        for header in headers {
-            changes += header.entries.len();
-            waiting.push(header);
-            if changes >= ROUND_CHANGES {
-                self.fill_round(std::mem::take(&mut waiting), changes);
-                changes = 0;
-            }
-        }
-        self.fill_round(waiting, changes);
-    }
-
-    fn fill_round(&self, headers: Vec<BatchHeader>, changes: usize) {
-        let lane_count = lanes(changes);
-        let mut work: Vec<Changes> = (0..lane_count)
-            .map(|_| Vec::with_capacity(changes / lane_count))
-            .collect();
-        for header in headers {
-            let payload_at = header.place.offset_bytes + u64::from(header.header_bytes);
-            for entry in header.entries {
-                let slot = Slot {
-                    segment_id: header.place.segment_id,
-                    offset_bytes: payload_at + entry.value_offset_bytes,
-                    stored_bytes: entry.stored_bytes,
-                    raw_bytes: entry.raw_bytes,
-                    sequence: header.sequence,
-                    checksum: entry.checksum,
-                    encoding: entry.encoding,
-                };
-                let change = match entry.kind {
-                    EntryKind::Put => Change::Put(slot),
-                    EntryKind::Delete => Change::Delete,
-                    kind @ EntryKind::Move { .. } => Change::Move(kind, slot),
-                };
-                let lane = self.index.shard_of(&entry.key) % lane_count;
-                if let Some(lane) = work.get_mut(lane) {
-                    lane.push((entry.key, change));
-                }
-            }
-        }
-        let outcomes = on_lanes(work, |changes| {
-            let mut growth = Growth::default();
-            for (key, change) in changes {
-                match change {
-                    Change::Put(slot) => self.index.fill(key, slot, &mut growth),
-                    Change::Delete => drop(self.index.remove(&key)),
-                    Change::Move(EntryKind::Move { from }, slot) => {
-                        self.index.replace(&key, from, slot);
+    pub(super) fn fill_round(&self, round: &Round) {
+        let (places, starts) = round.by_shard();
+        let lane_count = lanes(round.changes);
+        let outcomes = on_lanes((0..lane_count).collect(), |lane| {
+            let shards = (lane..SHARD_COUNT).step_by(lane_count);
+            let growths = shards.map(|shard| {
+                let mut filling = self.index.filling(shard);
+                for &(number, at) in &places[starts[shard]..starts[shard + 1]] {
+                    let batch = &round.batches[number as usize];
+                    let Some((entry, slot)) = batch.change_at(at) else {
+                        continue;
+                    };
+                    match entry.kind {
+                        EntryKind::Put => filling.put(entry.key, slot),
+                        EntryKind::Delete => filling.delete(entry.key),
+                        EntryKind::Move { from } => filling.replace(entry.key, from, slot),
                     }
-                    Change::Move(..) => {}
                 }
-            }
-            growth
+                filling.end()
+            });
+            growths.collect::<Vec<_>>()
         });
-        outcomes
-            .into_iter()
-            .for_each(|growth| self.index.grow(growth));
+        for growth in outcomes.into_iter().flatten() {
+            self.index.grow(growth);
+        }
     }
 
     /// Counts what lives in each segment anew, from the index.

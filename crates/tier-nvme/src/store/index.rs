@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::key::Key;
 use crate::format::{Encoding, Entry, IndexRecord, ValuePlace, crc32c, value_alignment};
 
 /// A value's place and checksum.
@@ -36,7 +37,7 @@ impl Slot {
     }
 }
 
-/// Keys that were filled in and are not counted yet.
+/// Keys that were filled in and are not counted yet, modulo 2^64.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Growth {
     keys: u64,
@@ -44,11 +45,11 @@ pub(super) struct Growth {
 }
 
 /// Keys may be anybody's: the hash is seeded.
-type Shard = HashMap<Box<[u8]>, Slot, foldhash::quality::RandomState>;
+type Shard = HashMap<Key, Slot, foldhash::quality::RandomState>;
 
 /// Most bytes of memory that a key takes beside what its record in a checkpoint has: its place in a table that has
-/// just grown and is not half full. The record is longer than what the key's own memory takes.
-pub(super) const KEY_OVERHEAD_BYTES: u64 = (size_of::<(Box<[u8]>, Slot)>() as u64 + 1) * 16 / 7;
+/// just grown and is not half full. The record is longer than what a long key takes of its own.
+pub(super) const KEY_OVERHEAD_BYTES: u64 = (size_of::<(Key, Slot)>() as u64 + 1) * 16 / 7;
 
 /// Enough that one shard is a small piece of work: a checkpoint writes them one by one.
 pub(super) const SHARD_COUNT: usize = 256;
@@ -87,17 +88,17 @@ impl Index {
         crc32c(key) as usize % SHARD_COUNT
     }
 
-    /// Sets a key's place; what that adds is told to `growth`, for [`grow`](Self::grow).
-    pub(super) fn fill(&self, key: Box<[u8]>, slot: Slot, growth: &mut Growth) {
-        let record_bytes = IndexRecord::encoded_bytes(key.len());
-        if write(self.shard(&key)).insert(key, slot).is_none() {
-            growth.keys += 1;
-            growth.record_bytes += record_bytes;
+    /// A shard, to be changed by one thread for a while; see [`grow`](Self::grow).
+    pub(super) fn filling(&self, shard: usize) -> Filling<'_> {
+        Filling {
+            shard: write(&self.shards[shard]),
+            growth: Growth::default(),
         }
     }
 
     /// Counts what was filled in.
     pub(super) fn grow(&self, growth: Growth) {
+        // Less of one is more in the other direction: both wrap around.
         self.keys.fetch_add(growth.keys, Ordering::AcqRel);
         self.record_bytes
             .fetch_add(growth.record_bytes, Ordering::AcqRel);
@@ -106,7 +107,7 @@ impl Index {
     /// Sets a key's place and returns the one before.
     pub(super) fn insert(&self, key: Box<[u8]>, slot: Slot) -> Option<Slot> {
         let record_bytes = IndexRecord::encoded_bytes(key.len());
-        let before = write(self.shard(&key)).insert(key, slot);
+        let before = write(self.shard(&key)).insert(Key::from(key), slot);
         if before.is_none() {
             self.keys.fetch_add(1, Ordering::AcqRel);
             self.record_bytes.fetch_add(record_bytes, Ordering::AcqRel);
@@ -116,13 +117,7 @@ impl Index {
 
     /// Sets a key's place if it is still `from`, and returns the one before.
     pub(super) fn replace(&self, key: &[u8], from: ValuePlace, slot: Slot) -> Option<Slot> {
-        let mut shard = write(self.shard(key));
-        let current = shard.get_mut(key)?;
-        if current.place() != from {
-            // mutant: no-move-check
-            return None;
-        }
-        Some(std::mem::replace(current, slot))
+        replace(&mut write(self.shard(key)), key, from, slot)
     }
 
     /// Removes a key and returns its place.
@@ -171,9 +166,57 @@ impl Index {
     /// Calls `visit` for every key of a shard, in no particular order; nothing of it changes meanwhile.
     pub(super) fn for_each_in(&self, shard: usize, mut visit: impl FnMut(&[u8], &Slot)) {
         for (key, slot) in read(&self.shards[shard]).iter() {
-            visit(key, slot);
+            visit(key.as_slice(), slot);
         }
     }
+}
+
+/// A shard that is being changed; nobody else sees it meanwhile.
+pub(super) struct Filling<'a> {
+    shard: RwLockWriteGuard<'a, Shard>,
+    growth: Growth,
+}
+
+impl Filling<'_> {
+    /// Makes room for so many keys.
+    pub(super) fn reserve(&mut self, keys: usize) {
+        self.shard.reserve(keys);
+    }
+
+    pub(super) fn put(&mut self, key: &[u8], slot: Slot) {
+        if self.shard.insert(Key::from(key), slot).is_none() {
+            let record_bytes = IndexRecord::encoded_bytes(key.len());
+            self.growth.keys = self.growth.keys.wrapping_add(1);
+            self.growth.record_bytes = self.growth.record_bytes.wrapping_add(record_bytes);
+        }
+    }
+
+    pub(super) fn delete(&mut self, key: &[u8]) {
+        if self.shard.remove(key).is_some() {
+            let record_bytes = IndexRecord::encoded_bytes(key.len());
+            self.growth.keys = self.growth.keys.wrapping_sub(1);
+            self.growth.record_bytes = self.growth.record_bytes.wrapping_sub(record_bytes);
+        }
+    }
+
+    /// As [`Index::replace`].
+    pub(super) fn replace(&mut self, key: &[u8], from: ValuePlace, slot: Slot) {
+        replace(&mut self.shard, key, from, slot);
+    }
+
+    /// What was added, or taken away.
+    pub(super) fn end(self) -> Growth {
+        self.growth
+    }
+}
+
+fn replace(shard: &mut Shard, key: &[u8], from: ValuePlace, slot: Slot) -> Option<Slot> {
+    let current = shard.get_mut(key)?;
+    if current.place() != from {
+        // mutant: no-move-check
+        return None;
+    }
+    Some(std::mem::replace(current, slot))
 }
 
 fn read(shard: &RwLock<Shard>) -> RwLockReadGuard<'_, Shard> {

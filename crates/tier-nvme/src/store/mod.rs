@@ -15,6 +15,7 @@ mod fetch;
 mod group;
 mod index;
 mod index_memory;
+mod key;
 mod load;
 mod log;
 mod maintenance;

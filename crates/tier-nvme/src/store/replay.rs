@@ -1,15 +1,17 @@
 //! Reading the log from a checkpoint on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use core_view::BufferMut;
 
+use super::bulk::{Headed, Round};
 use super::log::{Segment, aligned_buffer};
 use super::read::read_stored;
 use super::recovery::{RecoveryReport, name_of};
 use super::{NvmeError, Shared};
-use crate::format::{BatchHeader, BatchPlace, EntryKind, PAGE_BYTES, crc32c};
+use crate::format::{BatchFields, BatchHeader, BatchPlace, EntryKind, PAGE_BYTES, crc32c};
 use crate::{FileName, VolumeFile};
 
 /// Bytes read ahead of a header: several small batches, or one header and the start of its payload.
@@ -55,14 +57,22 @@ struct Reading {
     window: Option<BufferMut>,
 }
 
-/// Reads headers in order, then decides how far the log is to be believed, then applies it.
+/// Reads headers in order, applies what a later header names as synced on the way, and decides how far the rest is
+/// to be believed.
 pub(super) struct Replay<'a> {
     shared: &'a Shared,
     segments: Vec<Reading>,
     start: Start,
     window_bytes: u64,
-    /// Headers found, with the index of their segment.
-    found: Vec<(usize, BatchHeader)>,
+    /// Headers found of which none names as synced yet, with the index of their segment.
+    found: VecDeque<(usize, Headed)>,
+    /// Those that are to change the index next.
+    round: Round,
+    /// Newest sequence that a header found names as synced.
+    synced: u64,
+    /// Where the batches end that are taken, and how many those are.
+    end: End,
+    taken: u64,
 }
 
 impl<'a> Replay<'a> {
@@ -94,30 +104,40 @@ impl<'a> Replay<'a> {
             segments,
             start,
             window_bytes: WINDOW_BYTES,
-            found: Vec::new(),
+            found: VecDeque::new(),
+            round: Round::default(),
+            synced: start.synced_sequence,
+            end: End {
+                segment_id: start.segment_id,
+                offset_bytes: start.offset_bytes,
+                sequence: start.sequence,
+                checksum: start.checksum,
+                log_bytes: 0,
+            },
+            taken: 0,
         })
     }
 
     pub(super) fn run(mut self, report: &mut RecoveryReport) -> Result<End, NvmeError> {
-        let stop = self.read_headers()?;
-        let synced = self
-            .found
-            .iter()
-            .map(|(_, header)| header.synced_sequence)
-            .fold(self.start.synced_sequence, u64::max);
-        self.check_beyond(stop, synced)?;
-        let taken = self.verified_count(synced, report)?;
+        let (stop, last) = self.read_headers()?;
+        self.check_beyond(stop, last)?;
+        let taken = self.verified_count(report)?;
         report.tail_batches_discarded += (self.found.len() - taken) as u64;
-        report.batches_replayed = taken as u64;
+        self.found.truncate(taken);
         if self.shared.read_only.is_none() {
-            self.rewrite_tail(taken, synced)?;
+            self.rewrite_tail()?;
         }
-        Ok(self.apply(taken))
+        while let Some((index, batch)) = self.found.pop_front() {
+            self.take(index, batch);
+        }
+        self.shared.fill_round(&self.round);
+        report.batches_replayed = self.taken;
+        Ok(self.end)
     }
 
-    /// Collects the headers that follow one another; returns where that ends: index of the segment and
-    /// offset.
-    fn read_headers(&mut self) -> Result<(usize, u64), NvmeError> {
+    /// Collects the headers that follow one another, and takes those that a later one names as synced; returns where
+    /// that ends, as index of the segment and offset, and the last sequence.
+    fn read_headers(&mut self) -> Result<((usize, u64), u64), NvmeError> {
         let (mut sequence, mut checksum) = (self.start.sequence, self.start.checksum);
         let mut stop = (0, PAGE_BYTES as u64);
         for index in 0..self.segments.len() {
@@ -127,25 +147,62 @@ impl<'a> Replay<'a> {
             } else {
                 PAGE_BYTES as u64
             };
-            while let Some(header) = self
+            while let Some(batch) = self
                 .read_header(index, offset)?
-                .filter(|header| follows(header, sequence, checksum))
+                .filter(|batch| follows(&batch.fields, sequence, checksum))
             // mutant: no-sequence-order
             {
-                (sequence, checksum) = (header.sequence, header.checksum);
-                offset += header.batch_bytes();
+                (sequence, checksum) = (batch.fields.sequence, batch.fields.checksum);
+                offset += batch.fields.batch_bytes();
                 stop = (index, offset);
-                self.found.push((index, header));
+                self.synced = self.synced.max(batch.fields.synced_sequence);
+                self.found.push_back((index, batch));
+                self.take_synced();
             }
-            if is_start && self.found.is_empty() {
+            if is_start && sequence == self.start.sequence {
                 stop = (index, offset);
             }
         }
-        Ok(stop)
+        Ok((stop, sequence))
+    }
+
+    /// Takes the batches that a header names as synced: whatever comes behind them, they count.
+    fn take_synced(&mut self) {
+        while let Some((index, batch)) = self.found.pop_front() {
+            if batch.fields.sequence > self.synced {
+                self.found.push_front((index, batch));
+                return;
+            }
+            self.take(index, batch);
+        }
+    }
+
+    /// Lets a batch count, after those before it.
+    fn take(&mut self, index: usize, batch: Headed) {
+        let (reading, fields) = (&self.segments[index], &batch.fields);
+        self.end.segment_id = reading.id;
+        self.end.offset_bytes = fields.place.offset_bytes + fields.batch_bytes();
+        self.end.sequence = fields.sequence;
+        self.end.checksum = fields.checksum;
+        self.end.log_bytes += fields.batch_bytes();
+        self.taken += 1;
+        let segments = &self.shared.segments;
+        let segment = segments.get(reading.id).unwrap_or_else(|| {
+            let segment = Segment::new(reading.id, Some(Arc::clone(&reading.file)), 0);
+            let segment = Arc::new(segment);
+            segments.insert(Arc::clone(&segment));
+            segment
+        });
+        let used_bytes = self.end.offset_bytes;
+        segment.used_bytes.store(used_bytes, Ordering::Release);
+        self.round.push(batch);
+        if self.round.is_full() {
+            self.shared.fill_round(&std::mem::take(&mut self.round));
+        }
     }
 
     /// The header at `offset`, if there is one that belongs there.
-    fn read_header(&mut self, index: usize, offset: u64) -> Result<Option<BatchHeader>, NvmeError> {
+    fn read_header(&mut self, index: usize, offset: u64) -> Result<Option<Headed>, NvmeError> {
         let place = BatchPlace {
             store_id: self.shared.store_id,
             segment_id: self.segments[index].id,
@@ -157,14 +214,15 @@ impl<'a> Replay<'a> {
         let Ok(header_bytes) = BatchHeader::peek_header_bytes(page, &place) else {
             return Ok(None);
         };
+        let shared = self.shared;
         let Some(bytes) = self.bytes_at(index, offset, header_bytes as u64)? else {
             return Ok(None);
         };
-        let header = BatchHeader::decode(bytes, &place).ok();
-        Ok(header.filter(|header| {
+        let batch = Headed::decode(bytes.into(), &place, &shared.index).ok();
+        Ok(batch.filter(|batch| {
             offset
-                .checked_add(header.batch_bytes())
-                .is_some_and(|end| end <= self.shared.segment_bytes)
+                .checked_add(batch.fields.batch_bytes())
+                .is_some_and(|end| end <= shared.segment_bytes)
         }))
     }
 
@@ -211,14 +269,10 @@ impl<'a> Replay<'a> {
     fn check_beyond(
         &mut self,
         (stop_index, stop_offset): (usize, u64),
-        synced: u64,
+        last: u64,
     ) -> Result<(), NvmeError> {
-        let last = self
-            .found
-            .last()
-            .map_or(self.start.sequence, |(_, header)| header.sequence);
         self.window_bytes = SCAN_WINDOW_BYTES;
-        let mut lost = (synced > last).then_some(synced);
+        let mut lost = (self.synced > last).then_some(self.synced);
         for index in stop_index..self.segments.len() {
             let offset = if index == stop_index {
                 stop_offset
@@ -261,8 +315,9 @@ impl<'a> Replay<'a> {
                 blank_bytes += PAGE_BYTES as u64;
             } else {
                 let header = self.read_header(index, offset)?;
-                if let Some(header) = header.filter(|header| header.synced_sequence > last) {
-                    return Ok(Some(header.synced_sequence));
+                let named = header.map_or(0, |header| header.fields.synced_sequence);
+                if named > last {
+                    return Ok(Some(named));
                 }
                 is_written = true;
             }
@@ -271,19 +326,10 @@ impl<'a> Replay<'a> {
         Ok(None)
     }
 
-    /// How many of the headers count: up to `synced` all of them, beyond as long as the values are whole.
-    fn verified_count(
-        &mut self,
-        synced: u64,
-        report: &mut RecoveryReport,
-    ) -> Result<usize, NvmeError> {
-        for at in 0..self.found.len() {
-            let (index, header) = &self.found[at];
-            if header.sequence <= synced {
-                continue;
-            }
-            let file = Arc::clone(&self.segments[*index].file);
-            match check_tail(&*file, header) {
+    /// How many of the headers count that none names as synced: as long as the values are whole.
+    fn verified_count(&self, report: &mut RecoveryReport) -> Result<usize, NvmeError> {
+        for (at, (index, batch)) in self.found.iter().enumerate() {
+            match check_tail(&*self.segments[*index].file, batch) {
                 Ok(()) => {}
                 Err(NvmeError::Corrupt { .. }) => return Ok(at),
                 // What can't be read now may be an acknowledged batch: that is not a torn one.
@@ -294,69 +340,37 @@ impl<'a> Replay<'a> {
         Ok(self.found.len())
     }
 
-    /// Writes the batches beyond `synced` again. The sync that should have made them durable may have
+    /// Writes the batches beyond the newest synced one again. The sync that should have made them durable may have
     /// failed: then the system shows pages as written that it has given up, and another sync would
     /// say nothing of them.
-    fn rewrite_tail(&self, taken: usize, synced: u64) -> Result<(), NvmeError> {
-        for (index, header) in &self.found[..taken] {
-            if header.sequence > synced {
-                let file = &self.segments[*index].file;
-                let at = header.place.offset_bytes;
-                let batch = read_stored(&**file, at, header.batch_bytes())?;
-                file.write(at, batch).wait()?;
-            }
+    fn rewrite_tail(&self) -> Result<(), NvmeError> {
+        for (index, batch) in &self.found {
+            let file = &self.segments[*index].file;
+            let at = batch.fields.place.offset_bytes;
+            let batch = read_stored(&**file, at, batch.fields.batch_bytes())?;
+            file.write(at, batch).wait()?;
         }
         Ok(())
-    }
-
-    fn apply(mut self, taken: usize) -> End {
-        let mut end = End {
-            segment_id: self.start.segment_id,
-            offset_bytes: self.start.offset_bytes,
-            sequence: self.start.sequence,
-            checksum: self.start.checksum,
-            log_bytes: 0,
-        };
-        for (index, header) in self.found.iter().take(taken) {
-            let reading = &self.segments[*index];
-            end.segment_id = reading.id;
-            end.offset_bytes = header.place.offset_bytes + header.batch_bytes();
-            end.sequence = header.sequence;
-            end.checksum = header.checksum;
-            end.log_bytes += header.batch_bytes();
-            if self.shared.segments.get(reading.id).is_none() {
-                let segment = Segment::new(reading.id, Some(Arc::clone(&reading.file)), 0);
-                self.shared.segments.insert(Arc::new(segment));
-            }
-            if let Some(segment) = self.shared.segments.get(reading.id) {
-                segment
-                    .used_bytes
-                    .store(end.offset_bytes, std::sync::atomic::Ordering::Release);
-            }
-        }
-        let headers = self.found.drain(..taken).map(|(_, header)| header);
-        self.shared.fill_from_batches(headers);
-        end
     }
 }
 
 /// Whether a batch comes right after the one of this sequence and checksum.
-fn follows(header: &BatchHeader, sequence: u64, checksum: u32) -> bool {
+fn follows(header: &BatchFields, sequence: u64, checksum: u32) -> bool {
     header.sequence == sequence + 1 && header.previous_checksum == checksum
 }
 
 /// Checks a batch that nobody is known to have been told of.
-fn check_tail(file: &dyn VolumeFile, header: &BatchHeader) -> Result<(), NvmeError> {
-    check_values(file, header)?; // mutant: no-payload-check
+fn check_tail(file: &dyn VolumeFile, batch: &Headed) -> Result<(), NvmeError> {
+    check_values(file, batch)?; // mutant: no-payload-check
     Ok(())
 }
 
 /// Compares every value of a batch with the checksum that its header gives.
-fn check_values(file: &dyn VolumeFile, header: &BatchHeader) -> Result<(), NvmeError> {
+fn check_values(file: &dyn VolumeFile, batch: &Headed) -> Result<(), NvmeError> {
+    let header = &batch.fields;
     let payload_at = header.place.offset_bytes + u64::from(header.header_bytes);
-    for entry in header
-        .entries
-        .iter()
+    for entry in batch
+        .entries()
         .filter(|entry| entry.kind != EntryKind::Delete)
     {
         let at = payload_at + entry.value_offset_bytes;
