@@ -187,9 +187,9 @@ impl Gathering {
     }
 }
 
-/// Bytes of the operations that a range is read by if it is alone: small enough for its checksum to be
-/// made meanwhile.
-pub(super) const PIECE_BYTES: usize = 512 << 10;
+/// Bytes of the operations that a range is read by if it is alone. Of a longer one the checksum is made while
+/// the rest is on its way; for a shorter one that saves less than another operation costs.
+pub(super) const PIECE_BYTES: usize = 1 << 20;
 
 /// Reads one range, with the checksum of a part of it made meanwhile.
 pub(super) fn fetch(

@@ -208,6 +208,7 @@ fn buffers(len_bytes: usize, count: usize) -> io::Result<Vec<BufferMut>> {
 }
 
 /// A transfer that moved less than it should have.
+#[cfg(feature = "io-uring")]
 fn ended_early(call: Call) -> io::Error {
     io::Error::from(match call {
         Call::Read => io::ErrorKind::UnexpectedEof,
