@@ -16,7 +16,8 @@ usage: cargo xtask TASK [OPTIONS]
   tidy                   the house rules that no compiler checks
   hw                     the test suites in each configuration that this machine has
   replay                 that matrix's block-level crash replay alone
-  sim [--seeds N]        the crash simulation of the blob store (1000 seeds)
+  sim [--seeds N]        the crash simulations of blob store, slab and log (1000 seeds)
+  sim --seed N           one seed of them again
   kill [--count N]       kills of the program while it stores models (200)
   mutants [--seeds N]    removes one safeguard at a time and demands a red simulation
   coverage               line coverage, where the tool is installed
@@ -45,6 +46,9 @@ pub(crate) enum Task {
     Replay,
     Simulation {
         seeds: u64,
+    },
+    SimulationOf {
+        seed: u64,
     },
     Kill {
         count: u64,
@@ -76,8 +80,7 @@ pub(crate) fn parse(mut parser: Parser) -> Result<Task, Error> {
         "replay" => alone(parser, Task::Replay),
         "mutants" => parse_count(parser, "seeds", crate::mutants::SEEDS_DEFAULT)
             .map(|seeds| Task::Mutants { seeds }),
-        "sim" => parse_count(parser, "seeds", full_counts::SIMULATION.count_default)
-            .map(|seeds| Task::Simulation { seeds }),
+        "sim" => parse_simulation(parser),
         "kill" => parse_count(parser, "count", full_counts::KILL.count_default)
             .map(|count| Task::Kill { count }),
         "bench" => {
@@ -129,6 +132,29 @@ fn parse_count(mut parser: Parser, option: &str, default: u64) -> Result<u64, Er
         return Err(Error::usage(format!("--{option} must be at least 1")));
     }
     Ok(count)
+}
+
+fn parse_simulation(mut parser: Parser) -> Result<Task, Error> {
+    let mut task = Task::Simulation {
+        seeds: full_counts::SIMULATION.count_default,
+    };
+    loop {
+        let option = match parser.next().map_err(refused)? {
+            None => break,
+            Some(Arg::Long(option)) => option.to_owned(),
+            Some(other) => return Err(refused(other.unexpected())),
+        };
+        let number = parser.value().map_err(refused)?.parse().map_err(refused)?;
+        task = match option.as_str() {
+            "seed" => Task::SimulationOf { seed: number },
+            "seeds" => Task::Simulation { seeds: number },
+            other => return Err(Error::usage(format!("there is no option --{other}"))),
+        };
+    }
+    match task {
+        Task::Simulation { seeds: 0 } => Err(Error::usage("--seeds must be at least 1")),
+        task => Ok(task),
+    }
 }
 
 fn parse_rest(mut parser: Parser, named: bool) -> Result<(Option<String>, Vec<String>), Error> {
@@ -192,6 +218,10 @@ mod tests {
         assert!(matches!(
             parsed(&["sim", "--seeds", "7"]),
             Ok(Task::Simulation { seeds: 7 })
+        ));
+        assert!(matches!(
+            parsed(&["sim", "--seed", "0"]),
+            Ok(Task::SimulationOf { seed: 0 })
         ));
         assert!(matches!(
             parsed(&["kill", "--count=5"]),

@@ -7,39 +7,22 @@ use crate::error::Error;
 use crate::feature_sets;
 use crate::workspace::{TargetKind, Workspace};
 
-/// A test program whose length is set by the environment.
+/// Test programs whose length is set by the environment.
 pub(crate) struct Counted {
     name: &'static str,
     package: &'static str,
-    test: &'static str,
+    /// Which of the package's test programs, by how their names end.
+    test_suffix: &'static str,
     variable: &'static str,
     /// The count that a release must have seen.
     pub(crate) count_default: u64,
 }
 
-/// Simulated crashes of the blob store, one per seed.
+/// Simulated crashes of the blob store, the slab and the write-ahead log, one per seed.
 pub(crate) const SIMULATION: Counted = Counted {
     name: "sim",
     package: "tier-nvme",
-    test: "crash_simulation",
-    variable: "STEPWELL_SEEDS",
-    count_default: 1000,
-};
-
-/// Simulated crashes of the write-ahead log, one per seed.
-pub(crate) const LOG_SIMULATION: Counted = Counted {
-    name: "sim-wal",
-    package: "tier-nvme",
-    test: "wal_simulation",
-    variable: "STEPWELL_SEEDS",
-    count_default: 1000,
-};
-
-/// Simulated crashes of the slab, one per seed.
-pub(crate) const SLAB_SIMULATION: Counted = Counted {
-    name: "sim-slab",
-    package: "tier-nvme",
-    test: "slab_simulation",
+    test_suffix: "_simulation",
     variable: "STEPWELL_SEEDS",
     count_default: 1000,
 };
@@ -48,45 +31,63 @@ pub(crate) const SLAB_SIMULATION: Counted = Counted {
 pub(crate) const KILL: Counted = Counted {
     name: "kill",
     package: "stepwell",
-    test: "kill",
+    test_suffix: "kill",
     variable: "STEPWELL_KILLS",
     count_default: 200,
 };
 
+/// The variable that names one seed to replay.
+const SEED_VARIABLE: &str = "STEPWELL_SEED";
+
 /// Runs `counted` in release with everything it prints; true if it passed.
 pub(crate) fn run(workspace: &Workspace, counted: &Counted, count: u64) -> Result<bool, Error> {
-    let package = workspace
-        .package(counted.package)
-        .filter(|package| package.has_target(TargetKind::Test, Some(counted.test)))
-        .ok_or_else(|| Error::Absent {
-            what: format!("the test `{}` of {}", counted.test, counted.package),
-            hint: "it has not been written yet".to_owned(),
-        })?;
+    run_with(workspace, counted, (counted.variable, count))
+}
+
+/// Replays one seed of the simulations; true if it passed.
+pub(crate) fn replay(workspace: &Workspace, seed: u64) -> Result<bool, Error> {
+    run_with(workspace, &SIMULATION, (SEED_VARIABLE, seed))
+}
+
+fn run_with(
+    workspace: &Workspace,
+    counted: &Counted,
+    (variable, value): (&str, u64),
+) -> Result<bool, Error> {
+    let absent = || Error::Absent {
+        what: format!("a test `*{}` of {}", counted.test_suffix, counted.package),
+        hint: "it has not been written yet".to_owned(),
+    };
+    let package = workspace.package(counted.package).ok_or_else(absent)?;
+    let tests: Vec<&str> = package
+        .targets
+        .iter()
+        .filter(|target| target.kind == TargetKind::Test)
+        .map(|target| target.name.as_str())
+        .filter(|name| name.ends_with(counted.test_suffix))
+        .collect();
+    if tests.is_empty() {
+        return Err(absent());
+    }
     let shell = Shell::new(&workspace.root, counted.name, false)?;
     let started = Instant::now();
     let finished = Invocation::cargo()
-        .args([
-            "test",
-            "--release",
-            "-p",
-            counted.package,
-            "--test",
-            counted.test,
-        ])
+        .args(["test", "--release", "--no-fail-fast", "-p", counted.package])
+        .args(tests.iter().flat_map(|test| ["--test", test]))
         .args(feature_sets::arguments([package], feature_sets::run))
         .args(["--", "--nocapture"])
-        .env(counted.variable, count.to_string())
+        .env(variable, value.to_string())
         .echo(Echo::Everything)
         .run(&shell)?;
     println!(
-        "\n{}: {} with {}={count} in {:.1} s; full output in {}",
+        "\n{} ({}): {} with {variable}={value} in {:.1} s; full output in {}",
         counted.name,
+        tests.join(", "),
         if finished.success {
             "passed".to_owned()
         } else {
             finished.ending()
         },
-        counted.variable,
         started.elapsed().as_secs_f64(),
         shell.log_path.display()
     );

@@ -74,12 +74,8 @@ fn run(task: Task) -> Result<bool, Error> {
         Task::Mutants { seeds } => mutants::run_with(&load()?, seeds),
         Task::Hardware => hw::run(&load()?),
         Task::Replay => hw::run_replay(&load()?),
-        Task::Simulation { seeds } => {
-            let store = full_counts::run(&load()?, &full_counts::SIMULATION, seeds)?;
-            let log = full_counts::run(&load()?, &full_counts::LOG_SIMULATION, seeds)?;
-            let slab = full_counts::run(&load()?, &full_counts::SLAB_SIMULATION, seeds)?;
-            Ok(store && log && slab)
-        }
+        Task::Simulation { seeds } => full_counts::run(&load()?, &full_counts::SIMULATION, seeds),
+        Task::SimulationOf { seed } => full_counts::replay(&load()?, seed),
         Task::Kill { count } => full_counts::run(&load()?, &full_counts::KILL, count),
         Task::Bench { name, rest } => measure::bench(&load()?, name.as_deref(), &rest),
         Task::Peers { rest } => measure::peers(&load()?, &rest),
