@@ -1,5 +1,25 @@
 //! The KV-cache block manager of Stepwell.
 //!
-//! This crate will hold the typed life of a block (mutable, complete, registered), identity by
-//! chained sequence hashes, per-tier pools, eviction policies and the movement of blocks between
-//! tiers. It knows tiers only through the contracts of `core-view`. It has no code yet.
+//! [`policy`] decides which block leaves a full pool. The typed life of a block, pools and movement between
+//! tiers are being added.
+//!
+//! ```
+//! use blockmgr::policy::{Access, EvictionPolicy, PolicyKind, Request, Slot};
+//!
+//! let mut policy = PolicyKind::Lru.build(2);
+//! for (index, sequence_hash) in [0xfeed, 0xbeef].into_iter().enumerate() {
+//!     let request = Request { tick: index as u64, ..Request::default() };
+//!     let slot = Slot::new(index as u32);
+//!     policy.insert(slot, &Access { sequence_hash, position: 0, request });
+//!     policy.release(slot);
+//! }
+//! assert_eq!(policy.evict(), Some(Slot::new(0)));
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod policy;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

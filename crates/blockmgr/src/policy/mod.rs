@@ -1,0 +1,63 @@
+//! Which block leaves when room is needed.
+//!
+//! A pool has a fixed number of slots. A policy knows each slot by its number, keeps what it must remember
+//! in arrays of that size made once, and allocates nothing afterwards. For the policy a slot is in one of
+//! three states:
+//!
+//! ```text
+//! vacant ──insert──▶ pinned ──release──▶ evictable ──evict──▶ vacant
+//!                      ▲                     │
+//!                      └────────pin──────────┘        remove: from either to vacant
+//! ```
+//!
+//! [`PolicyKind`] names the policies of this crate and builds a [`Policy`]; one of your own implements
+//! [`EvictionPolicy`] and goes in as [`Policy::Custom`].
+
+mod access;
+mod kind;
+mod list;
+mod lru;
+mod slot;
+
+pub use access::{Access, Heritage, Request};
+pub use kind::{Policy, PolicyKind};
+pub use lru::Lru;
+pub use slot::Slot;
+
+/// Chooses the block that leaves.
+///
+/// The pool calls it under its own lock, so there is no synchronisation inside. A call that names a slot in the wrong state (or
+/// none of this pool) is a fault of the pool: policies must stay in bounds and keep their counts right for
+/// all others, and need not report it.
+pub trait EvictionPolicy: Send {
+    /// A block was registered in the vacant `slot`; it is in use, so the slot is pinned.
+    fn insert(&mut self, slot: Slot, access: &Access);
+
+    /// A request matched the block in `slot`. The state stays as it is; if the block is not in use yet,
+    /// `pin` follows.
+    fn hit(&mut self, slot: Slot, access: &Access);
+
+    /// The block in `slot` came into use and must not be chosen. Nothing happens if it was pinned.
+    fn pin(&mut self, slot: Slot);
+
+    /// The last user of the block let go. A pool releases the blocks of a request from the last to the
+    /// first, so that among equals the leaf of a chain is the older one. Nothing happens if it was evictable.
+    fn release(&mut self, slot: Slot);
+
+    /// Chooses an evictable slot and makes it vacant; `None` if there is none.
+    fn evict(&mut self) -> Option<Slot>;
+
+    /// The block left `slot` for a reason of its own (a reset, a corruption). Nothing happens if it was vacant.
+    fn remove(&mut self, slot: Slot);
+
+    /// How many slots are evictable.
+    fn evictable_slots(&self) -> u32;
+
+    /// What the policy knows of the chain that ends in `slot`. A pool asks for it at the last block that a
+    /// request matched, or at the parent, and passes it in [`Request::heritage`] to the blocks that follow: they may
+    /// live in another shard, with another instance of the policy.
+    fn heritage(&self, slot: Slot) -> Heritage {
+        let _ = slot;
+        Heritage::default()
+    }
+}
