@@ -27,6 +27,7 @@ mod format;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod outcome_thread;
 #[cfg(any(target_os = "linux", feature = "sim"))]
 mod progress;
 mod read_queue;

@@ -47,6 +47,7 @@ impl Depth {
     /// Marks the current thread as one of this engine's.
     pub(super) fn adopt_thread(&self) {
         OWN_ENGINE.set(self.engine_id);
+        crate::outcome_thread::adopt();
     }
 
     /// Whether the current thread is one of this engine's.

@@ -8,6 +8,7 @@ use core_view::BufferMut;
 use core_view::contract::{BlockKey, ContractError, Transfer};
 
 use super::Shared;
+use super::journal::Journal;
 use super::queue::{ItemState, Ready};
 use super::slots::SlotId;
 use crate::format::slab::{BlockEdit, BlockPlace, LogPlace, Record, blocks_name};
@@ -29,29 +30,6 @@ pub(super) fn pages_of(bytes: &[u8]) -> Result<BufferMut, NvmeError> {
         front.copy_from_slice(bytes);
     }
     Ok(pages)
-}
-
-/// Where the logs stand; whoever holds it commits.
-#[derive(Debug, Default)]
-pub(super) struct Journal {
-    /// Generation of the tables that the logs follow.
-    pub(super) epoch: u64,
-    pub(super) sequence: u64,
-    /// Checksum of the newest record.
-    pub(super) checksum: u32,
-    pub(super) synced_sequence: u64,
-    /// No segment had this id or a higher one.
-    pub(super) segment_id_next: u32,
-    /// Used bytes of each segment's log.
-    pub(super) used: BTreeMap<u32, u32>,
-    /// The segment whose log was written last.
-    pub(super) last: Option<u32>,
-    /// Segments with writes that are not synced.
-    pub(super) dirty: BTreeSet<u32>,
-    /// Slots that are free once everything is synced.
-    pub(super) freed: Vec<SlotId>,
-    /// Which of the two tables is written first the next time.
-    pub(super) first_table: usize,
 }
 
 /// A change, and whose it is: the job and its item.
@@ -87,6 +65,23 @@ impl Shared {
             }
         }
         self.count(group);
+    }
+
+    /// Nobody can say what became of a group's changes.
+    pub(super) fn lose_group(&self, group: &mut [Ready], error: &NvmeError) {
+        let mut keys = Vec::new();
+        for ready in group.iter() {
+            match ready {
+                Ready::Put(put) => {
+                    let begun = |state: &ItemState| matches!(state, ItemState::Placed(_));
+                    let begun = put.items.iter().filter(|item| begun(&item.state));
+                    keys.extend(begun.map(|item| item.key));
+                }
+                Ready::Remove(remove) => keys.extend(&remove.keys),
+            }
+        }
+        self.lose(keys);
+        fail_from(group, 0, &error.clone().into());
     }
 
     /// The changes of a group in order. A removal of what is not there changes nothing.
@@ -187,7 +182,7 @@ impl Shared {
         journal.dirty.extend(touched);
         journal.dirty.insert(segment_id);
         self.write_record(segment_id, offset_bytes, &bytes)
-            .inspect_err(|error| self.lose(&record.edits, error))?;
+            .inspect_err(|error| self.lose_edits(&record.edits, error))?;
         journal
             .used
             .insert(segment_id, offset_bytes + bytes.len() as u32);
@@ -197,7 +192,7 @@ impl Shared {
         self.counters.records.fetch_add(1, Ordering::Relaxed);
         if self.config.durable() {
             let synced = self.sync(journal);
-            synced.inspect_err(|error| self.lose(&record.edits, error))?;
+            synced.inspect_err(|error| self.lose_edits(&record.edits, error))?;
         }
         let freed = self.publish(record.edits);
         journal.freed.extend(freed);

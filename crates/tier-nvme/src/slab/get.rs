@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use core_view::BufferMut;
-use core_view::contract::{Block, BlockGet, BlockKey, BlockMeta, ErrorKind, Failure, Transfer};
+use core_view::contract::{
+    Block, BlockGet, BlockKey, BlockMeta, ContractError, ErrorKind, Failure, Transfer,
+};
 
 use super::Shared;
 use super::put::block_error;
@@ -101,7 +103,10 @@ impl Shared {
         };
         let offset_bytes = self.geometry.slot_offset_bytes(place.slot);
         let shared = Arc::clone(self);
-        file.read(offset_bytes, buffer).map_outcome(move |outcome| {
+        let read = self.contain(|| Ok(file.read(offset_bytes, buffer)));
+        let read =
+            read.unwrap_or_else(|error| Transfer::ready(Err(ContractError::from(error).into())));
+        read.map_outcome(move |outcome| {
             drop(pin);
             if shared.slots.awaited.load(Ordering::SeqCst) {
                 shared.queue.stir();

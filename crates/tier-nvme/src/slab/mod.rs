@@ -3,8 +3,10 @@
 mod block_store;
 mod commit;
 mod config;
+mod containment;
 mod create;
 mod get;
+mod journal;
 mod load;
 mod put;
 mod queue;
@@ -21,7 +23,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
 use core_view::contract::BlockKey;
@@ -33,10 +35,10 @@ pub use stats::SlabStats;
 use crate::format::StoreId;
 use crate::format::slab::{BlockEdit, SlotGeometry};
 use crate::store::VerifyReport;
-use crate::{Alignment, NvmeError, Volume, VolumeLock};
+use crate::{Alignment, NvmeError, Volume, VolumeLock, outcome_thread};
 #[cfg(target_os = "linux")]
 use crate::{RealVolume, VolumeOptions};
-use commit::Journal;
+use journal::{JournalGuard, JournalLock};
 use queue::JobQueue;
 use slots::SlotMap;
 use table::BlockTable;
@@ -88,7 +90,7 @@ struct Shared {
     read_only: Option<String>,
     table: BlockTable,
     slots: SlotMap,
-    journal: Mutex<Journal>,
+    journal: JournalLock,
     queue: JobQueue,
     counters: stats::Counters,
     recovery: SlabRecovery,
@@ -96,6 +98,8 @@ struct Shared {
     /// Blocks that a commit changed which failed half-way: nobody can say what is stored under these keys.
     unknown: RwLock<BTreeSet<BlockKey>>,
     closed: AtomicBool,
+    /// It was closed where nobody could end it; whoever holds the journal does.
+    end_is_due: AtomicBool,
     /// How closing ended.
     ending: Mutex<Result<(), NvmeError>>,
     /// Held until the slab is closed.
@@ -103,8 +107,8 @@ struct Shared {
 }
 
 impl Shared {
-    fn journal(&self) -> MutexGuard<'_, Journal> {
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    fn journal(&self) -> JournalGuard<'_> {
+        self.journal.lock()
     }
 
     /// What lengths of reads and writes are multiples of, in bytes.
@@ -144,14 +148,22 @@ impl Shared {
     }
 
     fn poison(&self, error: &NvmeError) {
+        self.poison_because(error.to_string());
+    }
+
+    fn poison_because(&self, reason: String) {
         let mut poison = self.poison.lock().unwrap_or_else(PoisonError::into_inner);
-        poison.get_or_insert_with(|| error.to_string());
+        poison.get_or_insert(reason);
     }
 
     /// A commit of these changes failed half-way.
-    fn lose(&self, edits: &[BlockEdit], error: &NvmeError) {
+    fn lose_edits(&self, edits: &[BlockEdit], error: &NvmeError) {
         self.poison(error);
-        let keys = edits.iter().map(BlockEdit::key);
+        self.lose(edits.iter().map(BlockEdit::key));
+    }
+
+    /// Nobody can say any more what is stored under these keys.
+    fn lose(&self, keys: impl IntoIterator<Item = BlockKey>) {
         let mut unknown = self.unknown.write().unwrap_or_else(PoisonError::into_inner);
         unknown.extend(keys);
     }
@@ -219,7 +231,10 @@ impl BlockSlab {
             let worker = Arc::clone(&shared);
             let spawned = thread::Builder::new()
                 .name("stepwell-slab".to_owned())
-                .spawn(move || worker.work());
+                .spawn(move || {
+                    outcome_thread::adopt();
+                    worker.work();
+                });
             let location = || shared.volume.report().location;
             let thread = spawned
                 .map_err(|error| NvmeError::from_io("start a thread for", location(), 0, error))?;
@@ -239,9 +254,9 @@ impl BlockSlab {
     /// [`NvmeError::Poisoned`], [`NvmeError::Closed`], [`NvmeError::ReadOnly`]; the device's own failure,
     /// after which the slab takes no changes until it is opened again.
     pub fn flush(&self) -> Result<(), NvmeError> {
-        let mut journal = self.shared.journal();
-        self.shared.check_changeable()?;
-        self.shared.sync(&mut journal)
+        let flushed = self.shared.flush();
+        self.shared.end_if_due();
+        flushed
     }
 
     /// Reads and checks everything: superblock, tables, headers of segments, and every block.
@@ -251,6 +266,7 @@ impl BlockSlab {
     pub fn verify(&self) -> Result<VerifyReport, NvmeError> {
         self.shared.check_open()?;
         let report = self.shared.verify();
+        self.shared.end_if_due();
         // What closing took away meanwhile is not damage.
         self.shared.check_open()?;
         Ok(report)
@@ -275,6 +291,9 @@ impl BlockSlab {
     /// [`NvmeError::Closed`]; closing again does nothing. Dropping the slab does the same, but can't tell of a
     /// failure.
     ///
+    /// Where outcomes are handed out (in what is chained to a transfer) nothing is waited for: the slab ends soon
+    /// after, on another thread, and until then its directory is still locked.
+    ///
     /// # Errors
     /// As [`BlockSlab::flush`]; nothing acknowledged as durable is lost, the next open replays the logs.
     pub fn close(&self) -> Result<(), NvmeError> {
@@ -282,14 +301,14 @@ impl BlockSlab {
             return Ok(());
         }
         self.shared.queue.close();
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.thread.lock();
+        let thread = thread.unwrap_or_else(PoisonError::into_inner).take();
+        if outcome_thread::is_current() || self.shared.journal.is_held_here() {
+            // Whoever would be waited for may be waiting for this thread.
+            self.shared.end_elsewhere(thread.is_some());
+            return Ok(());
+        }
         match thread {
-            // On the slab's own thread, where a caller's callback may be the last owner, it ends by itself.
-            Some(thread) if thread.thread().id() == thread::current().id() => return Ok(()),
             Some(thread) => {
                 if thread.join().is_err() {
                     let reason = "the slab's thread panicked".to_owned();

@@ -39,9 +39,12 @@ struct Writes {
 }
 
 impl Writes {
-    fn submit(&mut self) {
+    fn submit(&mut self, shared: &Shared) {
         if let Some(run) = self.run.take() {
-            let write = run.file.write_vectored(run.offset_bytes, run.buffers);
+            let write =
+                shared.contain(|| Ok(run.file.write_vectored(run.offset_bytes, run.buffers)));
+            let write = write
+                .unwrap_or_else(|error| Transfer::ready(Err(ContractError::from(error).into())));
             self.items.push(run.items);
             self.transfers.push(write);
         }
@@ -176,7 +179,7 @@ impl Shared {
                 }
             }
         }
-        writes.submit();
+        writes.submit(self);
         unused.extend(slots);
         self.slots.release(unused);
         let Writes {
@@ -199,7 +202,11 @@ impl Shared {
             writes.on_complete(then);
         } else {
             // A volume may be pushed by waiters alone, and what is chained has none.
-            self.queue.land(Box::new(move || then(writes.wait())));
+            let shared = Arc::clone(self);
+            self.queue.land(Box::new(move || {
+                let landed = shared.contain(|| Ok(writes.wait()));
+                then(landed.unwrap_or_else(|error| Err(ContractError::from(error).into())));
+            }));
         }
     }
 
@@ -247,7 +254,7 @@ impl Shared {
             run.next = next;
             return Ok(());
         }
-        writes.submit();
+        writes.submit(self);
         writes.run = Some(Run {
             file,
             offset_bytes: self.geometry.slot_offset_bytes(id.slot),

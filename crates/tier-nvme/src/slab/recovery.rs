@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 
-use super::commit::{Journal, aligned_buffer};
+use super::commit::aligned_buffer;
 use super::create::{SUPERBLOCK_NAME, create, damaged, is_slab, is_unfinished, read_superblock};
+use super::journal::{Journal, JournalLock};
 use super::load::{Loaded, load_tables};
 use super::replay::{Replayed, is_payload, replay, scan_logs};
 use super::slots::SlotMap;
@@ -91,7 +92,7 @@ fn read_slab(
         read_only,
         table: BlockTable::new(),
         slots: SlotMap::default(),
-        journal: Mutex::default(),
+        journal: JournalLock::default(),
         queue: Default::default(),
         counters: Default::default(),
         recovery: SlabRecovery {
@@ -101,6 +102,7 @@ fn read_slab(
         poison: Mutex::new(None),
         unknown: RwLock::default(),
         closed: AtomicBool::new(false),
+        end_is_due: AtomicBool::new(false),
         ending: Mutex::new(Ok(())),
         lock: Mutex::new(lock),
         volume,

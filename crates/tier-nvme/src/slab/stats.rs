@@ -21,6 +21,7 @@ pub(super) struct Counters {
     pub(super) busy: AtomicU64,
     pub(super) no_space: AtomicU64,
     pub(super) corrupt: AtomicU64,
+    pub(super) panics: AtomicU64,
 }
 
 /// What a slab holds, and what it has done since it was opened.
@@ -67,6 +68,8 @@ pub struct SlabStats {
     pub no_space: u64,
     /// Fetches whose bytes were not the ones stored.
     pub corrupt: u64,
+    /// Panics of the volume, or of what a caller chained to a transfer.
+    pub panics: u64,
     /// Why changes are refused, after a failure.
     pub poisoned: Option<String>,
     /// How the volume does its work.
@@ -101,6 +104,7 @@ impl Shared {
             busy: count(&counters.busy),
             no_space: count(&counters.no_space),
             corrupt: count(&counters.corrupt),
+            panics: count(&counters.panics),
             poisoned: self.poison_reason(),
             volume: self.volume.report(),
         }

@@ -8,7 +8,8 @@ use core_view::BufferMut;
 use core_view::contract::Transfer;
 
 use super::Shared;
-use super::commit::{Journal, pages_of};
+use super::commit::pages_of;
+use super::journal::Journal;
 use crate::format::PAGE_BYTES;
 use crate::format::slab::{CHUNK_BYTES, ChunkWriter, TableHeader, table_file_bytes};
 use crate::{FileName, NvmeError, Volume, VolumeFile};
