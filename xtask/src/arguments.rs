@@ -18,7 +18,7 @@ usage: cargo xtask TASK [OPTIONS]
   replay                 that matrix's block-level crash replay alone
   sim [--seeds N]        the crash simulations of blob store, slab and log (1000 seeds)
   sim --seed N           one seed of them again
-  kill [--count N]       kills of the program while it stores models (200)
+  kill [--count N]       kills of processes that store blocks and models (200)
   mutants [--seeds N]    removes one safeguard at a time and demands a red simulation
   coverage               line coverage, where the tool is installed
   bench [NAME] [-- ..]   our benches

@@ -5,13 +5,13 @@ use std::time::Instant;
 use crate::command::{Echo, Invocation, Shell};
 use crate::error::Error;
 use crate::feature_sets;
-use crate::workspace::{TargetKind, Workspace};
+use crate::workspace::{Package, TargetKind, Workspace};
 
 /// Test programs whose length is set by the environment.
 pub(crate) struct Counted {
     name: &'static str,
-    package: &'static str,
-    /// Which of the package's test programs, by how their names end.
+    packages: &'static [&'static str],
+    /// Which of the packages' test programs, by how their names end.
     test_suffix: &'static str,
     variable: &'static str,
     /// The count that a release must have seen.
@@ -21,16 +21,16 @@ pub(crate) struct Counted {
 /// Simulated crashes of the blob store, the slab and the write-ahead log, one per seed.
 pub(crate) const SIMULATION: Counted = Counted {
     name: "sim",
-    package: "tier-nvme",
+    packages: &["tier-nvme"],
     test_suffix: "_simulation",
     variable: "STEPWELL_SEEDS",
     count_default: 1000,
 };
 
-/// Real kills of the program while it stores models.
+/// Real kills of processes that store blocks and models.
 pub(crate) const KILL: Counted = Counted {
     name: "kill",
-    package: "stepwell",
+    packages: &["tier-nvme", "stepwell"],
     test_suffix: "kill",
     variable: "STEPWELL_KILLS",
     count_default: 200,
@@ -55,13 +55,20 @@ fn run_with(
     (variable, value): (&str, u64),
 ) -> Result<bool, Error> {
     let absent = || Error::Absent {
-        what: format!("a test `*{}` of {}", counted.test_suffix, counted.package),
+        what: format!(
+            "a test `*{}` of {:?}",
+            counted.test_suffix, counted.packages
+        ),
         hint: "it has not been written yet".to_owned(),
     };
-    let package = workspace.package(counted.package).ok_or_else(absent)?;
-    let tests: Vec<&str> = package
-        .targets
+    let packages: Vec<&Package> = counted
+        .packages
         .iter()
+        .map(|name| workspace.package(name).ok_or_else(absent))
+        .collect::<Result<_, _>>()?;
+    let tests: Vec<&str> = packages
+        .iter()
+        .flat_map(|package| &package.targets)
         .filter(|target| target.kind == TargetKind::Test)
         .map(|target| target.name.as_str())
         .filter(|name| name.ends_with(counted.test_suffix))
@@ -72,9 +79,10 @@ fn run_with(
     let shell = Shell::new(&workspace.root, counted.name, false)?;
     let started = Instant::now();
     let finished = Invocation::cargo()
-        .args(["test", "--release", "--no-fail-fast", "-p", counted.package])
+        .args(["test", "--release", "--no-fail-fast"])
+        .args(counted.packages.iter().flat_map(|name| ["-p", name]))
         .args(tests.iter().flat_map(|test| ["--test", test]))
-        .args(feature_sets::arguments([package], feature_sets::run))
+        .args(feature_sets::arguments(packages, feature_sets::run))
         .args(["--", "--nocapture"])
         .env(variable, value.to_string())
         .echo(Echo::Everything)
