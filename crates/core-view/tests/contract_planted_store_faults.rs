@@ -32,6 +32,7 @@ enum Fault {
     ForgetsOnReopen,
     AlwaysFails,
     LyingUsage,
+    BlockingGivesOthers,
 }
 
 /// A store with one fault.
@@ -162,6 +163,16 @@ impl BlockStore for Broken {
         Transfer::ready(Ok(gets.into_iter().map(|get| self.get_one(get)).collect()))
     }
 
+    fn get_blocking(&self, gets: Vec<BlockGet>) -> Result<Vec<Result<Block, Failure>>, Failure> {
+        let mut items = self.get(gets).wait()?;
+        if self.fault == Fault::BlockingGivesOthers {
+            for block in items.iter_mut().flatten() {
+                block.target.fill(7);
+            }
+        }
+        Ok(items)
+    }
+
     fn contains(&self, keys: &[BlockKey]) -> Result<Vec<bool>, ContractError> {
         self.inner.contains(keys)
     }
@@ -245,6 +256,7 @@ fn every_planted_fault_is_named() {
         ),
         (Fault::AlwaysFails, "times in a row"),
         (Fault::LyingUsage, "usage"),
+        (Fault::BlockingGivesOthers, "other bytes than were stored"),
     ];
     for (fault, expected) in faults {
         let verdict = verdict(fault);

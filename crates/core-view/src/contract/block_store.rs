@@ -185,6 +185,15 @@ pub trait BlockStore: fmt::Debug + Send + Sync {
     /// [`ErrorKind::InvalidInput`] for a target that is too short, [`ErrorKind::Io`].
     fn get(&self, gets: Vec<BlockGet>) -> Transfer<Vec<Result<Block, Failure>>>;
 
+    /// Fetches blocks as [`BlockStore::get`] does, and waits for them. A store that can does the work on the calling
+    /// thread, so that no other has to be woken.
+    ///
+    /// # Errors
+    /// As [`BlockStore::get`].
+    fn get_blocking(&self, gets: Vec<BlockGet>) -> Result<Vec<Result<Block, Failure>>, Failure> {
+        self.get(gets).wait()
+    }
+
     /// Which of the keys are stored, in order.
     ///
     /// # Errors

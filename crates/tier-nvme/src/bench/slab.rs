@@ -87,7 +87,7 @@ impl SlabContender {
                 key: BlockKey(u128::from(pick)),
                 target,
             });
-        let blocks = slab.get(gets.collect()).wait()?;
+        let blocks = slab.get_blocking(gets.collect())?;
         for (&pick, block) in picks.iter().zip(blocks) {
             let block = block?;
             check(block.payload(), pick)?;
@@ -195,7 +195,7 @@ impl Contender for SlabContender {
             Action::Put => Self::put(slab, turn % PUT_TURNS * work.values as u64, targets),
             Action::Get => {
                 let picks = work.picks(turn);
-                match work.value_bytes >= WINDOW_BYTES {
+                match work.value_bytes >= WINDOW_BYTES && work.depth > 1 {
                     true => Self::get_by_window(slab, &picks, targets),
                     false => picks
                         .chunks(targets.len().max(1))

@@ -32,6 +32,10 @@ impl BlockStore for BlockSlab {
         self.shared.get(gets)
     }
 
+    fn get_blocking(&self, gets: Vec<BlockGet>) -> Result<Vec<Result<Block, Failure>>, Failure> {
+        self.shared.get_blocking(gets)
+    }
+
     fn contains(&self, keys: &[BlockKey]) -> Result<Vec<bool>, ContractError> {
         self.shared.check_open()?;
         self.shared.check_known(keys.iter().copied())?;

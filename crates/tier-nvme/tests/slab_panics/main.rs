@@ -52,8 +52,15 @@ fn wait<T: Send + 'static>(transfer: Transfer<T>) -> Result<T, Failure> {
 /// What is stored under a key.
 fn tag_of(slab: &BlockSlab, key: u128) -> Result<Option<u8>, ErrorKind> {
     let target = BufferMut::zeroed(BLOCK_BYTES, BLOCK_BYTES).unwrap();
-    let key = BlockKey(key);
-    let mut blocks = wait(slab.get(vec![BlockGet { key, target }])).map_err(|it| it.kind())?;
+    let gets = vec![BlockGet {
+        key: BlockKey(key),
+        target,
+    }];
+    let blocks = match key % 2 {
+        0 => wait(slab.get(gets)),
+        _ => slab.get_blocking(gets),
+    };
+    let mut blocks = blocks.map_err(|failure| failure.kind())?;
     match blocks.remove(0) {
         Ok(block) => {
             let tag = block.meta.as_slice()[0];

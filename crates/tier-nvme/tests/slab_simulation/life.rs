@@ -313,7 +313,11 @@ impl Life<'_> {
             key: BlockKey(key),
             target: BufferMut::zeroed(BLOCK_BYTES as usize + 4096, 4096).unwrap(),
         });
-        let items = self.slab().get(gets.collect()).wait().unwrap();
+        let items = match self.random.chance(500) {
+            true => self.slab().get(gets.collect()).wait(),
+            false => self.slab().get_blocking(gets.collect()),
+        };
+        let items = items.unwrap();
         for (key, item) in keys.iter().zip(items) {
             match item {
                 Ok(block) => {

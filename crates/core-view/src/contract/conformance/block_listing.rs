@@ -126,11 +126,16 @@ pub(super) fn reopened(source: &dyn BlockStoreSource) {
     }
     until("remove", || suite.remove(&[3, 4]));
     suite.settle();
-    let StoreSuite { store, quarantine } = suite;
+    let StoreSuite {
+        store, quarantine, ..
+    } = suite;
     let Some(store) = source.reopen(store) else {
         return;
     };
-    let suite = StoreSuite { store, quarantine };
+    let suite = StoreSuite {
+        quarantine,
+        ..StoreSuite::new(store)
+    };
     for key in 0..16 {
         let found = until("fetch after opening again", || {
             suite.try_get("fetch after opening again", key, 320).ok()

@@ -1,19 +1,25 @@
 //! A store on trial: single operations on it, each held to the contract.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
 
-use super::verdict::{FAULTS, check_failure, places, until, wait};
+use super::verdict::{FAULTS, PATIENCE, broken, check_failure, places, until, wait};
 use super::{Quarantine, pattern};
 use crate::contract::{
-    BLOCK_META_BYTES_MAX, BlockEntry, BlockGet, BlockKey, BlockMeta, BlockPut, BlockStore,
-    ContractError, ErrorKind,
+    BLOCK_META_BYTES_MAX, Block, BlockEntry, BlockGet, BlockKey, BlockMeta, BlockPut, BlockStore,
+    ContractError, ErrorKind, Failure,
 };
 
 /// A store under test, and the memory that goes through it.
 pub(super) struct StoreSuite {
     pub(super) store: Arc<dyn BlockStore>,
     pub(super) quarantine: Quarantine,
+    /// Fetches so far; every second one blocks.
+    pub(super) fetches: AtomicU64,
 }
+
+type Fetched = Result<Vec<Result<Block, Failure>>, Failure>;
 
 pub(super) const INVALID: &[ErrorKind] = &[ErrorKind::InvalidInput];
 /// A bounded queue was full.
@@ -29,6 +35,7 @@ impl StoreSuite {
         Self {
             store,
             quarantine: Quarantine::default(),
+            fetches: AtomicU64::new(0),
         }
     }
 
@@ -54,6 +61,32 @@ impl StoreSuite {
         BlockGet {
             key: BlockKey(key),
             target: self.quarantine.buffer(len.next_multiple_of(alignment)),
+        }
+    }
+
+    /// Fetches blocks, in the one way and the other by turns.
+    pub(super) fn fetch(&self, what: &str, gets: Vec<BlockGet>) -> Fetched {
+        if self
+            .fetches
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(2)
+        {
+            return wait(what, self.store.get(gets));
+        }
+        let store = Arc::clone(&self.store);
+        let (sender, receiver) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let outcome = store.get_blocking(gets);
+            // Whoever opens the store again must find nobody at it.
+            drop(store);
+            drop(sender.send(outcome));
+        });
+        match receiver.recv_timeout(PATIENCE) {
+            Ok(outcome) => {
+                drop(thread.join());
+                outcome
+            }
+            Err(_) => broken(&format!("{what}: the fetch hangs, or panicked")),
         }
     }
 
@@ -101,7 +134,7 @@ impl StoreSuite {
         const ABSENT: &[ErrorKind] = &[ErrorKind::NotFound];
         let get = self.get(key, len);
         let given = places([&get.target]);
-        let failure = match wait(what, self.store.get(vec![get])) {
+        let failure = match self.fetch(what, vec![get]) {
             Ok(mut items) => {
                 assert_eq!(items.len(), 1, "{what}: an item is missing");
                 match items.pop() {
