@@ -57,10 +57,12 @@ pub use memory::MemoryStore;
 pub use metadata::{DeltaStorageInfo, StorageInfo, WeightMetadata};
 #[cfg(feature = "native")]
 pub use native::{
-    Damage, DamageKind, ExportOptions, ExportReport, ImportOptions, ImportReport, ModelFile,
-    ModelInfo, ModelTensor, NativeConfig, NativeStore, OnProgress, Progress, RemovalReport,
-    SourceFile, StoreStats, VerifyReport,
+    Damage, DamageKind, EncodingStats, ExportOptions, ExportReport, ImportOptions, ImportReport,
+    ModelFile, ModelInfo, ModelTensor, NativeConfig, NativeStore, OnProgress, Progress,
+    RemovalReport, Saved, SourceFile, StoreStats, VerifyReport,
 };
+#[cfg(feature = "native")]
+pub(crate) use sketch::SketchPlace;
 pub use sketch::{Likeness, Sketch, SketchIndex};
 pub use source::ByteSource;
 pub use store::WeightStore;

@@ -1,5 +1,6 @@
 //! The store on tier-nvme: durable, deduplicating, with models.
 
+mod base;
 mod body_writer;
 mod buffers;
 mod catalog;
@@ -14,6 +15,7 @@ mod models;
 mod reachability;
 mod session;
 mod stats;
+mod tensor;
 mod verify;
 mod weights;
 
@@ -31,7 +33,7 @@ pub use config::NativeConfig;
 pub use export::{ExportOptions, ExportReport};
 pub use import::{ImportOptions, ImportReport, OnProgress, Progress, SourceFile};
 pub use models::{ModelFile, ModelInfo, ModelTensor, RemovalReport};
-pub use stats::StoreStats;
+pub use stats::{EncodingStats, Saved, StoreStats};
 pub use verify::{Damage, DamageKind, VerifyReport};
 
 /// Tensors and models in a directory: each content once, durable, verified when read.

@@ -19,8 +19,8 @@ pub(crate) use delta::DeltaRecord;
 pub(crate) use key::{BodyId, Key};
 pub(crate) use label::LabelRecord;
 pub(crate) use manifest::{FileEntry, Manifest};
-pub(crate) use object::ObjectRecord;
-pub(crate) use system::{BodyReservation, HINT_RECORD, StoreRecord};
+pub(crate) use object::{BaseLink, DEPTH_MAX, ObjectRecord};
+pub(crate) use system::{BASE_LINK_RECORD, BodyReservation, HINT_RECORD, StoreRecord};
 
 use crate::WeightError;
 

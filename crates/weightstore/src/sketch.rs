@@ -48,6 +48,36 @@ pub struct Sketch {
     slots: Box<[u16; SLOTS]>,
 }
 
+/// Where a sketch is kept: among those that it may be like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SketchPlace {
+    pub(crate) dtype: [u8; 8],
+    pub(crate) row: u64,
+    /// Binary logarithm of the number of elements, rounded up to a power of two.
+    pub(crate) size_log2: u8,
+    /// The signs of the first slots: bit i is that of slot i.
+    pub(crate) signs: u64,
+}
+
+impl SketchPlace {
+    /// In how many signs two tensors differ, of those that are of the same elements; `None` if so many that
+    /// they have nothing to do with each other.
+    #[cfg(feature = "native")]
+    pub(crate) fn distance(&self, other: &Self) -> Option<u32> {
+        let common = match self.size_log2.abs_diff(other.size_log2) {
+            0 => u64::MAX,
+            1 => (0..64).fold(0, |bits, slot| {
+                let here = position(slot as usize, 1 << self.size_log2.min(63));
+                let there = position(slot as usize, 1 << other.size_log2.min(63));
+                bits | u64::from(here == there) << slot
+            }),
+            _ => return None,
+        };
+        let differing = ((self.signs ^ other.signs) & common).count_ones();
+        (differing * 64 <= index::SIGNS_MAX * common.count_ones()).then_some(differing)
+    }
+}
+
 /// How far two tensors are apart, as their sketches tell.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
@@ -64,6 +94,12 @@ impl Likeness {
     /// much in few places.
     pub fn is_promising(&self) -> bool {
         self.relative_change < 0.25 || self.kept_share > 0.4
+    }
+
+    /// By which the nearer of two is known: few changes, however large, are better than small ones
+    /// everywhere.
+    pub(crate) fn distance(&self) -> f64 {
+        self.relative_change.min(1.0 - self.kept_share + 0.01)
     }
 }
 
@@ -89,47 +125,47 @@ impl Sketch {
         dtype: DType,
         shape: &[u64],
         len_bytes: u64,
+        read: impl FnMut(usize, &mut [u8]) -> Option<()>,
+    ) -> Option<Self> {
+        Self::read_first(SLOTS, (dtype, shape, len_bytes), read)
+    }
+
+    /// As [`Sketch::read`], the first slots alone; the others stay zero.
+    pub(crate) fn read_first(
+        slots: usize,
+        (dtype, shape, len_bytes): (DType, &[u64], u64),
         mut read: impl FnMut(usize, &mut [u8]) -> Option<()>,
     ) -> Option<Self> {
-        // Types narrower than a byte are looked at as bytes; so are pairs of floats as floats.
-        let width = match dtype {
-            DType::C64 => 4,
-            _ => dtype.size_bytes().unwrap_or(1),
-        };
-        let elements = len_bytes / width as u64;
-        if elements < Self::ELEMENTS_MIN {
-            return None;
-        }
-        let mut places: Vec<(u64, usize)> = (0..SLOTS)
-            .map(|slot| (position(slot, elements), slot))
-            .filter(|(position, _)| *position < elements)
-            .collect();
-        places.sort_unstable();
-        let mut slots = Box::new([0; SLOTS]);
-        for (position, slot) in places {
+        let mut builder = SketchBuilder::new(dtype, shape, len_bytes)?;
+        let (width, places) = (builder.width, std::mem::take(&mut builder.places));
+        for (position, slot) in places.into_iter().filter(|(_, slot)| *slot < slots) {
             let mut element = [0; 8];
             let element = element.get_mut(..width)?;
             read(usize::try_from(position).ok()?.checked_mul(width)?, element)?;
-            slots[slot] = rounded(value(dtype, element));
+            builder.take(slot, element);
         }
-        Some(Self {
-            dtype,
-            elements,
-            row: shape.last().copied().unwrap_or(1),
-            slots,
-        })
+        Some(builder.sketch)
     }
 
     /// How far the other tensor is from this one; `None` if their elements do not lie at the same
     /// positions: another type, rows of another length, or a very different size.
     pub fn likeness(&self, other: &Self) -> Option<Likeness> {
-        if self.bucket() != other.bucket() {
+        self.likeness_within(other, SLOTS)
+    }
+
+    /// As [`Sketch::likeness`], by the first slots alone.
+    pub(crate) fn likeness_within(&self, other: &Self, slots: usize) -> Option<Likeness> {
+        let (here, there) = (self.place(), other.place());
+        let comparable = here.size_log2.abs_diff(there.size_log2) <= 1;
+        if here.dtype != there.dtype || here.row != there.row || !comparable {
             return None;
         }
         let common = self.elements.min(other.elements);
         let (mut changes, mut squares, mut kept, mut count) = (0.0, 0.0, 0_u32, 0_u32);
-        for (slot, (a, b)) in self.slots.iter().zip(other.slots.iter()).enumerate() {
-            if position(slot, self.elements) >= common {
+        let pairs = self.slots.iter().zip(other.slots.iter());
+        for (slot, (a, b)) in pairs.enumerate().take(slots) {
+            let at = position(slot, self.elements);
+            if at >= common || at != position(slot, other.elements) {
                 continue;
             }
             let (a, b) = (widened(*a), widened(*b));
@@ -139,6 +175,9 @@ impl Sketch {
             kept += u32::from(change.abs() <= a.abs().max(b.abs()) / 8.0);
             count += 1;
         }
+        if count == 0 {
+            return None;
+        }
         let relative_change = match (changes > 0.0, squares > 0.0) {
             (false, _) => 0.0,
             (true, false) => f64::INFINITY,
@@ -146,13 +185,23 @@ impl Sketch {
         };
         Some(Likeness {
             relative_change,
-            kept_share: f64::from(kept) / f64::from(count.max(1)),
+            kept_share: f64::from(kept) / f64::from(count),
         })
     }
 
     /// What sketches have in common whose elements lie at the same positions.
     fn bucket(&self) -> (DType, u64, u64) {
         (self.dtype, self.elements.next_power_of_two(), self.row)
+    }
+
+    /// Where it is kept.
+    pub(crate) fn place(&self) -> SketchPlace {
+        SketchPlace {
+            dtype: dtype_code(self.dtype),
+            row: self.row,
+            size_log2: self.elements.next_power_of_two().trailing_zeros() as u8,
+            signs: self.signs(),
+        }
     }
 
     /// The signs of some elements. Those of tensors that are alike differ in few bits, others in half.
@@ -219,6 +268,90 @@ impl Sketch {
             row,
             slots,
         })
+    }
+}
+
+/// A sketch of a tensor whose bytes arrive in order.
+#[derive(Debug)]
+pub(crate) struct SketchBuilder {
+    sketch: Sketch,
+    /// Of an element, in bytes.
+    width: usize,
+    /// Positions of elements with their slots, in order; those that are taken are gone.
+    places: Vec<(u64, usize)>,
+    #[cfg(feature = "native")]
+    next: usize,
+    #[cfg(feature = "native")]
+    at_bytes: u64,
+}
+
+impl SketchBuilder {
+    /// Starts; `None` for a tensor that is too small.
+    pub(crate) fn new(dtype: DType, shape: &[u64], len_bytes: u64) -> Option<Self> {
+        // Types narrower than a byte are looked at as bytes; so are pairs of floats as floats.
+        let width = match dtype {
+            DType::C64 => 4,
+            _ => dtype.size_bytes().unwrap_or(1),
+        };
+        let elements = len_bytes / width as u64;
+        if elements < Sketch::ELEMENTS_MIN {
+            return None;
+        }
+        let mut places: Vec<(u64, usize)> = (0..SLOTS)
+            .map(|slot| (position(slot, elements), slot))
+            .filter(|(position, _)| *position < elements)
+            .collect();
+        places.sort_unstable();
+        let sketch = Sketch {
+            dtype,
+            elements,
+            row: shape.last().copied().unwrap_or(1),
+            slots: Box::new([0; SLOTS]),
+        };
+        Some(Self {
+            sketch,
+            width,
+            places,
+            #[cfg(feature = "native")]
+            next: 0,
+            #[cfg(feature = "native")]
+            at_bytes: 0,
+        })
+    }
+
+    fn take(&mut self, slot: usize, element: &[u8]) {
+        if let Some(place) = self.sketch.slots.get_mut(slot) {
+            *place = rounded(value(self.sketch.dtype, element));
+        }
+    }
+
+    /// Takes the next bytes, whole elements of them unless they are the last.
+    #[cfg(feature = "native")]
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        let end = self.at_bytes + bytes.len() as u64;
+        while let Some((position, slot)) = self.places.get(self.next).copied() {
+            let start = position * self.width as u64;
+            if start >= end {
+                break;
+            }
+            let from = start.saturating_sub(self.at_bytes) as usize;
+            let element = bytes.get(from..from + self.width).unwrap_or_default();
+            self.take(slot, element);
+            self.next += 1;
+        }
+        self.at_bytes = end;
+    }
+
+    /// The sketch of what was taken.
+    #[cfg(feature = "native")]
+    pub(crate) fn so_far(&self) -> &Sketch {
+        &self.sketch
+    }
+
+    /// The sketch, once all bytes were taken.
+    #[cfg(feature = "native")]
+    pub(crate) fn finish(self) -> Sketch {
+        self.sketch
     }
 }
 

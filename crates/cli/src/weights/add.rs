@@ -25,6 +25,12 @@ pub(crate) struct Arguments {
     /// How new content is stored: auto (by type and content), none, gzip, gzip:LEVEL (1 to 9) or lz4.
     #[arg(long, default_value = "auto")]
     codec: Codec,
+    /// The model that this one was made from; without it what is nearly the same is found by itself.
+    #[arg(long, value_name = "MODEL")]
+    base: Option<String>,
+    /// Store every tensor alone, unless --base says otherwise.
+    #[arg(long)]
+    no_deltas: bool,
     /// Let a model of the same name with other content give way.
     #[arg(long)]
     replace: bool,
@@ -43,6 +49,7 @@ struct Added {
     tensors: u64,
     new_tensors: u64,
     deduplicated_tensors: u64,
+    delta_tensors: u64,
     logical_bytes: u64,
     stored_bytes: u64,
     elapsed_s: f64,
@@ -63,11 +70,15 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         let started = Instant::now();
         let progress = report.progress(&format!("add {name}"));
         let on_progress = |done| progress.set(done);
-        let options = ImportOptions::default()
+        let mut options = ImportOptions::default()
             .with_codec(arguments.codec)
             .with_replace(arguments.replace)
             .with_file_sha256(arguments.sha256)
+            .with_find_bases(!arguments.no_deltas)
             .with_progress(&on_progress);
+        if let Some(base) = &arguments.base {
+            options = options.with_base(base);
+        }
         let added = model.add(&store, name, options)?;
         drop(progress);
         let answer = Added::new(added, started.elapsed().as_secs_f64());
@@ -108,6 +119,7 @@ impl Added {
             tensors: report.tensors,
             new_tensors: report.new_tensors,
             deduplicated_tensors: report.deduplicated_tensors,
+            delta_tensors: report.delta_tensors,
             logical_bytes: report.logical_bytes,
             stored_bytes: report.stored_bytes,
             elapsed_s,
@@ -116,10 +128,11 @@ impl Added {
 
     fn text(&self) -> String {
         format!(
-            "added {}: {} tensors ({} new, {} deduplicated), {} stored for {}, {:.2} s, {}",
+            "added {}: {} tensors ({} new, {} of them as deltas, {} deduplicated), {} stored for {}, {:.2} s, {}",
             self.model,
             self.tensors,
             self.new_tensors,
+            self.delta_tensors,
             self.deduplicated_tensors,
             bytes(self.stored_bytes),
             bytes(self.logical_bytes),

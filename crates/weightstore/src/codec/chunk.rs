@@ -36,6 +36,8 @@ pub enum ChunkEncoding {
     Lz4,
     /// Blocks of planes, each coded in the way that suits it.
     Planes,
+    /// Blocks of planes of the difference from the same bytes of a base.
+    Difference,
 }
 
 /// Why a chunk could not be decoded.
@@ -102,6 +104,7 @@ impl ChunkEncoding {
             Self::Deflate => 1,
             Self::Lz4 => 2,
             Self::Planes => 3,
+            Self::Difference => 4,
         }
     }
 
@@ -112,7 +115,19 @@ impl ChunkEncoding {
             1 => Some(Self::Deflate),
             2 => Some(Self::Lz4),
             3 => Some(Self::Planes),
+            4 => Some(Self::Difference),
             _ => None,
+        }
+    }
+
+    /// A word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Deflate => "deflate",
+            Self::Lz4 => "lz4",
+            Self::Planes => "planes",
+            Self::Difference => "difference",
         }
     }
 
@@ -130,13 +145,14 @@ impl ChunkEncoding {
         }
     }
 
-    /// Decodes a chunk into `target`, whose length is the chunk's.
+    /// Decodes a chunk into `target`, whose length is the chunk's. Of a [`ChunkEncoding::Difference`] the
+    /// base is taken to be empty.
     ///
     /// # Errors
     /// [`WeightError::Corrupt`] if `encoded` is not an encoding of so many bytes,
     /// [`WeightError::CodecMissing`].
     pub fn decode(self, encoded: &[u8], target: &mut [u8]) -> Result<(), WeightError> {
-        self.decode_chunk(encoded, target)
+        self.decode_chunk(encoded, &[], target)
             .map_err(|error| error.about("chunk", "in memory"))
     }
 
@@ -176,7 +192,13 @@ impl ChunkEncoding {
         Ok(())
     }
 
-    pub(crate) fn decode_chunk(self, encoded: &[u8], target: &mut [u8]) -> Result<(), DecodeError> {
+    /// As [`ChunkEncoding::decode`]; `base` holds the bytes of the base at the chunk's place, as far as it goes.
+    pub(crate) fn decode_chunk(
+        self,
+        encoded: &[u8],
+        base: &[u8],
+        target: &mut [u8],
+    ) -> Result<(), DecodeError> {
         match self {
             Self::None if encoded.len() == target.len() => {
                 target.copy_from_slice(encoded);
@@ -192,18 +214,34 @@ impl ChunkEncoding {
             Self::Planes => with_blocks(|scratch, _| {
                 blocks::decode(encoded, target.len(), None, 0, scratch, target)
             }),
+            Self::Difference => with_blocks(|scratch, _| {
+                blocks::decode(encoded, target.len(), Some(base), 0, scratch, target)
+            }),
         }
+    }
+
+    /// Encodes a chunk as its difference from the bytes of a base at its place, as far as that goes; `None` if
+    /// that does not save a sixteenth.
+    #[cfg(feature = "native")]
+    pub(crate) fn difference(dtype: DType, chunk: &[u8], base: &[u8]) -> Option<Vec<u8>> {
+        let limit_bytes = chunk.len() - chunk.len().div_ceil(16);
+        let (width, form) = form::of_difference(dtype);
+        blocks_within(Layout { width, form }, chunk, base, limit_bytes)
     }
 }
 
 fn planes(dtype: DType, chunk: &[u8], limit_bytes: usize) -> Option<Vec<u8>> {
     let (width, form) = form::of(dtype);
+    blocks_within(Layout { width, form }, chunk, &[], limit_bytes)
+}
+
+fn blocks_within(layout: Layout, chunk: &[u8], base: &[u8], limit_bytes: usize) -> Option<Vec<u8>> {
     with_blocks(|scratch, encoded| {
         if encoded.len() < limit_bytes {
             encoded.resize(limit_bytes, 0);
         }
         let mut sink = Sink::new(encoded.get_mut(..limit_bytes)?);
-        blocks::encode(Layout { width, form }, chunk, &[], scratch, &mut sink).ok()?;
+        blocks::encode(layout, chunk, base, scratch, &mut sink).ok()?;
         let len = sink.len();
         encoded.get(..len).map(<[u8]>::to_vec)
     })
@@ -345,9 +383,9 @@ mod tests {
 
     #[test]
     fn numbers_lead_back_to_the_encoding() {
-        for id in 0..4 {
+        for id in 0..5 {
             assert_eq!(ChunkEncoding::from_id(id).map(ChunkEncoding::id), Some(id));
         }
-        assert_eq!(ChunkEncoding::from_id(4), None);
+        assert_eq!(ChunkEncoding::from_id(5), None);
     }
 }

@@ -1,10 +1,13 @@
 //! Writing content as the chunks of a body.
 
+use std::sync::Arc;
+
 use core_view::{BufferMut, DType};
 
 use super::changes::Changes;
 use super::core::Core;
 use super::session::Session;
+use super::tensor::Tensor;
 use crate::identity::{CHUNK_LEN_BYTES, Leaf, chunk_count};
 use crate::record::{Body, BodyId, ChunkEntry, INLINE_LEN_MAX, Place};
 use crate::{ChunkEncoding, Codec, WeightError, parallel};
@@ -19,15 +22,23 @@ pub(super) struct EncodedChunk {
     pub(super) bytes: BufferMut,
 }
 
+/// How a chunk is encoded.
+#[derive(Debug, Clone)]
+pub(super) struct Encoding {
+    pub(super) codec: Codec,
+    pub(super) dtype: DType,
+    /// What its tensor may be stored against, and the chunk's place in it.
+    pub(super) base: Option<(Arc<Tensor>, usize)>,
+}
+
 impl EncodedChunk {
     /// Encodes a chunk, which is stored as it is if that does not shrink it.
     pub(super) fn from_buffer(
         core: &Core,
-        codec: Codec,
-        dtype: DType,
+        encoding: &Encoding,
         raw: BufferMut,
     ) -> Result<Self, WeightError> {
-        match ChunkEncoding::encode(codec, dtype, &raw) {
+        match encode(core, encoding, &raw)? {
             Some((codec, encoded)) => Ok(Self {
                 codec,
                 bytes: copied(core, &encoded)?,
@@ -39,13 +50,12 @@ impl EncodedChunk {
         }
     }
 
-    fn from_slice(
+    pub(super) fn from_slice(
         core: &Core,
-        codec: Codec,
-        dtype: DType,
+        encoding: &Encoding,
         raw: &[u8],
     ) -> Result<Self, WeightError> {
-        let encoded = ChunkEncoding::encode(codec, dtype, raw);
+        let encoded = encode(core, encoding, raw)?;
         let (codec, bytes) = match &encoded {
             Some((codec, encoded)) => (*codec, encoded.as_slice()),
             None => (ChunkEncoding::None, raw),
@@ -55,6 +65,40 @@ impl EncodedChunk {
             bytes: copied(core, bytes)?,
         })
     }
+}
+
+/// The smaller of what the codec makes of a chunk and its difference from the base.
+fn encode(
+    core: &Core,
+    encoding: &Encoding,
+    raw: &[u8],
+) -> Result<Option<(ChunkEncoding, Vec<u8>)>, WeightError> {
+    let alone = || ChunkEncoding::encode(encoding.codec, encoding.dtype, raw);
+    let Some((base, index)) = &encoding.base else {
+        return Ok(alone());
+    };
+    if *index >= base.record.body.chunks.len() {
+        return Ok(alone());
+    }
+    let base = match core.chunk(base.source(), *index) {
+        Ok(base) => base,
+        // Nothing is built on what is damaged; verify reports it.
+        Err(WeightError::Corrupt { .. }) => return Ok(alone()),
+        Err(error) => return Err(error),
+    };
+    let Some(difference) = ChunkEncoding::difference(encoding.dtype, raw, &base) else {
+        return Ok(alone());
+    };
+    drop(base);
+    let worth = |alone_bytes: usize| difference.len() <= alone_bytes - alone_bytes / 8;
+    if difference.len() > raw.len() / 8 {
+        let alone = alone();
+        let alone_bytes = alone.as_ref().map_or(raw.len(), |(_, bytes)| bytes.len());
+        if !worth(alone_bytes) {
+            return Ok(alone);
+        }
+    }
+    Ok(Some((ChunkEncoding::Difference, difference)))
 }
 
 fn copied(core: &Core, bytes: &[u8]) -> Result<BufferMut, WeightError> {
@@ -104,6 +148,17 @@ impl BodyWriter {
         }
     }
 
+    /// How many chunks were taken.
+    pub(super) fn count(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Whether a chunk that was taken needs the base.
+    pub(super) fn needs_base(&self) -> bool {
+        let mut chunks = self.chunks.iter();
+        chunks.any(|chunk| chunk.codec == ChunkEncoding::Difference)
+    }
+
     /// The number of the body and how many chunks it has so far, if they stand alone.
     pub(super) fn started(&self) -> Option<(BodyId, u32)> {
         self.number.map(|number| (number, self.chunks.len() as u32))
@@ -126,16 +181,24 @@ pub(super) fn write_body(
     core: &Core,
     session: &Session<'_>,
     changes: &mut Changes,
-    (dtype, bytes): (DType, &[u8]),
+    (dtype, bytes, base): (DType, &[u8], Option<&Arc<Tensor>>),
     leaves: &[Leaf],
 ) -> Result<Body, WeightError> {
     let codec = core.config.codec();
     let batch_bytes = core.batch_bytes();
     let mut writer = BodyWriter::new(bytes.len() as u64);
-    let chunks: Vec<(&[u8], &Leaf)> = bytes.chunks(CHUNK_LEN_BYTES).zip(leaves).collect();
+    let chunks = bytes.chunks(CHUNK_LEN_BYTES).zip(leaves).enumerate();
+    let chunks: Vec<(usize, (&[u8], &Leaf))> = chunks.collect();
+    let mut base = base;
     for group in chunks.chunks(CHUNKS_AT_ONCE) {
-        let encoded = parallel::map(core.config.threads(), group.to_vec(), |(chunk, leaf)| {
-            EncodedChunk::from_slice(core, codec, dtype, chunk).map(|encoded| (encoded, *leaf))
+        let threads = core.config.threads();
+        let encoded = parallel::map(threads, group.to_vec(), |(index, (chunk, leaf))| {
+            let encoding = Encoding {
+                codec,
+                dtype,
+                base: base.map(|base| (Arc::clone(base), index)),
+            };
+            EncodedChunk::from_slice(core, &encoding, chunk).map(|encoded| (encoded, *leaf))
         });
         for result in encoded {
             let (encoded, leaf) = result?;
@@ -144,6 +207,8 @@ pub(super) fn write_body(
             }
             writer.push(core, leaf, encoded, changes);
         }
+        // What does not begin like its base is not compared with it to the end.
+        base = base.filter(|_| writer.needs_base());
     }
     Ok(writer.finish())
 }

@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use core_view::safetensors::TensorInfo;
+
 use crate::record::Key;
-use crate::{CoralAlias, HashKey, WeightError, WeightHash};
+use crate::sketch::SketchBuilder;
+use crate::{CoralAlias, HashKey, SketchPlace, WeightError, WeightHash};
 
 /// The content of the store by its keys; built at open without reading a value.
 #[derive(Debug, Default)]
@@ -14,6 +17,10 @@ pub(super) struct Catalog {
     hints: BTreeSet<([u8; 16], WeightHash)>,
     models: BTreeSet<Arc<str>>,
     deltas: BTreeSet<WeightHash>,
+    /// The tensors that have a sketch, by where it is kept.
+    sketches: BTreeSet<(SketchPlace, WeightHash)>,
+    /// Each base with a tensor that is stored against it.
+    dependents: BTreeSet<(WeightHash, WeightHash)>,
     references: Option<References>,
 }
 
@@ -24,6 +31,10 @@ pub(super) struct ObjectEntry {
     pub(super) uses: Vec<(u64, [u8; 16])>,
     /// Under which the tensor is found by its beginning, if it is large.
     pub(super) hint: Option<[u8; 16]>,
+    /// Where its sketch is kept, if it has one.
+    pub(super) sketch: Option<SketchPlace>,
+    /// What it is stored against, if anything.
+    pub(super) base: Option<WeightHash>,
     /// How many running operations rely on the tensor.
     pins: u32,
     /// Whether it is being deleted: nobody may begin to rely on it.
@@ -99,6 +110,8 @@ impl Catalog {
                     alias,
                     uses: Vec::new(),
                     hint: None,
+                    sketch: None,
+                    base: None,
                     pins: 0,
                     doomed: false,
                 });
@@ -127,6 +140,19 @@ impl Catalog {
             Key::Model(name) => {
                 self.models.insert(name.into());
             }
+            Key::Sketch(place, hash) => {
+                if let Some(entry) = self.objects.get_mut(&hash) {
+                    entry.sketch = Some(place);
+                    self.sketches.insert((place, hash));
+                }
+            }
+            // A link without its tensor protects nothing; verify reports it.
+            Key::BaseLink { base, hash } => {
+                if let Some(entry) = self.objects.get_mut(&hash) {
+                    entry.base = Some(base);
+                    self.dependents.insert((base, hash));
+                }
+            }
             Key::Format | Key::Bodies | Key::Chunk(..) => {}
         }
     }
@@ -137,7 +163,77 @@ impl Catalog {
             if let Some(hint) = entry.hint {
                 self.hints.remove(&(hint, *hash));
             }
+            if let Some(place) = entry.sketch {
+                self.sketches.remove(&(place, *hash));
+            }
+            if let Some(base) = entry.base {
+                self.dependents.remove(&(base, *hash));
+            }
         }
+    }
+
+    /// Takes a base link out whose tensor is stored otherwise now.
+    pub(super) fn remove_link(&mut self, base: &WeightHash, hash: &WeightHash) {
+        self.dependents.remove(&(*base, *hash));
+        if let Some(entry) = self.objects.get_mut(hash)
+            && entry.base == Some(*base)
+        {
+            entry.base = None;
+        }
+    }
+
+    /// The tensors that are stored against a base, those that are being deleted left out.
+    pub(super) fn dependents_of(&self, base: &WeightHash) -> impl Iterator<Item = WeightHash> {
+        let (first, last) = ([0; 32], [0xff; 32]);
+        let range = (*base, WeightHash::from_bytes(first))..=(*base, WeightHash::from_bytes(last));
+        let dependents = self.dependents.range(range).map(|(_, hash)| *hash);
+        dependents.filter(|hash| self.objects.get(hash).is_some_and(|entry| !entry.doomed))
+    }
+
+    /// Whether there is any sketch of a tensor of that type and about that size.
+    pub(super) fn has_alike(&self, info: &TensorInfo) -> bool {
+        let Some(place) = SketchBuilder::new(info.dtype, &info.shape, info.len_bytes()) else {
+            return false;
+        };
+        let mut ranges = self.near(&place.so_far().place());
+        ranges.next().is_some()
+    }
+
+    /// The sketches of tensors of that type, last dimension and about that size.
+    fn near(
+        &self,
+        sketch: &SketchPlace,
+    ) -> impl Iterator<Item = &(SketchPlace, WeightHash)> + use<'_> {
+        let sketch = *sketch;
+        let sizes = sketch.size_log2.saturating_sub(1)..=sketch.size_log2.saturating_add(1);
+        sizes.flat_map(move |size_log2| {
+            let place = |signs| SketchPlace {
+                size_log2,
+                signs,
+                ..sketch
+            };
+            let first = (place(0), WeightHash::from_bytes([0; 32]));
+            let last = (place(u64::MAX), WeightHash::from_bytes([0xff; 32]));
+            self.sketches.range(first..=last)
+        })
+    }
+
+    /// The tensors whose signs are nearest to those of a sketch, at most `count`.
+    pub(super) fn alike(
+        &self,
+        sketch: &SketchPlace,
+        count: usize,
+    ) -> Vec<(SketchPlace, WeightHash)> {
+        let mut found: Vec<(u32, SketchPlace, WeightHash)> = self
+            .near(sketch)
+            .filter_map(|(place, hash)| Some((place.distance(sketch)?, *place, *hash)))
+            .collect();
+        found.sort_unstable();
+        found.truncate(count);
+        found
+            .into_iter()
+            .map(|(_, place, hash)| (place, hash))
+            .collect()
     }
 
     pub(super) fn remove_model(&mut self, name: &str) {
@@ -251,6 +347,9 @@ impl Catalog {
         if let Some(delta) = delta {
             return Some(format!("delta {delta}"));
         }
+        if let Some(dependent) = self.dependents_of(hash).next() {
+            return Some(format!("tensor {dependent}, which is stored against it"));
+        }
         let unreadable = references.unreadable.first();
         unreadable.map(|name| format!("possibly the damaged {name}"))
     }
@@ -263,9 +362,13 @@ impl Catalog {
             && self.user_of(hash).is_none()
     }
 
+    fn is_doomed(&self, hash: &WeightHash) -> bool {
+        self.objects.get(hash).is_some_and(|entry| entry.doomed)
+    }
+
     /// Marks a tensor as being deleted if nothing needs it; from then on nobody can begin to.
     pub(super) fn doom(&mut self, hash: &WeightHash) -> bool {
-        let free = self.is_free(hash);
+        let free = self.is_free(hash) && !self.is_doomed(hash);
         if let Some(entry) = self.objects.get_mut(hash).filter(|_| free) {
             entry.doomed = true;
         }

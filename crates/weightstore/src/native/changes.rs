@@ -3,9 +3,9 @@
 use core_view::BufferMut;
 use std::collections::BTreeSet;
 
-use crate::WeightHash;
 use crate::metadata::Label;
 use crate::record::{BodyId, DeltaRecord, Key, Manifest, ObjectRecord};
+use crate::{Sketch, WeightHash};
 
 /// A tensor whose header is to be committed.
 #[derive(Debug)]
@@ -13,6 +13,17 @@ pub(super) struct NewObject {
     pub(super) hash: WeightHash,
     pub(super) record: ObjectRecord,
     pub(super) hint: Option<[u8; 16]>,
+    pub(super) sketch: Option<Sketch>,
+}
+
+impl NewObject {
+    /// The link to what it is stored against.
+    pub(super) fn base_link(&self) -> Option<Key> {
+        self.record.base.map(|base| Key::BaseLink {
+            base: base.hash,
+            hash: self.hash,
+        })
+    }
 }
 
 /// A model whose manifest is to be committed.
@@ -59,7 +70,8 @@ impl Changes {
 
     pub(super) fn add_object(&mut self, object: NewObject) {
         self.payload_bytes += header_bytes(object.record.body.chunks.len());
-        self.entries += 2;
+        self.payload_bytes += object.sketch.as_ref().map_or(0, |_| Sketch::LEN_BYTES);
+        self.entries += 4;
         self.objects.push(object);
     }
 

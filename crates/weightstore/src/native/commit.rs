@@ -8,8 +8,9 @@ use tier_nvme::WriteBatch;
 
 use super::changes::{Changes, NewModel};
 use super::core::{Core, Ledger};
-use crate::record::StoreRecord;
-use crate::record::{BodyId, BodyReservation, HINT_RECORD, Key, LabelRecord, Place};
+use crate::record::{
+    BASE_LINK_RECORD, BodyId, BodyReservation, HINT_RECORD, Key, LabelRecord, Place, StoreRecord,
+};
 use crate::{WeightError, WeightHash};
 
 /// Body numbers that are reserved at once.
@@ -59,8 +60,16 @@ impl Core {
         let labels = self.number_labels(&changes);
         let reserved = reservation(ledger, &changes);
         let mut writer = Writer::default();
-        if !ledger.formatted {
-            writer.put(&Key::Format, StoreRecord::encode());
+        let before = ledger.format;
+        let has_bases = changes
+            .objects
+            .iter()
+            .any(|object| object.record.base.is_some());
+        let format = StoreRecord {
+            has_bases: has_bases || before.is_some_and(|format| format.has_bases),
+        };
+        if before != Some(format) {
+            writer.put(&Key::Format, format.encode());
         }
         if let Some(reserved) = reserved {
             writer.put(&Key::Bodies, BodyReservation::encode(reserved));
@@ -69,7 +78,7 @@ impl Core {
         self.blobs
             .write_batch(writer.batch)
             .map_err(|error| WeightError::storage("commit", error))?;
-        ledger.formatted = true;
+        ledger.format = Some(format);
         ledger.reserved = reserved.unwrap_or(ledger.reserved);
         committed.new_tensors = changes.objects.len() as u64;
         committed.stored_bytes = writer.stored_bytes;
@@ -167,6 +176,13 @@ impl Core {
             if let Some(hint) = object.hint {
                 writer.put(&Key::Hint(hint, object.hash), HINT_RECORD.to_vec());
             }
+            if let Some(sketch) = &object.sketch {
+                let key = Key::Sketch(sketch.place(), object.hash);
+                writer.put(&key, sketch.to_bytes().to_vec());
+            }
+            if let Some(link) = object.base_link() {
+                writer.put(&link, BASE_LINK_RECORD.to_vec());
+            }
         }
         for label in labels {
             writer.put(&label.key(), label.record.clone());
@@ -212,11 +228,18 @@ impl Core {
                 Key::Object(hash, _) => catalog.remove_object(&hash),
                 Key::Model(name) => catalog.remove_model(&name),
                 Key::Delta(id) => catalog.remove_delta(&id),
+                Key::BaseLink { base, hash } => catalog.remove_link(&base, &hash),
                 _ => {}
             }
         }
         for object in changes.objects {
             catalog.insert(Key::Object(object.hash, object.record.alias));
+            if let Some(sketch) = &object.sketch {
+                catalog.insert(Key::Sketch(sketch.place(), object.hash));
+            }
+            if let Some(link) = object.base_link() {
+                catalog.insert(link);
+            }
             if let Some(hint) = object.hint {
                 catalog.insert(Key::Hint(hint, object.hash));
             }

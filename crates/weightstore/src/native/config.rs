@@ -2,6 +2,7 @@
 
 use tier_nvme::StorageConfig;
 
+use crate::record::DEPTH_MAX;
 use crate::{Codec, WeightError};
 
 /// How a [`NativeStore`](crate::NativeStore) is opened.
@@ -19,16 +20,22 @@ pub struct NativeConfig {
     codec: Codec,
     batch_bytes: usize,
     threads: usize,
+    chain_depth_max: u8,
+    find_bases: bool,
     storage: StorageConfig,
 }
 
 impl Default for NativeConfig {
-    /// Content as it is, batches of 32 MiB, a thread for each core, the storage's own defaults.
+    /// Content encoded by its type, what is nearly the same as something stored as its difference from
+    /// that, at most four such steps one below the other; batches of 32 MiB, a thread for each core, the
+    /// storage's own defaults.
     fn default() -> Self {
         Self {
-            codec: Codec::None,
+            codec: Codec::Auto,
             batch_bytes: 32 << 20,
             threads: crate::parallel::threads_for(usize::MAX),
+            chain_depth_max: 4,
+            find_bases: true,
             storage: StorageConfig::default(),
         }
     }
@@ -41,6 +48,8 @@ impl NativeConfig {
     pub const BATCH_BYTES_MAX: usize = 128 << 20;
     /// Most threads.
     pub const THREADS_MAX: usize = 256;
+    /// Most bases below a tensor.
+    pub const CHAIN_DEPTH_MAX: u8 = DEPTH_MAX;
 
     /// The codec that new content is stored with.
     #[must_use]
@@ -60,6 +69,22 @@ impl NativeConfig {
     #[must_use]
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.threads = threads;
+        self
+    }
+
+    /// How many bases a new tensor may have one below the other: so many more chunks are read for each
+    /// of its own. 0 stores every tensor alone.
+    #[must_use]
+    pub fn with_chain_depth_max(mut self, depth: u8) -> Self {
+        self.chain_depth_max = depth;
+        self
+    }
+
+    /// Whether tensors that are nearly the same as stored ones are found without being told; a base that
+    /// an import names is used all the same.
+    #[must_use]
+    pub fn with_find_bases(mut self, find: bool) -> Self {
+        self.find_bases = find;
         self
     }
 
@@ -99,6 +124,16 @@ impl NativeConfig {
         self.threads
     }
 
+    /// How many bases a new tensor may have one below the other.
+    pub fn chain_depth_max(&self) -> u8 {
+        self.chain_depth_max
+    }
+
+    /// Whether bases are looked for.
+    pub fn find_bases(&self) -> bool {
+        self.find_bases
+    }
+
     /// How the storage below is opened.
     pub fn storage(&self) -> &StorageConfig {
         &self.storage
@@ -120,6 +155,10 @@ impl NativeConfig {
         if !(1..=Self::THREADS_MAX).contains(&self.threads) {
             let reason = format!("{} is not 1 to {}", self.threads, Self::THREADS_MAX);
             return refused("threads", reason);
+        }
+        if self.chain_depth_max > Self::CHAIN_DEPTH_MAX {
+            let (found, max) = (self.chain_depth_max, Self::CHAIN_DEPTH_MAX);
+            return refused("chain_depth_max", format!("{found} is not 0 to {max}"));
         }
         Ok(())
     }

@@ -5,41 +5,11 @@ use std::ops::Range;
 use core_view::{BufferMut, TensorStorage};
 
 use super::core::{Core, described};
+use super::tensor::{Source, Tensor};
 use crate::codec::chunk::DecodeError;
 use crate::identity::{CHUNK_LEN_BYTES, leaf_digest};
-use crate::record::{Body, ChunkEntry, DeltaRecord, Key, ObjectRecord, Place};
+use crate::record::{ChunkEntry, DeltaRecord, Key, ObjectRecord, Place};
 use crate::{ChunkEncoding, WeightError, WeightHash, parallel};
-
-/// What the chunks being read belong to, for messages.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Owner<'a> {
-    pub(super) structure: &'static str,
-    pub(super) hash: &'a WeightHash,
-}
-
-impl<'a> Owner<'a> {
-    pub(super) fn tensor(hash: &'a WeightHash) -> Self {
-        Self {
-            structure: "tensor",
-            hash,
-        }
-    }
-
-    pub(super) fn delta(hash: &'a WeightHash) -> Self {
-        Self {
-            structure: "delta",
-            hash,
-        }
-    }
-
-    fn corrupt(self, index: usize, reason: impl std::fmt::Display) -> WeightError {
-        WeightError::corrupt(
-            self.structure,
-            self.hash.to_string(),
-            format!("chunk {index}: {reason}"),
-        )
-    }
-}
 
 impl Core {
     /// The header of a tensor; `None` if there is no such tensor.
@@ -91,48 +61,115 @@ impl Core {
     }
 
     /// One chunk, decoded and compared with its leaf.
-    pub(super) fn chunk(
-        &self,
-        owner: Owner<'_>,
-        body: &Body,
-        index: usize,
-    ) -> Result<BufferMut, WeightError> {
-        let entry = entry_of(owner, body, index)?;
-        let encoded = self.encoded(owner, body, index, entry)?;
-        let decoded = match entry.codec {
-            ChunkEncoding::None => encoded,
-            codec => {
-                let mut target = self.buffers.take(body.chunk_len(index))?;
-                decode_into(owner, index, codec, &encoded, &mut target)?;
-                target
-            }
-        };
-        check_leaf(owner, index, entry, &decoded)?;
-        Ok(decoded)
+    pub(super) fn chunk(&self, source: Source<'_>, index: usize) -> Result<BufferMut, WeightError> {
+        self.chunk_now(source, index)
+            .or_else(|error| match self.after(source, error)? {
+                Retry::As(tensor) => self.chunk(tensor.source(), index),
+                Retry::No(error) => Err(self.blamed(source, index, error)),
+            })
     }
 
     /// As [`Core::chunk`], into memory of the caller.
     fn chunk_into(
         &self,
-        owner: Owner<'_>,
-        body: &Body,
+        source: Source<'_>,
         index: usize,
         target: &mut [u8],
     ) -> Result<(), WeightError> {
-        let entry = entry_of(owner, body, index)?;
-        let encoded = self.encoded(owner, body, index, entry)?;
-        decode_into(owner, index, entry.codec, &encoded, target)?;
-        check_leaf(owner, index, entry, target)
+        let outcome = self.chunk_into_now(source, index, target);
+        outcome.or_else(|error| match self.after(source, error)? {
+            Retry::As(tensor) => self.chunk_into(tensor.source(), index, target),
+            Retry::No(error) => Err(self.blamed(source, index, error)),
+        })
+    }
+
+    fn chunk_now(&self, source: Source<'_>, index: usize) -> Result<BufferMut, WeightError> {
+        let decoded = self.unchecked(source, index)?;
+        check_leaf(source, index, entry_of(source, index)?, &decoded)?;
+        Ok(decoded)
+    }
+
+    fn chunk_into_now(
+        &self,
+        source: Source<'_>,
+        index: usize,
+        target: &mut [u8],
+    ) -> Result<(), WeightError> {
+        let entry = entry_of(source, index)?;
+        let encoded = self.encoded(source, index, entry)?;
+        self.decode(source, index, &encoded, target)?;
+        check_leaf(source, index, entry, target)
+    }
+
+    /// One chunk, decoded and not compared with anything.
+    fn unchecked(&self, source: Source<'_>, index: usize) -> Result<BufferMut, WeightError> {
+        let entry = entry_of(source, index)?;
+        let encoded = self.encoded(source, index, entry)?;
+        if entry.codec == ChunkEncoding::None {
+            return Ok(encoded);
+        }
+        let mut target = self.buffers.take(source.body.chunk_len(index))?;
+        self.decode(source, index, &encoded, &mut target)?;
+        Ok(target)
+    }
+
+    fn decode(
+        &self,
+        source: Source<'_>,
+        index: usize,
+        encoded: &[u8],
+        target: &mut [u8],
+    ) -> Result<(), WeightError> {
+        let codec = entry_of(source, index)?.codec;
+        // A base that ends before this chunk counts as zeros. Its own leaf is not looked at: the leaf of
+        // what is decoded vouches for both.
+        let base = match (codec, source.base) {
+            (ChunkEncoding::Difference, Some(base)) if index < base.record.body.chunks.len() => {
+                Some(self.unchecked(base.source(), index)?)
+            }
+            _ => None,
+        };
+        let base = base.as_ref().map_or(&[][..], |base| &base[..]);
+        codec
+            .decode_chunk(encoded, base, target)
+            .map_err(|error| match error {
+                DecodeError::Missing(error) => error,
+                DecodeError::Newer(reason) | DecodeError::Damaged(reason) => {
+                    source.corrupt(index, reason)
+                }
+            })
+    }
+
+    /// What to do after a chunk could not be read: it may have been stored otherwise meanwhile.
+    fn after(&self, source: Source<'_>, error: WeightError) -> Result<Retry, WeightError> {
+        if !matches!(error, WeightError::Corrupt { .. }) {
+            return Ok(Retry::No(error));
+        }
+        let renewed = self.renewed(source);
+        Ok(renewed.ok().flatten().map_or(Retry::No(error), Retry::As))
+    }
+
+    /// The error of a chunk, or that of the base that is at fault.
+    fn blamed(&self, source: Source<'_>, index: usize, error: WeightError) -> WeightError {
+        let mut bases = std::iter::successors(source.base, |tensor| tensor.base.as_ref());
+        let damaged = bases.find_map(|base| {
+            let there = index < base.record.body.chunks.len();
+            let damage = there.then(|| self.chunk_now(base.source(), index).err())??;
+            Some(damage.within(&format!("a base of tensor {}", source.hash)))
+        });
+        match (&error, damaged) {
+            (WeightError::Corrupt { .. }, Some(damaged)) => damaged,
+            _ => error,
+        }
     }
 
     fn encoded(
         &self,
-        owner: Owner<'_>,
-        body: &Body,
+        source: Source<'_>,
         index: usize,
         entry: &ChunkEntry,
     ) -> Result<BufferMut, WeightError> {
-        let number = match &body.place {
+        let number = match &source.body.place {
             Place::Inline(encoded) => return Ok(BufferMut::from_vec(encoded.clone())),
             Place::Chunks(number) => *number,
         };
@@ -140,32 +177,29 @@ impl Core {
         let encoded = self
             .read(&key)
             .map_err(|error| match error {
-                WeightError::Corrupt { reason, .. } => owner.corrupt(index, reason),
+                WeightError::Corrupt { reason, .. } => source.corrupt(index, reason),
                 other => other,
             })?
-            .ok_or_else(|| owner.corrupt(index, "it is missing"))?;
+            .ok_or_else(|| source.corrupt(index, "it is missing"))?;
         if encoded.len() != entry.encoded_len as usize {
             let reason = format!(
                 "{} bytes are stored where its header says {}",
                 encoded.len(),
                 entry.encoded_len
             );
-            return Err(owner.corrupt(index, reason));
+            return Err(source.corrupt(index, reason));
         }
         Ok(encoded)
     }
 
     /// All content of a body, its chunks fetched in parallel into one buffer.
-    pub(super) fn content(
-        &self,
-        owner: Owner<'_>,
-        body: &Body,
-    ) -> Result<TensorStorage, WeightError> {
+    pub(super) fn content(&self, source: Source<'_>) -> Result<TensorStorage, WeightError> {
+        let body = source.body;
         if body.len_bytes == 0 {
             return Ok(Vec::<u8>::new().into());
         }
         let no_memory = || WeightError::OutOfMemory {
-            what: format!("{} {}", owner.structure, owner.hash),
+            what: format!("{} {}", source.structure, source.hash),
             requested_bytes: body.len_bytes,
         };
         let len = usize::try_from(body.len_bytes).map_err(|_| no_memory())?;
@@ -176,8 +210,7 @@ impl Core {
             .enumerate()
             .collect();
         let fetched = parallel::map(self.fetch_threads(), parts, |(index, mut part)| {
-            self.chunk_into(owner, body, index, &mut part)
-                .map(|()| part)
+            self.chunk_into(source, index, &mut part).map(|()| part)
         });
         let mut fetched = fetched.into_iter();
         let Some(mut whole) = fetched.next().transpose()? else {
@@ -192,19 +225,18 @@ impl Core {
     /// The bytes of a body from `offset_bytes` on, into `target`; only the chunks that hold them are read.
     pub(super) fn range(
         &self,
-        owner: Owner<'_>,
-        body: &Body,
+        source: Source<'_>,
         offset_bytes: u64,
         target: &mut [u8],
     ) -> Result<(), WeightError> {
         let len_bytes = target.len() as u64;
         let end = offset_bytes.checked_add(len_bytes);
-        if end.is_none_or(|end| end > body.len_bytes) {
+        if end.is_none_or(|end| end > source.body.len_bytes) {
             return Err(WeightError::OutOfRange {
-                name: format!("{} {}", owner.structure, owner.hash),
+                name: format!("{} {}", source.structure, source.hash),
                 offset_bytes,
                 len_bytes,
-                tensor_bytes: body.len_bytes,
+                tensor_bytes: source.body.len_bytes,
             });
         }
         let mut pieces = Vec::new();
@@ -219,7 +251,7 @@ impl Core {
             rest = after;
         }
         parallel::map(self.fetch_threads(), pieces, |(index, within, piece)| {
-            self.piece(owner, body, index, within, piece)
+            self.piece(source, index, within, piece)
         })
         .into_iter()
         .collect()
@@ -227,49 +259,36 @@ impl Core {
 
     fn piece(
         &self,
-        owner: Owner<'_>,
-        body: &Body,
+        source: Source<'_>,
         index: usize,
         within: Range<usize>,
         piece: &mut [u8],
     ) -> Result<(), WeightError> {
-        let chunk = self.chunk(owner, body, index)?;
+        if piece.len() == source.body.chunk_len(index) {
+            return self.chunk_into(source, index, piece);
+        }
+        let chunk = self.chunk(source, index)?;
         let bytes = chunk
             .get(within)
-            .ok_or_else(|| owner.corrupt(index, "it is shorter than its header says"))?;
+            .ok_or_else(|| source.corrupt(index, "it is shorter than its header says"))?;
         piece.copy_from_slice(bytes);
         Ok(())
     }
 }
 
-fn entry_of<'b>(
-    owner: Owner<'_>,
-    body: &'b Body,
-    index: usize,
-) -> Result<&'b ChunkEntry, WeightError> {
-    let entry = body.chunks.get(index);
-    entry.ok_or_else(|| owner.corrupt(index, "there is no such chunk"))
+/// Whether a failed read is tried once more.
+enum Retry {
+    As(Tensor),
+    No(WeightError),
 }
 
-fn decode_into(
-    owner: Owner<'_>,
-    index: usize,
-    codec: ChunkEncoding,
-    encoded: &[u8],
-    target: &mut [u8],
-) -> Result<(), WeightError> {
-    codec
-        .decode_chunk(encoded, target)
-        .map_err(|error| match error {
-            DecodeError::Missing(error) => error,
-            DecodeError::Newer(reason) | DecodeError::Damaged(reason) => {
-                owner.corrupt(index, reason)
-            }
-        })
+fn entry_of<'a>(source: Source<'a>, index: usize) -> Result<&'a ChunkEntry, WeightError> {
+    let entry = source.body.chunks.get(index);
+    entry.ok_or_else(|| source.corrupt(index, "there is no such chunk"))
 }
 
 fn check_leaf(
-    owner: Owner<'_>,
+    source: Source<'_>,
     index: usize,
     entry: &ChunkEntry,
     decoded: &[u8],
@@ -277,7 +296,7 @@ fn check_leaf(
     if leaf_digest(decoded) == entry.leaf {
         Ok(())
     } else {
-        Err(owner.corrupt(index, "its bytes do not have the digest of its leaf"))
+        Err(source.corrupt(index, "its bytes do not have the digest of its leaf"))
     }
 }
 

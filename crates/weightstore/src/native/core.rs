@@ -10,7 +10,7 @@ use super::buffers::Buffers;
 use super::catalog::Catalog;
 use super::config::NativeConfig;
 use crate::record::{BodyId, BodyReservation, Key, StoreRecord};
-use crate::{WeightError, WeightHash};
+use crate::{Codec, WeightError, WeightHash};
 
 /// The blob store and what is known of its content.
 pub(super) struct Core {
@@ -26,8 +26,8 @@ pub(super) struct Core {
 /// What the records of the store itself say.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    /// Whether the store record is there.
-    pub(super) formatted: bool,
+    /// The store record, if it is there.
+    pub(super) format: Option<StoreRecord>,
     /// The first body number that is not reserved.
     pub(super) reserved: BodyId,
 }
@@ -35,12 +35,12 @@ pub(super) struct Ledger {
 impl Core {
     pub(super) fn open(blobs: NvmeStore, config: NativeConfig) -> Result<Self, WeightError> {
         config.check()?;
-        let formatted = match read(&blobs, &Key::Format)? {
+        let format = match read(&blobs, &Key::Format)? {
             Some(record) => {
-                StoreRecord::parse(&record).map_err(|error| error.about("store record", ""))?;
-                true
+                let parsed = StoreRecord::parse(&record);
+                Some(parsed.map_err(|error| error.about("store record", ""))?)
             }
-            None if blobs.is_empty() => false,
+            None if blobs.is_empty() => None,
             None => {
                 return Err(WeightError::NotAWeightStore {
                     location: blobs.stats().volume.location,
@@ -54,10 +54,7 @@ impl Core {
         };
         Ok(Self {
             catalog: Mutex::new(catalog_of(&blobs)),
-            commit: Mutex::new(Ledger {
-                formatted,
-                reserved,
-            }),
+            commit: Mutex::new(Ledger { format, reserved }),
             next_body: AtomicU64::new(reserved.0),
             buffers: Buffers::new()?,
             blobs,
@@ -92,6 +89,13 @@ impl Core {
         // Room for the header of the batch and one more value.
         let room = usize::try_from(self.segment_bytes() / 4 * 3).unwrap_or(usize::MAX);
         self.config.batch_bytes().min(room)
+    }
+
+    /// Whether what is nearly the same as something stored is looked for.
+    pub(super) fn finds_bases(&self) -> bool {
+        self.config.find_bases()
+            && self.config.chain_depth_max() > 0
+            && self.config.codec() != Codec::None
     }
 
     /// The threads that fetch: more than the cores, since they wait for the device too.
@@ -132,16 +136,20 @@ pub(super) fn described(key: &Key) -> (&'static str, String) {
         Key::Label { hash, .. } => ("use of tensor", hash_of(hash)),
         Key::Delta(id) => ("delta", hash_of(id)),
         Key::Model(name) => ("model", format!("{name:?}")),
+        Key::Sketch(_, hash) => ("sketch of tensor", hash_of(hash)),
+        Key::BaseLink { hash, .. } => ("base link of tensor", hash_of(hash)),
     }
 }
 
 fn catalog_of(blobs: &NvmeStore) -> Catalog {
     let mut catalog = Catalog::default();
-    // Objects first: hints and uses attach to them.
+    // Objects first: what follows attaches to them.
     for prefix in [
         Key::OBJECTS,
         Key::HINTS,
         Key::LABELS,
+        Key::SKETCHES,
+        Key::BASE_LINKS,
         Key::DELTAS,
         Key::MODELS,
     ] {

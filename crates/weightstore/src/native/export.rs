@@ -7,11 +7,11 @@ use core_view::safetensors::{Header, TensorInfo};
 use sha2::{Digest, Sha256};
 
 use super::NativeStore;
-use super::content::Owner;
 use super::core::Core;
 use super::import::{OnProgress, Progress};
 use super::session::Session;
-use crate::record::{FileEntry, Manifest, ObjectRecord};
+use super::tensor::Tensor;
+use crate::record::{FileEntry, Manifest};
 use crate::{WeightError, WeightHash, WeightTensor, parallel};
 
 /// Headers that are read at once.
@@ -106,10 +106,11 @@ impl NativeStore {
     pub fn load_tensor(&self, model: &str, tensor: &str) -> Result<WeightTensor, WeightError> {
         let core = self.enter()?;
         core.in_session(|session| {
-            let (root, record) = core.tensor_of(session, model, tensor)?;
+            let found = core.tensor_of(session, model, tensor)?;
             let data = core
-                .content(Owner::tensor(&root), &record.body)
+                .content(found.source())
                 .map_err(|error| error.within(&format!("{tensor:?} of model {model:?}")))?;
+            let record = found.record;
             let weight = WeightTensor::new(tensor, record.dtype, &record.shape, data)?;
             Ok(weight.with_model_name(model))
         })
@@ -129,8 +130,8 @@ impl NativeStore {
     ) -> Result<(), WeightError> {
         let core = self.enter()?;
         core.in_session(|session| {
-            let (root, record) = core.tensor_of(session, model, tensor)?;
-            core.range(Owner::tensor(&root), &record.body, offset_bytes, target)
+            let found = core.tensor_of(session, model, tensor)?;
+            core.range(found.source(), offset_bytes, target)
                 .map_err(|error| error.within(&format!("{tensor:?} of model {model:?}")))
         })
     }
@@ -142,14 +143,13 @@ impl Core {
         session: &Session<'_>,
         model: &str,
         tensor: &str,
-    ) -> Result<(WeightHash, ObjectRecord), WeightError> {
+    ) -> Result<Tensor, WeightError> {
         let manifest = self.kept_manifest(session, model)?;
         for file in &manifest.files {
             let header = header_of(model, file)?;
             for (info, root) in header.tensors().iter().zip(&file.roots) {
                 if info.name == tensor {
-                    let record = self.object_of(model, info, root)?;
-                    return Ok((*root, record));
+                    return self.stored(model, info, root);
                 }
             }
         }
@@ -160,21 +160,22 @@ impl Core {
         })
     }
 
-    /// The header of a model's tensor, which must be what the model says.
-    pub(super) fn object_of(
+    /// A model's tensor, which must be what the model says.
+    pub(super) fn stored(
         &self,
         model: &str,
         info: &TensorInfo,
         root: &WeightHash,
-    ) -> Result<ObjectRecord, WeightError> {
+    ) -> Result<Tensor, WeightError> {
         let context = || format!("{:?} of model {model:?}", info.name);
-        let record = self
-            .object(root)
+        let tensor = self
+            .tensor(root)
             .map_err(|error| error.within(&context()))?
             .ok_or_else(|| {
                 WeightError::corrupt("tensor", root.to_string(), "its record is missing")
                     .within(&context())
             })?;
+        let record = &tensor.record;
         if record.dtype != info.dtype || record.shape != info.shape {
             let reason = format!(
                 "it is {} {:?} where the model says {} {:?}",
@@ -182,7 +183,7 @@ impl Core {
             );
             return Err(WeightError::corrupt("tensor", root.to_string(), reason).within(&context()));
         }
-        Ok(record)
+        Ok(tensor)
     }
 
     /// The manifest of a model whose tensors stay for the session.
@@ -267,8 +268,7 @@ struct Export<'a> {
 /// A chunk to be fetched.
 struct Fetch<'a> {
     info: &'a TensorInfo,
-    root: &'a WeightHash,
-    record: std::sync::Arc<ObjectRecord>,
+    tensor: std::sync::Arc<Tensor>,
     index: usize,
 }
 
@@ -342,17 +342,17 @@ impl Export<'_> {
         let headers = groups.flat_map(move |group| {
             parallel::map(threads, group, |(info, root)| {
                 self.core
-                    .object_of(self.model, info, root)
-                    .map(|record| (info, root, std::sync::Arc::new(record)))
+                    .stored(self.model, info, root)
+                    .map(|tensor| (info, std::sync::Arc::new(tensor)))
             })
         });
         headers.flat_map(|header| {
             let (fetches, error) = match header {
-                Ok((info, root, record)) => {
-                    let fetches = (0..record.body.chunks.len()).map(move |index| Fetch {
+                Ok((info, tensor)) => {
+                    let count = tensor.record.body.chunks.len();
+                    let fetches = (0..count).map(move |index| Fetch {
                         info,
-                        root,
-                        record: std::sync::Arc::clone(&record),
+                        tensor: std::sync::Arc::clone(&tensor),
                         index,
                     });
                     (Some(fetches), None)
@@ -365,7 +365,7 @@ impl Export<'_> {
 
     fn fetch(&self, fetch: &Fetch<'_>) -> Result<core_view::BufferMut, WeightError> {
         self.core
-            .chunk(Owner::tensor(fetch.root), &fetch.record.body, fetch.index)
+            .chunk(fetch.tensor.source(), fetch.index)
             .map_err(|error| {
                 error.within(&format!("{:?} of model {:?}", fetch.info.name, self.model))
             })

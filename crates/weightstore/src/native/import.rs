@@ -1,5 +1,6 @@
 //! Import of models.
 
+mod bases;
 mod committer;
 mod group;
 mod input;
@@ -17,6 +18,7 @@ use super::session::Session;
 use crate::identity::hint;
 use crate::record::{FileEntry, Manifest, ObjectRecord};
 use crate::{Codec, WeightError};
+use bases::Bases;
 use group::HINT_CHUNKS;
 use input::{Input, check_name, open_files};
 use pipeline::{FileTensors, Pipeline, Settings};
@@ -28,7 +30,8 @@ impl NativeStore {
     ///
     /// The model is there, whole and durable, when this returns, and not at all if it fails. Its tensors
     /// are stored once, however many models have them. Importing the same content under the same name again
-    /// changes nothing. Memory stays under 160 MiB, whatever the sizes of file and tensors.
+    /// changes nothing. What is nearly the same as a stored tensor is stored as its difference from that.
+    /// Memory stays under 160 MiB, whatever the sizes of file and tensors.
     ///
     /// # Errors
     /// [`WeightError::Safetensors`] for a file that is none; [`WeightError::ModelExists`];
@@ -105,10 +108,22 @@ impl Core {
         options: &ImportOptions<'_>,
     ) -> Result<ImportReport, WeightError> {
         let logical_bytes = inputs.iter().map(|input| input.len_bytes).sum();
+        let codec = options.codec.unwrap_or(self.config.codec());
+        let find = options.find_bases.unwrap_or(self.config.find_bases());
+        let deep = self.config.chain_depth_max() > 0;
+        let bases = Bases {
+            named: match options.base {
+                Some(model) => Some(self.bases_of_model(model)?).filter(|_| deep),
+                None => None,
+            },
+            // As it is means as it is, unless a base is named.
+            find: deep && find && codec != Codec::None,
+        };
         let settings = Settings {
             core: self,
             session,
-            codec: options.codec.unwrap_or(self.config.codec()),
+            codec,
+            bases: &bases,
             total_bytes: logical_bytes,
             progress: options.progress,
         };
@@ -146,6 +161,7 @@ impl Core {
             tensors,
             new_tensors: totals.new_tensors,
             deduplicated_tensors: tensors - totals.new_tensors.min(tensors),
+            delta_tensors: totals.delta_tensors,
             logical_bytes,
             stored_bytes: totals.stored_bytes,
             was_there: last.model_was_there,

@@ -149,7 +149,8 @@ impl Core {
         changes.deletes.insert(Key::Model(name.to_owned()).encode());
         self.commit_locked(&mut ledger, changes)?;
         drop(ledger);
-        let removed_tensors = self.release(&roots)?;
+        let released = self.release(&roots)?;
+        let removed_tensors = released.tensors;
         let catalog = self.catalog();
         let unreadable = catalog
             .references()

@@ -12,6 +12,15 @@ use crate::{WeightError, WeightHash};
 /// Deletions in one batch.
 const DELETES_MAX: usize = 50_000;
 
+/// What a release deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Released {
+    /// Of the tensors that it was to delete.
+    pub(super) tensors: u64,
+    /// Bases that only those needed.
+    pub(super) bases: u64,
+}
+
 impl Core {
     /// Reads who needs which tensor, once; the caller holds the commit lock.
     pub(super) fn read_references(&self) -> Result<(), WeightError> {
@@ -50,10 +59,20 @@ impl Core {
 
     /// Adds the deletion of a tensor's records.
     fn delete_object(&self, hash: &WeightHash, changes: &mut Changes) -> Result<(), WeightError> {
-        let (alias, hint, uses) = match self.catalog().object(hash) {
-            Some(entry) => (entry.alias, entry.hint, entry.uses.clone()),
-            None => return Ok(()),
+        let catalog = self.catalog();
+        let Some(entry) = catalog.object(hash) else {
+            return Ok(());
         };
+        let mut keys = vec![Key::Object(*hash, entry.alias)];
+        keys.extend(entry.hint.map(|hint| Key::Hint(hint, *hash)));
+        keys.extend(entry.sketch.map(|place| Key::Sketch(place, *hash)));
+        keys.extend(entry.base.map(|base| Key::BaseLink { base, hash: *hash }));
+        keys.extend(entry.uses.iter().map(|&(number, digest)| Key::Label {
+            hash: *hash,
+            number,
+            digest,
+        }));
+        drop(catalog);
         match self.object_now(hash) {
             Ok(Some(record)) => {
                 if let Place::Chunks(body) = record.body.place {
@@ -64,36 +83,42 @@ impl Core {
             Ok(None) | Err(WeightError::Corrupt { .. }) => {}
             Err(error) => return Err(error),
         }
-        changes.deletes.insert(Key::Object(*hash, alias).encode());
-        if let Some(hint) = hint {
-            changes.deletes.insert(Key::Hint(hint, *hash).encode());
-        }
-        for (number, digest) in uses {
-            let key = Key::Label {
-                hash: *hash,
-                number,
-                digest,
-            };
-            changes.deletes.insert(key.encode());
-        }
+        changes.deletes.extend(keys.iter().map(Key::encode));
         Ok(())
     }
 
-    /// Deletes those of the tensors that nothing needs any more; returns how many.
-    pub(super) fn release(&self, hashes: &BTreeSet<WeightHash>) -> Result<u64, WeightError> {
+    /// Deletes those of the tensors that nothing needs any more, and the bases that only they needed;
+    /// returns how many of the tensors, and how many bases besides.
+    pub(super) fn release(&self, hashes: &BTreeSet<WeightHash>) -> Result<Released, WeightError> {
         let mut ledger = self.ledger();
         self.read_references()?;
-        let doomed: Vec<WeightHash> = {
-            let mut catalog = self.catalog();
-            let free = hashes.iter().filter(|hash| catalog.doom(hash));
-            free.copied().collect()
-        };
+        let doomed = self.doom_all(hashes);
         let outcome = self.delete_doomed(&mut ledger, doomed.iter().copied());
         if outcome.is_err() {
             let mut catalog = self.catalog();
             doomed.iter().for_each(|hash| catalog.spare(hash));
         }
-        outcome.map(|()| doomed.len() as u64)
+        let tensors = doomed.iter().filter(|hash| hashes.contains(hash)).count() as u64;
+        outcome.map(|()| Released {
+            tensors,
+            bases: doomed.len() as u64 - tensors,
+        })
+    }
+
+    /// Marks what nothing needs as being deleted: what is stored against a base before the base.
+    fn doom_all(&self, hashes: &BTreeSet<WeightHash>) -> Vec<WeightHash> {
+        let mut catalog = self.catalog();
+        let mut doomed = Vec::new();
+        let mut candidates: Vec<WeightHash> = hashes.iter().copied().collect();
+        while let Some(hash) = candidates.pop() {
+            let base = catalog.object(&hash).and_then(|entry| entry.base);
+            if catalog.doom(&hash) {
+                doomed.push(hash);
+                // With what is stored against it its own base may go.
+                candidates.extend(base);
+            }
+        }
+        doomed
     }
 
     /// Deletes tensors that nobody can begin to rely on.

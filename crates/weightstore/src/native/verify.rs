@@ -5,10 +5,10 @@ mod tensors;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::NativeStore;
-use super::content::Owner;
 use super::core::{Core, described};
 use super::export::header_of;
 use super::import::{OnProgress, Progress};
+use super::tensor::Source;
 use crate::record::{Body, BodyId, Key, Place};
 use crate::{WeightError, WeightHash};
 use tensors::check_tensors;
@@ -245,7 +245,7 @@ impl Verification<'_> {
                 Ok(Some(record)) => {
                     self.bodies.extend(body_of(&record.body));
                     self.report.checked_bytes += record.body.len_bytes;
-                    check_body(self.core, Owner::delta(&id), &record.body)
+                    check_body(self.core, Source::delta(&id, &record.body))
                 }
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
@@ -299,8 +299,8 @@ impl Verification<'_> {
     }
 }
 
-fn check_body(core: &Core, owner: Owner<'_>, body: &Body) -> Result<(), WeightError> {
-    (0..body.chunks.len()).try_for_each(|index| core.chunk(owner, body, index).map(drop))
+fn check_body(core: &Core, source: Source<'_>) -> Result<(), WeightError> {
+    (0..source.body.chunks.len()).try_for_each(|index| core.chunk(source, index).map(drop))
 }
 
 pub(super) fn body_of(body: &Body) -> Option<BodyId> {

@@ -5,18 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use core_view::DType;
 
 use super::NativeStore;
+use super::base::{link_to, sketch_of};
 use super::body_writer::write_body;
 use super::changes::{Changes, NewObject};
-use super::content::Owner;
 use super::core::Core;
 use super::session::Session;
+use super::tensor::Source;
 use crate::identity::{leaf_digests, tensor_root};
 use crate::memory::check_supplied;
 use crate::metadata::Label;
 use crate::record::{DeltaRecord, Key, LabelRecord, ObjectRecord, Place};
 use crate::{
-    Delta, DeltaStorageInfo, HashKey, StorageInfo, WeightError, WeightHash, WeightMetadata,
-    WeightStore, WeightTensor,
+    ChunkEncoding, Delta, DeltaStorageInfo, HashKey, StorageInfo, WeightError, WeightHash,
+    WeightMetadata, WeightStore, WeightTensor,
 };
 
 impl Core {
@@ -37,16 +38,29 @@ impl Core {
             check_supplied(weight.name(), supplied, hash, alias)?;
             hashes.push(hash);
             if !under_way.contains(&hash) && !session.keep(&hash) {
-                let content = (weight.dtype(), weight.bytes());
+                let sketch = sketch_of(weight.dtype(), weight.shape(), weight.bytes());
+                let base = match &sketch {
+                    Some(sketch) if self.finds_bases() => {
+                        self.nearest(session, sketch, usize::MAX)?
+                    }
+                    _ => None,
+                };
+                let content = (weight.dtype(), weight.bytes(), base.as_ref());
                 let body = write_body(self, session, &mut changes, content, &leaves)?;
+                let base = base.filter(|_| body.has(ChunkEncoding::Difference));
                 let record = ObjectRecord {
                     dtype: weight.dtype(),
                     shape: weight.shape().to_vec(),
                     alias,
+                    base: base.as_deref().map(link_to),
                     body,
                 };
-                let hint = super::import::hint_of(&record);
-                changes.add_object(NewObject { hash, record, hint });
+                changes.add_object(NewObject {
+                    hash,
+                    hint: super::import::hint_of(&record),
+                    record,
+                    sketch,
+                });
                 under_way.insert(hash);
             }
             changes.add_label(hash, weight.label().clone());
@@ -74,17 +88,18 @@ impl Core {
     }
 
     pub(super) fn load(&self, hash: &WeightHash) -> Result<Option<WeightTensor>, WeightError> {
-        let Some(record) = self.object(hash)? else {
+        let Some(tensor) = self.tensor(hash)? else {
             return Ok(None);
         };
-        let data = match self.content(Owner::tensor(hash), &record.body) {
+        let data = match self.content(tensor.source()) {
             Ok(data) => data,
             // It was deleted, or stored anew, while it was read.
-            Err(WeightError::Corrupt { .. }) if self.moved(hash, &record)? => {
+            Err(WeightError::Corrupt { .. }) if self.moved(hash, &tensor.record)? => {
                 return self.load(hash);
             }
             Err(error) => return Err(error),
         };
+        let record = tensor.record;
         let label = match self.first_label(hash)? {
             Some(label) => label,
             None => self
@@ -178,11 +193,19 @@ impl Core {
                 .doom_with_uses(hash)
                 .map_err(|user| WeightError::InUse { hash: *hash, user })?;
         }
+        let base = self.catalog().object(hash).and_then(|entry| entry.base);
         let outcome = self.delete_doomed(&mut ledger, std::iter::once(*hash));
-        if outcome.is_err() {
-            self.catalog().spare(hash);
+        drop(ledger);
+        match outcome {
+            Err(error) => {
+                self.catalog().spare(hash);
+                Err(error)
+            }
+            Ok(()) => {
+                self.release(&base.into_iter().collect())?;
+                Ok(true)
+            }
         }
-        outcome.map(|()| true)
     }
 
     /// Whether a delta was deleted, once commits under way are done.
@@ -325,7 +348,7 @@ impl WeightStore for NativeStore {
         core.in_session(|session| {
             let leaves = leaf_digests(delta.payload());
             let mut changes = Changes::default();
-            let content = (DType::U8, delta.payload());
+            let content = (DType::U8, delta.payload(), None);
             let body = write_body(&core, session, &mut changes, content, &leaves)?;
             changes.add_delta(id, DeltaRecord::new(delta, body));
             session.commit(changes)
@@ -338,7 +361,7 @@ impl WeightStore for NativeStore {
         let Some(record) = core.delta_record(delta_hash)? else {
             return Ok(None);
         };
-        let payload = match core.content(Owner::delta(delta_hash), &record.body) {
+        let payload = match core.content(Source::delta(delta_hash, &record.body)) {
             Err(WeightError::Corrupt { .. }) if core.delta_is_gone(delta_hash) => return Ok(None),
             payload => payload?,
         };

@@ -49,6 +49,11 @@ impl Body {
         left.min(CHUNK_LEN_BYTES as u64) as usize
     }
 
+    /// Whether a chunk has that encoding.
+    pub(crate) fn has(&self, codec: ChunkEncoding) -> bool {
+        self.chunks.iter().any(|chunk| chunk.codec == codec)
+    }
+
     /// Bytes of all chunks after encoding.
     pub(crate) fn encoded_bytes(&self) -> u64 {
         self.chunks

@@ -13,8 +13,17 @@ pub(super) struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    /// Starts after the prelude, which must have that magic.
+    /// Starts after the prelude, which must have that magic and no features.
     pub(super) fn open(bytes: &'a [u8], magic: [u8; 4]) -> Result<Self, RecordError> {
+        Self::open_with(bytes, magic, 0).map(|(cursor, _)| cursor)
+    }
+
+    /// As [`Cursor::open`] for a record that may have the `known` features; returns those that it has.
+    pub(super) fn open_with(
+        bytes: &'a [u8],
+        magic: [u8; 4],
+        known: u16,
+    ) -> Result<(Self, u16), RecordError> {
         let mut cursor = Self { rest: bytes };
         let found: [u8; 4] = cursor.array()?;
         if found != magic {
@@ -32,7 +41,7 @@ impl<'a> Cursor<'a> {
             return Err(RecordError::damaged("its version is 0"));
         }
         match cursor.u16()? {
-            0 => Ok(cursor),
+            bits if bits & !known == 0 => Ok((cursor, bits)),
             bits => Err(RecordError::Newer(format!("it has the features {bits:#x}"))),
         }
     }
@@ -134,12 +143,17 @@ fn utf8(bytes: &[u8]) -> Result<&str, RecordError> {
     std::str::from_utf8(bytes).map_err(|_| RecordError::damaged("a text is not UTF-8"))
 }
 
-/// The prelude of a record.
+/// The prelude of a record without features.
 pub(super) fn prelude(magic: [u8; 4]) -> Vec<u8> {
+    prelude_with(magic, 0)
+}
+
+/// The prelude of a record.
+pub(super) fn prelude_with(magic: [u8; 4], features: u16) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256);
     bytes.extend_from_slice(&magic);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
-    bytes.extend_from_slice(&[0; 2]);
+    bytes.extend_from_slice(&features.to_le_bytes());
     bytes
 }
 

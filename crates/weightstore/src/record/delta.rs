@@ -5,7 +5,7 @@ use core_view::TensorStorage;
 use super::cursor::{Cursor, prelude};
 use super::{Body, RecordError};
 use crate::identity::delta_root;
-use crate::{CoralAlias, Delta, DeltaKind, HashKey, WeightHash};
+use crate::{ChunkEncoding, CoralAlias, Delta, DeltaKind, HashKey, WeightHash};
 
 const MAGIC: [u8; 4] = *b"SWDL";
 
@@ -61,6 +61,9 @@ impl DeltaRecord {
             .with_compression_ratio(ratio)
             .with_metadata(metadata);
         let body = Body::parse(cursor)?;
+        if body.has(ChunkEncoding::Difference) {
+            return Err(RecordError::damaged("its payload can't have a base"));
+        }
         let root = delta_root(&fields.encode_fields(), body.len_bytes, &body.leaves());
         if root != *hash {
             return Err(RecordError::Damaged(format!(

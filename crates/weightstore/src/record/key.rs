@@ -1,6 +1,6 @@
 //! The keys of the blob store.
 
-use crate::{CoralAlias, WeightHash};
+use crate::{CoralAlias, SketchPlace, WeightHash};
 
 /// The number under which chunks are stored; never used twice, 0 for none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -21,6 +21,11 @@ pub(crate) enum Key {
     },
     Delta(WeightHash),
     Model(String),
+    Sketch(SketchPlace, WeightHash),
+    BaseLink {
+        base: WeightHash,
+        hash: WeightHash,
+    },
 }
 
 impl Key {
@@ -30,6 +35,8 @@ impl Key {
     pub(crate) const LABELS: &'static [u8] = b"u/";
     pub(crate) const DELTAS: &'static [u8] = b"d/";
     pub(crate) const MODELS: &'static [u8] = b"m/";
+    pub(crate) const SKETCHES: &'static [u8] = b"k/";
+    pub(crate) const BASE_LINKS: &'static [u8] = b"b/";
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         match self {
@@ -52,6 +59,18 @@ impl Key {
             } => [Self::LABELS, hash.as_bytes(), &number.to_be_bytes(), digest].concat(),
             Self::Delta(id) => [Self::DELTAS, id.as_bytes()].concat(),
             Self::Model(name) => [Self::MODELS, name.as_bytes()].concat(),
+            Self::Sketch(place, hash) => [
+                Self::SKETCHES,
+                &place.dtype,
+                &place.row.to_be_bytes(),
+                &[place.size_log2],
+                &place.signs.to_be_bytes(),
+                hash.as_bytes(),
+            ]
+            .concat(),
+            Self::BaseLink { base, hash } => {
+                [Self::BASE_LINKS, base.as_bytes(), hash.as_bytes()].concat()
+            }
         }
     }
 
@@ -80,6 +99,19 @@ impl Key {
                 digest: array(&mut rest)?,
             },
             Self::DELTAS => Self::Delta(hash(&mut rest)?),
+            Self::SKETCHES => {
+                let place = SketchPlace {
+                    dtype: array(&mut rest)?,
+                    row: u64::from_be_bytes(array(&mut rest)?),
+                    size_log2: u8::from_be_bytes(array(&mut rest)?),
+                    signs: u64::from_be_bytes(array(&mut rest)?),
+                };
+                Self::Sketch(place, hash(&mut rest)?)
+            }
+            Self::BASE_LINKS => Self::BaseLink {
+                base: hash(&mut rest)?,
+                hash: hash(&mut rest)?,
+            },
             _ => return None,
         };
         rest.is_empty().then_some(parsed)

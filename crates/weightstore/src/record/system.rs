@@ -1,17 +1,23 @@
 //! The records of the store itself.
 
-use super::cursor::{Cursor, prelude};
+use super::cursor::{Cursor, prelude, prelude_with};
 use super::{BodyId, RecordError};
 use crate::identity::CHUNK_LEN_BYTES;
 
 /// The record that makes a blob store a weight store.
-pub(crate) struct StoreRecord;
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct StoreRecord {
+    /// Whether objects may have bases, which base links protect.
+    pub(crate) has_bases: bool,
+}
 
 impl StoreRecord {
     const MAGIC: [u8; 4] = *b"SWST";
+    const HAS_BASES: u16 = 1;
 
-    pub(crate) fn encode() -> Vec<u8> {
-        let mut bytes = prelude(Self::MAGIC);
+    pub(crate) fn encode(self) -> Vec<u8> {
+        let features = if self.has_bases { Self::HAS_BASES } else { 0 };
+        let mut bytes = prelude_with(Self::MAGIC, features);
         bytes.extend_from_slice(&(CHUNK_LEN_BYTES as u32).to_le_bytes());
         bytes.extend_from_slice(&[0; 4]);
         bytes
@@ -22,8 +28,8 @@ impl StoreRecord {
         bytes.starts_with(&Self::MAGIC)
     }
 
-    pub(crate) fn parse(bytes: &[u8]) -> Result<(), RecordError> {
-        let mut cursor = Cursor::open(bytes, Self::MAGIC)?;
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
+        let (mut cursor, features) = Cursor::open_with(bytes, Self::MAGIC, Self::HAS_BASES)?;
         let chunk_len = cursor.u32()?;
         cursor.zeros::<4>()?;
         cursor.end()?;
@@ -32,7 +38,9 @@ impl StoreRecord {
                 "its chunks have {chunk_len} bytes"
             )));
         }
-        Ok(())
+        Ok(Self {
+            has_bases: features & Self::HAS_BASES != 0,
+        })
     }
 }
 
@@ -61,3 +69,6 @@ impl BodyReservation {
 
 /// The value under a hint's key: a prelude and nothing else.
 pub(crate) const HINT_RECORD: [u8; 8] = *b"SWHN\x01\0\0\0";
+
+/// The value under a base link's key: a prelude and nothing else.
+pub(crate) const BASE_LINK_RECORD: [u8; 8] = *b"SWBL\x01\0\0\0";

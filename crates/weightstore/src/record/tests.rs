@@ -5,7 +5,7 @@ use super::*;
 use crate::ChunkEncoding;
 use crate::identity::{CHUNK_LEN_BYTES, leaf_digest};
 use crate::metadata::Label;
-use crate::{CoralAlias, Delta, DeltaKind, WeightHash};
+use crate::{CoralAlias, Delta, DeltaKind, SketchPlace, WeightHash};
 
 const ALIAS: CoralAlias = CoralAlias::from_u64(0x0123_4567_89ab_cdef);
 
@@ -22,6 +22,7 @@ fn object() -> ObjectRecord {
         dtype: DType::BF16,
         shape: vec![2, CHUNK_LEN_BYTES as u64],
         alias: ALIAS,
+        base: None,
         body: Body {
             len_bytes: 4 << 20,
             place: Place::Chunks(BodyId(77)),
@@ -40,12 +41,23 @@ fn inline_object() -> ObjectRecord {
         dtype: DType::U8,
         shape: vec![5],
         alias: ALIAS,
+        base: None,
         body: Body {
             len_bytes: 5,
             place: Place::Inline(vec![1, 2, 3, 4, 5]),
             chunks: vec![chunk(ChunkEncoding::None, 5)],
         },
     }
+}
+
+fn difference_object() -> ObjectRecord {
+    let mut object = object();
+    object.base = Some(BaseLink {
+        hash: WeightHash::from_bytes([8; 32]),
+        depth: 3,
+    });
+    object.body.chunks[1].codec = ChunkEncoding::Difference;
+    object
 }
 
 fn delta() -> DeltaRecord {
@@ -101,7 +113,7 @@ fn label() -> Label {
 
 #[test]
 fn records_round_trip() {
-    for object in [object(), inline_object()] {
+    for object in [object(), inline_object(), difference_object()] {
         let root = object.root();
         assert_eq!(
             ObjectRecord::parse(&object.encode(), &root, ALIAS),
@@ -117,7 +129,10 @@ fn records_round_trip() {
         LabelRecord::parse(&encoded, &LabelRecord::digest(&encoded)),
         Ok(label())
     );
-    assert_eq!(StoreRecord::parse(&StoreRecord::encode()), Ok(()));
+    for has_bases in [false, true] {
+        let record = StoreRecord { has_bases };
+        assert_eq!(StoreRecord::parse(&record.encode()), Ok(record));
+    }
     let reserved = BodyReservation::encode(BodyId(9));
     assert_eq!(BodyReservation::parse(&reserved), Ok(BodyId(9)));
 }
@@ -138,6 +153,19 @@ fn keys_round_trip() {
         },
         Key::Delta(hash),
         Key::Model("org/模型".into()),
+        Key::Sketch(
+            SketchPlace {
+                dtype: *b"F8_E4M3Z",
+                row: 5,
+                size_log2: 12,
+                signs: u64::MAX - 3,
+            },
+            hash,
+        ),
+        Key::BaseLink {
+            base: WeightHash::from_bytes([7; 32]),
+            hash,
+        },
     ] {
         let encoded = key.encode();
         assert_eq!(Key::parse(&encoded), Some(key.clone()));
@@ -169,8 +197,9 @@ fn uses_and_system_records_refuse_every_change() {
     let encoded = LabelRecord::encode(&label());
     let digest = LabelRecord::digest(&encoded);
     every_change_is_refused(&encoded, |bytes| LabelRecord::parse(bytes, &digest).is_ok());
-    every_change_is_refused(&StoreRecord::encode(), |bytes| {
-        StoreRecord::parse(bytes).is_ok()
+    let record = StoreRecord::default();
+    every_change_is_refused(&record.encode(), |bytes| {
+        StoreRecord::parse(bytes) == Ok(record)
     });
 }
 

@@ -8,7 +8,7 @@ use super::{Likeness, Sketch};
 
 /// Signs that may differ, of 64, between tensors that are worth a closer look. Of two that have
 /// nothing to do with each other 32 do, give or take 4.
-const SIGNS_MAX: u32 = 20;
+pub(super) const SIGNS_MAX: u32 = 20;
 
 /// Finds among many tensors one that another is nearly the same as.
 ///
@@ -77,18 +77,12 @@ impl<T: PartialEq> SketchIndex<T> {
     /// difference is promising.
     pub fn nearest(&self, sketch: &Sketch) -> Option<(&T, Likeness)> {
         let signs = sketch.signs();
-        let far = |likeness: &Likeness| {
-            // Few changes, however large, are better than small ones everywhere.
-            likeness
-                .relative_change
-                .min(1.0 - likeness.kept_share + 0.01)
-        };
         self.buckets
             .get(&sketch.bucket())?
             .iter()
             .filter(|entry| (entry.signs ^ signs).count_ones() <= SIGNS_MAX)
             .filter_map(|entry| Some((&entry.tensor, entry.sketch.likeness(sketch)?)))
             .filter(|(_, likeness)| likeness.is_promising())
-            .min_by(|(_, a), (_, b)| far(a).total_cmp(&far(b)))
+            .min_by(|(_, a), (_, b)| a.distance().total_cmp(&b.distance()))
     }
 }

@@ -136,3 +136,35 @@ pub(crate) fn get(store: &NativeStore, name: &str) -> Result<Vec<u8>, WeightErro
     store.export_model(name, &mut restored, &ExportOptions::default())?;
     Ok(restored)
 }
+
+/// Numbers as trained weights have them: small, of either sign, more of them near zero.
+pub(crate) fn weights(seed: u64, count: usize) -> Vec<f32> {
+    let sums = noise(seed, 8 * count);
+    let sums = sums.as_chunks::<2>().0.chunks(4);
+    let number = |bytes: &[u8; 2]| f32::from(i16::from_le_bytes(*bytes)) / 32768.0;
+    sums.map(|four| four.iter().map(number).sum::<f32>() * 0.02)
+        .collect()
+}
+
+/// All numbers changed a little, as by further training.
+pub(crate) fn tuned(weights: &[f32], relative: f32, seed: u64) -> Vec<f32> {
+    let changes = self::weights(seed ^ 0xf1e7, weights.len());
+    let pairs = weights.iter().zip(changes);
+    pairs
+        .map(|(weight, change)| weight + relative * change)
+        .collect()
+}
+
+/// A tensor of half-precision brain floats.
+pub(crate) fn bf16(name: &str, columns: u64, weights: &[f32]) -> Tensor {
+    let rounded = |weight: &f32| ((weight.to_bits() + 0x8000) >> 16) as u16;
+    Tensor {
+        name: name.into(),
+        dtype: DType::BF16,
+        shape: vec![weights.len() as u64 / columns, columns],
+        bytes: weights
+            .iter()
+            .flat_map(|weight| rounded(weight).to_le_bytes())
+            .collect(),
+    }
+}

@@ -5,6 +5,7 @@
 mod bad_input;
 mod crash;
 mod damage;
+mod family;
 mod fixture;
 mod models;
 mod properties;

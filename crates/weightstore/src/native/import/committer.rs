@@ -12,6 +12,7 @@ use crate::native::session::Session;
 pub(super) struct Totals {
     pub(super) new_tensors: u64,
     pub(super) stored_bytes: u64,
+    pub(super) delta_tensors: u64,
     pub(super) rest: Changes,
 }
 

@@ -35,6 +35,8 @@ pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Sync);
 #[derive(Clone, Default)]
 pub struct ImportOptions<'a> {
     pub(super) codec: Option<Codec>,
+    pub(super) base: Option<&'a str>,
+    pub(super) find_bases: Option<bool>,
     pub(super) replace: bool,
     pub(super) file_sha256: bool,
     pub(super) index: Option<&'a str>,
@@ -46,6 +48,8 @@ impl std::fmt::Debug for ImportOptions<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ImportOptions")
             .field("codec", &self.codec)
+            .field("base", &self.base)
+            .field("find_bases", &self.find_bases)
             .field("replace", &self.replace)
             .field("file_sha256", &self.file_sha256)
             .finish_non_exhaustive()
@@ -57,6 +61,23 @@ impl<'a> ImportOptions<'a> {
     #[must_use]
     pub fn with_codec(mut self, codec: Codec) -> Self {
         self.codec = Some(codec);
+        self
+    }
+
+    /// The model that this one was made from: each tensor is tried against its namesake there.
+    ///
+    /// A difference is kept where it is smaller, so that a wrong name costs time and no space.
+    #[must_use]
+    pub fn with_base(mut self, model: &'a str) -> Self {
+        self.base = Some(model);
+        self
+    }
+
+    /// Whether to look for stored tensors that new ones are nearly the same as, instead of as the store is
+    /// configured.
+    #[must_use]
+    pub fn with_find_bases(mut self, find: bool) -> Self {
+        self.find_bases = Some(find);
         self
     }
 
@@ -112,6 +133,8 @@ pub struct ImportReport {
     pub new_tensors: u64,
     /// Tensors that it had, or that the model has more than once.
     pub deduplicated_tensors: u64,
+    /// New tensors that are stored as their difference from another one.
+    pub delta_tensors: u64,
     /// Bytes of the model's files.
     pub logical_bytes: u64,
     /// Bytes that the store grew by, headers and manifest included.

@@ -1,24 +1,27 @@
 //! The import's pipeline: read and hash ahead, decide in order, encode, commit behind.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::thread::Scope;
 
 use core_view::DType;
 use core_view::safetensors::TensorInfo;
 use sha2::{Digest, Sha256};
 
+use super::bases::Bases;
 use super::committer::{Committer, Totals, worker_lost};
 use super::group::{Cursor, Group, Part, Slot};
 use super::tensors::{Begun, OpenTensor, Verdict};
 use super::workers::{Job, Outcome, Ticket, Workers};
 use super::{OnProgress, Progress, SourceFile, hint_of};
 use crate::ChunkEncoding;
-use crate::native::body_writer::EncodedChunk;
+use crate::native::base::link_to;
+use crate::native::body_writer::{EncodedChunk, Encoding};
 use crate::native::changes::{Changes, NewObject};
 use crate::native::core::Core;
 use crate::native::session::Session;
 use crate::record::ObjectRecord;
-use crate::{Codec, WeightError, WeightHash};
+use crate::{Codec, WeightError, WeightHash, parallel};
 
 /// The tensors of a file in the order of their data.
 pub(super) struct FileTensors<'env> {
@@ -34,6 +37,7 @@ pub(super) struct Settings<'env> {
     pub(super) core: &'env Core,
     pub(super) session: &'env Session<'env>,
     pub(super) codec: Codec,
+    pub(super) bases: &'env Bases,
     pub(super) total_bytes: u64,
     pub(super) progress: Option<OnProgress<'env>>,
 }
@@ -51,6 +55,8 @@ pub(super) struct Pipeline<'scope, 'env> {
     /// Tensors that this import found or stores.
     known: HashSet<WeightHash>,
     begun: Begun,
+    /// Tensors that are stored against others.
+    delta_tensors: u64,
     /// Bytes of the files before.
     files_bytes: u64,
 }
@@ -83,6 +89,7 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
             changes: Changes::default(),
             known: HashSet::new(),
             begun: Begun::new(),
+            delta_tensors: 0,
             files_bytes: 0,
         }
     }
@@ -269,8 +276,9 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
         &mut self,
         file: &FileTensors<'env>,
         group: Group,
-        writes: Vec<PlannedWrite>,
+        mut writes: Vec<PlannedWrite>,
     ) -> Result<Option<OpenTensor>, WeightError> {
+        self.seek_bases(file, &mut writes)?;
         let mut slots = self.encode(file, group, &writes)?.slots;
         let mut open = None;
         for mut write in writes {
@@ -288,10 +296,12 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
             }
             match (write.root, file.tensors.get(write.part.tensor)) {
                 (Some(hash), Some(info)) => {
+                    let (base, sketch) = write.tensor.conclude();
                     let record = ObjectRecord {
                         dtype: info.dtype,
                         shape: info.shape.clone(),
                         alias: write.tensor.alias(),
+                        base: base.as_deref().map(link_to),
                         body: write.tensor.writer.finish(),
                     };
                     self.make_room(40 * record.body.chunks.len())?;
@@ -299,12 +309,45 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
                     if let Some(hint) = hint {
                         self.begun.insert(hint, (hash, record.body.leaves()));
                     }
-                    self.changes.add_object(NewObject { hash, record, hint });
+                    self.delta_tensors += u64::from(record.base.is_some());
+                    self.changes.add_object(NewObject {
+                        hash,
+                        record,
+                        hint,
+                        sketch,
+                    });
                 }
-                _ => open = Some(write.tensor),
+                _ => {
+                    write.tensor.review_base();
+                    open = Some(write.tensor);
+                }
             }
         }
         Ok(open)
+    }
+
+    /// Looks for what the tensors that begin here may be stored against.
+    fn seek_bases(
+        &self,
+        file: &FileTensors<'env>,
+        writes: &mut [PlannedWrite],
+    ) -> Result<(), WeightError> {
+        let Settings {
+            core,
+            session,
+            bases,
+            ..
+        } = self.settings;
+        if bases.is_empty() {
+            return Ok(());
+        }
+        let seeking = writes.iter_mut().filter(|write| write.tensor.is_baseless());
+        parallel::map(core.fetch_threads(), seeking.collect(), |write| {
+            let whole = write.part.last;
+            write.tensor.seek_base((core, session), bases, file, whole)
+        })
+        .into_iter()
+        .collect()
     }
 
     fn encode(
@@ -318,9 +361,19 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
         let planned = writes.iter().flat_map(|write| {
             let info = file.tensors.get(write.part.tensor);
             let dtype = info.map_or(DType::U8, |info| info.dtype);
-            write.part.slots.clone().map(move |index| (index, dtype))
+            let first = write.tensor.writer.count();
+            let base = write.tensor.base();
+            write
+                .part
+                .slots
+                .clone()
+                .enumerate()
+                .map(move |(at, index)| {
+                    let base = base.map(|base| (Arc::clone(base), first + at));
+                    (index, dtype, base)
+                })
         });
-        for (index, dtype) in planned {
+        for (index, dtype, base) in planned {
             let Some(slot) = group.slots.get_mut(index) else {
                 continue;
             };
@@ -328,7 +381,7 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
                 return Err(worker_lost());
             };
             match self.settings.codec {
-                Codec::None => {
+                Codec::None if base.is_none() => {
                     slot.encoded = Some(EncodedChunk {
                         codec: ChunkEncoding::None,
                         bytes: raw,
@@ -342,8 +395,7 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
                     };
                     self.send(Job::Encode {
                         ticket,
-                        codec,
-                        dtype,
+                        encoding: Encoding { codec, dtype, base },
                         raw,
                     })?;
                 }
@@ -364,6 +416,7 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
     pub(super) fn finish(self) -> Result<Totals, WeightError> {
         let mut totals = self.committer.finish()?;
         totals.rest = self.changes;
+        totals.delta_tensors = self.delta_tensors;
         Ok(totals)
     }
 }

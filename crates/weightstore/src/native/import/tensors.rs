@@ -1,17 +1,23 @@
 //! What is known of the tensors of a file while they are imported.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use core_view::safetensors::TensorInfo;
 use sha2::Sha256;
 
+use super::bases::Bases;
 use super::group::{HINT_CHUNKS, Part, Slot};
+use super::pipeline::FileTensors;
 use crate::alias::AliasHasher;
 use crate::identity::{Leaf, chunk_count, hint, tensor_root};
+use crate::native::base::is_sketched;
 use crate::native::body_writer::BodyWriter;
 use crate::native::core::Core;
 use crate::native::session::Session;
-use crate::{WeightError, WeightHash};
+use crate::native::tensor::Tensor;
+use crate::sketch::SketchBuilder;
+use crate::{Sketch, WeightError, WeightHash};
 
 /// What becomes of a tensor's chunks.
 #[derive(Debug)]
@@ -27,6 +33,15 @@ enum Mode {
 /// The large tensors that this import has stored, by how they begin.
 pub(super) type Begun = HashMap<[u8; 16], (WeightHash, Vec<Leaf>)>;
 
+/// What a tensor may be stored against.
+#[derive(Debug)]
+enum Base {
+    /// Not looked for yet.
+    Unsought,
+    /// Its chunks are tried against this, if there is anything.
+    Sought(Option<Arc<Tensor>>),
+}
+
 /// A tensor of which some chunks are decided on.
 pub(super) struct OpenTensor {
     index: usize,
@@ -34,6 +49,8 @@ pub(super) struct OpenTensor {
     alias: AliasHasher,
     mode: Mode,
     pub(super) writer: BodyWriter,
+    base: Base,
+    sketch: Option<SketchBuilder>,
     /// The state of the whole file's hash before the tensor.
     pub(super) sha256_before: Option<Sha256>,
 }
@@ -56,6 +73,10 @@ impl OpenTensor {
             alias: AliasHasher::new(info.dtype, &info.shape),
             mode: Mode::Undecided,
             writer: BodyWriter::new(info.len_bytes()),
+            base: Base::Unsought,
+            sketch: is_sketched(info.len_bytes())
+                .then(|| SketchBuilder::new(info.dtype, &info.shape, info.len_bytes()))
+                .flatten(),
             sha256_before: sha256.cloned(),
         }
     }
@@ -145,6 +166,53 @@ impl OpenTensor {
     pub(super) fn take_bytes(&mut self, slots: &[Slot]) {
         for raw in slots.iter().filter_map(|slot| slot.raw.as_ref()) {
             self.alias.update(raw);
+            if let Some(sketch) = &mut self.sketch {
+                sketch.update(raw);
+            }
         }
+    }
+
+    /// Whether a base has yet to be looked for.
+    pub(super) fn is_baseless(&self) -> bool {
+        matches!(self.base, Base::Unsought)
+    }
+
+    /// Looks for a base; `whole` says that all bytes were taken.
+    pub(super) fn seek_base(
+        &mut self,
+        place: (&Core, &Session<'_>),
+        bases: &Bases,
+        file: &FileTensors<'_>,
+        whole: bool,
+    ) -> Result<(), WeightError> {
+        let Some(info) = file.tensors.get(self.index) else {
+            return Ok(());
+        };
+        let sketch = self.sketch.as_ref().filter(|_| whole);
+        let sketch = sketch.map(SketchBuilder::so_far);
+        self.base = Base::Sought(bases.of(place, file, info, sketch)?);
+        Ok(())
+    }
+
+    /// What its chunks are tried against.
+    pub(super) fn base(&self) -> Option<&Arc<Tensor>> {
+        match &self.base {
+            Base::Sought(base) => base.as_ref(),
+            Base::Unsought => None,
+        }
+    }
+
+    /// What does not begin like its base is not compared with it to the end.
+    pub(super) fn review_base(&mut self) {
+        if !self.writer.needs_base() {
+            self.base = Base::Sought(None);
+        }
+    }
+
+    /// The base, if it is needed, and the sketch, once all bytes were taken.
+    pub(super) fn conclude(&mut self) -> (Option<Arc<Tensor>>, Option<Sketch>) {
+        self.review_base();
+        let sketch = self.sketch.take().map(SketchBuilder::finish);
+        (self.base().cloned(), sketch)
     }
 }

@@ -4,15 +4,15 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::Scope;
 
-use core_view::{BufferMut, DType};
+use core_view::BufferMut;
 
 use super::SourceFile;
 use super::input::source_error;
+use crate::WeightError;
 use crate::identity::{Leaf, leaf_digest};
-use crate::native::body_writer::EncodedChunk;
+use crate::native::body_writer::{EncodedChunk, Encoding};
 use crate::native::core::Core;
 use crate::parallel::next_job;
-use crate::{Codec, WeightError};
 
 /// Where a result belongs.
 #[derive(Debug, Clone, Copy)]
@@ -31,8 +31,7 @@ pub(super) enum Job<'env> {
     },
     Encode {
         ticket: Ticket,
-        codec: Codec,
-        dtype: DType,
+        encoding: Encoding,
         raw: BufferMut,
     },
 }
@@ -93,11 +92,10 @@ fn run(core: &Core, job: Job<'_>) -> (Ticket, Result<Outcome, WeightError>) {
         } => (ticket, read(core, file, offset_bytes, len)),
         Job::Encode {
             ticket,
-            codec,
-            dtype,
+            encoding,
             raw,
         } => {
-            let encoded = EncodedChunk::from_buffer(core, codec, dtype, raw);
+            let encoded = EncodedChunk::from_buffer(core, &encoding, raw);
             (ticket, encoded.map(Outcome::Encoded))
         }
     }

@@ -6,9 +6,9 @@ use core_view::BufferMut;
 
 use super::{body_of, reason_of};
 use crate::alias::AliasHasher;
-use crate::native::content::Owner;
 use crate::native::core::Core;
-use crate::record::{BodyId, ObjectRecord};
+use crate::native::tensor::Tensor;
+use crate::record::BodyId;
 use crate::{WeightError, WeightHash, parallel};
 
 /// Headers that are read at once.
@@ -29,7 +29,7 @@ pub(super) struct Checked {
 #[derive(Clone)]
 struct Item {
     hash: WeightHash,
-    header: Arc<Result<Option<ObjectRecord>, WeightError>>,
+    tensor: Arc<Result<Option<Tensor>, WeightError>>,
     /// `None` after the last chunk.
     index: Option<usize>,
 }
@@ -67,28 +67,26 @@ fn items<'a>(core: &'a Core, hashes: &'a [WeightHash]) -> impl Iterator<Item = I
     let groups = hashes.chunks(HEADERS_AT_ONCE);
     let headers = groups.flat_map(move |group| {
         parallel::map(core.fetch_threads(), group.to_vec(), |hash| {
-            (hash, Arc::new(core.object(&hash)))
+            (hash, Arc::new(core.tensor(&hash)))
         })
     });
-    headers.flat_map(|(hash, header)| {
-        let count = match &*header {
-            Ok(Some(record)) => record.body.chunks.len(),
+    headers.flat_map(|(hash, tensor)| {
+        let count = match &*tensor {
+            Ok(Some(tensor)) => tensor.record.body.chunks.len(),
             Ok(None) | Err(_) => 0,
         };
         let indices = (0..count).map(Some).chain([None]);
         indices.map(move |index| Item {
             hash,
-            header: Arc::clone(&header),
+            tensor: Arc::clone(&tensor),
             index,
         })
     })
 }
 
 fn chunk_of(core: &Core, item: &Item) -> Option<Result<BufferMut, WeightError>> {
-    match (&*item.header, item.index) {
-        (Ok(Some(record)), Some(index)) => {
-            Some(core.chunk(Owner::tensor(&item.hash), &record.body, index))
-        }
+    match (&*item.tensor, item.index) {
+        (Ok(Some(tensor)), Some(index)) => Some(core.chunk(tensor.source(), index)),
         _ => None,
     }
 }
@@ -101,8 +99,10 @@ struct TensorCheck {
 
 impl TensorCheck {
     fn new(item: &Item) -> Self {
-        let (alias, outcome) = match &*item.header {
-            Ok(Some(record)) => (Some(AliasHasher::new(record.dtype, &record.shape)), Ok(())),
+        let (alias, outcome) = match &*item.tensor {
+            Ok(Some(Tensor { record, .. })) => {
+                (Some(AliasHasher::new(record.dtype, &record.shape)), Ok(()))
+            }
             Ok(None) => (None, Ok(())),
             Err(error) => (None, Err(reason_of(error))),
         };
@@ -124,7 +124,8 @@ impl TensorCheck {
     }
 
     fn finish(mut self, core: &Core, item: &Item) -> Checked {
-        let record = item.header.as_ref().as_ref().ok().and_then(Option::as_ref);
+        let tensor = item.tensor.as_ref().as_ref().ok().and_then(Option::as_ref);
+        let record = tensor.map(|tensor| &tensor.record);
         if let (Some(alias), Some(record)) = (&self.alias, record)
             && alias.finish() != record.alias
         {
@@ -132,6 +133,20 @@ impl TensorCheck {
                 "its content has the alias {}, its header says {}",
                 alias.finish(),
                 record.alias
+            ));
+        }
+        let named = record.and_then(|record| record.base).map(|base| base.hash);
+        let linked = core
+            .catalog()
+            .object(&item.hash)
+            .and_then(|entry| entry.base);
+        if self.outcome.is_ok() && record.is_some() && named != linked {
+            let shown =
+                |hash: Option<WeightHash>| hash.map_or("none".into(), |hash| hash.to_string());
+            self.outcome = Err(format!(
+                "its header names the base {}, its base link {}",
+                shown(named),
+                shown(linked)
             ));
         }
         if let (Err(_), Some(record)) = (&self.outcome, record)
