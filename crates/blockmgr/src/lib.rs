@@ -19,6 +19,10 @@
 #![forbid(unsafe_code)]
 
 pub mod policy;
+#[cfg(feature = "trace")]
+pub mod simulate;
+#[cfg(feature = "trace")]
+pub mod trace;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

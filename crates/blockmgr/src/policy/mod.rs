@@ -14,12 +14,14 @@
 //! [`EvictionPolicy`] and goes in as [`Policy::Custom`].
 
 mod access;
+mod ceiling;
 mod kind;
 mod list;
 mod lru;
 mod slot;
 
 pub use access::{Access, Heritage, Request};
+pub use ceiling::HitCeiling;
 pub use kind::{Policy, PolicyKind};
 pub use lru::Lru;
 pub use slot::Slot;
