@@ -1,28 +1,52 @@
 //! The KV-cache block manager of Stepwell.
 //!
-//! [`policy`] decides which block leaves a full pool. The typed life of a block, pools and movement between
-//! tiers are being added.
+//! A [`BlockPool`] has the blocks of one tier; the life of a block is in the types of [`block`]:
+//! [`MutableBlock`] → [`CompleteBlock`] → [`ImmutableBlock`] ⇄ [`WeakBlock`]. [`identity`] tells which block is
+//! which, and [`policy`] decides which block leaves a full pool.
+//!
+//! An engine matches the leading blocks of a prompt, allocates the rest, fills and registers them:
 //!
 //! ```
-//! use blockmgr::policy::{Access, EvictionPolicy, PolicyKind, Request, Slot};
+//! use blockmgr::{BlockPool, Salt, TokenSequence};
 //!
-//! let mut policy = PolicyKind::Lru.build(2);
-//! for (index, sequence_hash) in [0xfeed, 0xbeef].into_iter().enumerate() {
-//!     let request = Request { tick: index as u64, ..Request::default() };
-//!     let slot = Slot::new(index as u32);
-//!     policy.insert(slot, &Access { sequence_hash, position: 0, request });
-//!     policy.release(slot);
-//! }
-//! assert_eq!(policy.evict(), Some(Slot::new(0)));
+//! let pool = BlockPool::builder().capacity_blocks(1000).block_tokens(4).build()?;
+//! let mut prompt = TokenSequence::new(Salt::new("llama-3-8b").with_tenant("acme"), 4)?;
+//! prompt.extend(&[7, 7, 7, 7, 1, 2, 3, 4, 5])?;
+//! let hashes = prompt.sequence_hashes();
+//!
+//! let mut blocks = pool.match_sequence_hashes(hashes);
+//! let fresh = pool.allocate_blocks(hashes.len() - blocks.len())?;
+//! // … fill the memory of `fresh.slots()` …
+//! let complete = fresh.complete(&hashes[blocks.len()..])?;
+//! let registered = pool.register_blocks(complete)?;
+//! blocks.append(registered).map_err(|_| "one pool")?;
+//! assert_eq!(blocks.len(), 2);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 #![forbid(unsafe_code)]
 
+pub mod block;
+mod error;
+pub mod identity;
 pub mod policy;
+pub mod pool;
 #[cfg(feature = "trace")]
 pub mod simulate;
+mod sync;
 #[cfg(feature = "trace")]
 pub mod trace;
+
+pub use block::{
+    CompleteBlock, CompleteBlocks, ImmutableBlock, ImmutableBlocks, MutableBlock, MutableBlocks,
+    WeakBlock,
+};
+pub use error::{Error, Refused};
+pub use identity::{BlockHash, Salt, SequenceHash, TokenBlock, TokenSequence};
+pub use pool::{
+    BlockEvent, BlockPool, BlockPoolBuilder, Duplicates, EventSink, EvictedBlock, EvictionHook,
+    PoolStatus, RequestOptions,
+};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

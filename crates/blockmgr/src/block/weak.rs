@@ -1,0 +1,41 @@
+//! Blocks that may be gone.
+
+use super::ImmutableBlock;
+use crate::SequenceHash;
+use crate::pool::Core;
+use crate::sync::Weak;
+
+/// Remembers a registered block without keeping it.
+#[derive(Debug, Clone)]
+pub struct WeakBlock {
+    core: Weak<Core>,
+    slot: u32,
+    generation: u32,
+    hash: SequenceHash,
+}
+
+impl WeakBlock {
+    pub(super) fn new(core: Weak<Core>, slot: u32, generation: u32, hash: SequenceHash) -> Self {
+        Self {
+            core,
+            slot,
+            generation,
+            hash,
+        }
+    }
+
+    /// Who the block is or was.
+    pub fn sequence_hash(&self) -> SequenceHash {
+        self.hash
+    }
+
+    /// The block, if the pool still has it, here or in another slot. `None` once it left, or the pool is gone.
+    pub fn upgrade(&self) -> Option<ImmutableBlock> {
+        let core = self.core.upgrade()?;
+        if core.upgrade(self.slot, self.generation) {
+            return Some(ImmutableBlock::new(core, self.slot));
+        }
+        let slot = core.match_one(self.hash)?;
+        Some(ImmutableBlock::new(core, slot))
+    }
+}

@@ -1,0 +1,198 @@
+//! Configuring a pool.
+
+use std::fmt;
+use std::time::Instant;
+
+use super::core::{Clock, Core, LANES};
+use super::directory::Directory;
+use super::shard::Shards;
+use super::{BlockPool, Duplicates, EventSink, EvictionHook};
+use crate::Error;
+use crate::policy::{Policy, PolicyKind};
+use crate::sync::atomic::{AtomicU32, AtomicU64};
+use crate::sync::{Arc, Padded};
+
+/// The most blocks of a pool: slot numbers have 31 bits.
+const CAPACITY_MAX: usize = 1 << 31;
+
+/// The most shards of a pool.
+const SHARDS_MAX: usize = 256;
+
+/// A shard has about so many slots by default: enough for a policy to learn from.
+const SHARD_SLOTS: usize = 2048;
+
+/// Shards by default, at most.
+const SHARDS_DEFAULT_MAX: usize = 16;
+
+/// Makes a policy for a number of slots.
+pub type PolicyFactory = Box<dyn Fn(u32) -> Policy + Send + Sync>;
+
+/// A pool to be configured; `build` checks all of it.
+///
+/// ```
+/// use blockmgr::policy::PolicyKind;
+/// use blockmgr::{BlockPool, Duplicates};
+///
+/// let pool = BlockPool::builder()
+///     .capacity_blocks(10_000)
+///     .block_tokens(16)
+///     .policy(PolicyKind::Lru)
+///     .duplicates(Duplicates::Reject)
+///     .build()?;
+/// assert_eq!(pool.status().free_blocks, 10_000);
+/// # Ok::<(), blockmgr::Error>(())
+/// ```
+#[derive(Default)]
+pub struct BlockPoolBuilder {
+    capacity_blocks: usize,
+    block_tokens: Option<usize>,
+    shards: Option<usize>,
+    policy: PolicyKind,
+    custom: Option<PolicyFactory>,
+    duplicates: Duplicates,
+    hook: Option<std::sync::Arc<dyn EvictionHook>>,
+    sink: Option<std::sync::Arc<dyn EventSink>>,
+}
+
+impl BlockPoolBuilder {
+    /// Blocks of the pool; required.
+    pub fn capacity_blocks(mut self, capacity_blocks: usize) -> Self {
+        self.capacity_blocks = capacity_blocks;
+        self
+    }
+
+    /// Tokens a block; 16 by default.
+    pub fn block_tokens(mut self, block_tokens: usize) -> Self {
+        self.block_tokens = Some(block_tokens);
+        self
+    }
+
+    /// Shards, a power of two; by default one for each 2048 blocks, and at most 16. More let more threads work
+    /// side by side, fewer let the policy see more of what happens.
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
+    /// Which block leaves a full pool.
+    pub fn policy(mut self, policy: PolicyKind) -> Self {
+        self.policy = policy;
+        self.custom = None;
+        self
+    }
+
+    /// A policy of your own, made once for each shard from its number of slots.
+    pub fn custom_policy(mut self, factory: PolicyFactory) -> Self {
+        self.custom = Some(factory);
+        self
+    }
+
+    /// What happens to a block that the pool has already.
+    pub fn duplicates(mut self, duplicates: Duplicates) -> Self {
+        self.duplicates = duplicates;
+        self
+    }
+
+    /// Who is offered what is evicted.
+    pub fn eviction_hook(mut self, hook: std::sync::Arc<dyn EvictionHook>) -> Self {
+        self.hook = Some(hook);
+        self
+    }
+
+    /// Who is told what the pool has.
+    pub fn event_sink(mut self, sink: std::sync::Arc<dyn EventSink>) -> Self {
+        self.sink = Some(sink);
+        self
+    }
+
+    /// The pool, all blocks free.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] names the field that can't be used.
+    pub fn build(self) -> Result<BlockPool, Error> {
+        let capacity = self.checked_capacity()?;
+        let block_tokens = self.block_tokens.unwrap_or(16);
+        if block_tokens == 0 {
+            return Err(invalid("block_tokens", 0, "a block has at least one token"));
+        }
+        let shards = self.checked_shards()?;
+        let policy = self.policy;
+        let make = |slots| match &self.custom {
+            Some(factory) => factory(slots),
+            None => policy.build(slots),
+        };
+        let core = Core {
+            capacity,
+            block_tokens,
+            duplicates: self.duplicates,
+            shards: Shards::new(capacity, shards.trailing_zeros(), make),
+            directory: Directory::new(capacity),
+            lanes: std::array::from_fn(|lane| {
+                // Threads begin at different shards.
+                Padded(AtomicU32::new(
+                    (lane * shards / LANES.min(shards)) as u32 % shards as u32,
+                ))
+            }),
+            clock: Padded(Clock {
+                started: Instant::now(),
+                requests: AtomicU64::new(0),
+                blocks: AtomicU64::new(0),
+            }),
+            hook: self.hook,
+            sink: self.sink,
+            event_sequence: AtomicU64::new(0),
+        };
+        Ok(BlockPool {
+            core: Arc::new(core),
+        })
+    }
+
+    fn checked_capacity(&self) -> Result<u32, Error> {
+        let blocks = self.capacity_blocks;
+        match u32::try_from(blocks) {
+            Ok(capacity) if capacity > 0 && blocks <= CAPACITY_MAX => Ok(capacity),
+            _ => Err(invalid(
+                "capacity_blocks",
+                blocks,
+                "a pool has from 1 to 2147483648 blocks",
+            )),
+        }
+    }
+
+    fn checked_shards(&self) -> Result<usize, Error> {
+        let Some(shards) = self.shards else {
+            let shards = (self.capacity_blocks / SHARD_SLOTS).clamp(1, SHARDS_DEFAULT_MAX);
+            // The power of two below, so that no shard is smaller.
+            return Ok(1 << shards.ilog2());
+        };
+        let fits = shards <= SHARDS_MAX && shards <= self.capacity_blocks;
+        if shards.is_power_of_two() && fits {
+            return Ok(shards);
+        }
+        Err(invalid(
+            "shards",
+            shards,
+            "it is a power of two, at most 256 and at most capacity_blocks",
+        ))
+    }
+}
+
+fn invalid(field: &'static str, value: usize, reason: &'static str) -> Error {
+    Error::InvalidConfig {
+        field,
+        value: value.to_string(),
+        reason,
+    }
+}
+
+impl fmt::Debug for BlockPoolBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockPoolBuilder")
+            .field("capacity_blocks", &self.capacity_blocks)
+            .field("block_tokens", &self.block_tokens)
+            .field("shards", &self.shards)
+            .field("policy", &self.policy)
+            .field("duplicates", &self.duplicates)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,142 @@
+//! Making blocks known.
+
+use super::Duplicates;
+use super::core::Core;
+use super::directory::NONE;
+use super::matching::access;
+use super::observer::BlockEvent;
+use super::shard::State;
+use crate::SequenceHash;
+use crate::policy::{EvictionPolicy, Request, Slot};
+use crate::sync::atomic::Ordering;
+
+impl Core {
+    /// Registers slots that were taken, each under its hash, with one user each. Where duplicates are rejected, the
+    /// slot of the block that is there takes the place of the one offered.
+    ///
+    /// `parent` is the block before the first, if the caller knows it.
+    pub(super) fn register(
+        &self,
+        slots: &mut [u32],
+        hashes: &[SequenceHash],
+        parent: Option<SequenceHash>,
+    ) {
+        let mut events = Vec::new();
+        let mut rejected = Vec::new();
+        let mut request = Request::default();
+        let mut expected_position = None;
+        let mut cursor = self.shards.cursor();
+        let mut before = NONE;
+        for (index, (&slot, &hash)) in slots.iter().zip(hashes).enumerate() {
+            if expected_position != Some(hash.position()) {
+                cursor.leave();
+                let parent = parent.filter(|_| index == 0);
+                request = self.request_of(&hashes[index..], parent);
+                before = NONE;
+            }
+            expected_position = hash.position().checked_add(1);
+            if let Some((shard, local)) = cursor.here(before) {
+                shard.cells[local].next = slot;
+            }
+            let (shard, local) = cursor.at(slot);
+            let entered = self.directory.insert(slot, hash);
+            if entered.is_err() && self.duplicates == Duplicates::Reject {
+                rejected.push(index);
+                continue;
+            }
+            before = slot;
+            let cell = &mut shard.cells[local];
+            cell.users = 1;
+            cell.next = NONE;
+            if entered.is_ok() {
+                cell.state = State::Registered;
+                shard.counts.registered += 1;
+                shard
+                    .policy
+                    .insert(Slot::new(local as u32), &access(hash, request));
+                self.note_stored(&mut events, hash);
+            } else {
+                cell.state = State::Duplicate;
+                shard.counts.duplicates += 1;
+                self.directory.set_identity(slot, hash);
+            }
+        }
+        drop(cursor);
+        self.publish(&events);
+        self.replace_rejected(slots, hashes, &rejected);
+    }
+
+    /// What request blocks belong to: the one that missed the first of them, or else one that is made up from the
+    /// parent.
+    fn request_of(&self, hashes: &[SequenceHash], parent: Option<SequenceHash>) -> Request {
+        let Some(&first) = hashes.first() else {
+            return Request::default();
+        };
+        if let Some(request) = self.directory.take_expected(first.words()) {
+            return request;
+        }
+        let chain_blocks = u32::try_from(hashes.len()).unwrap_or(u32::MAX);
+        let mut request = Request {
+            tick: self.clock.0.requests.load(Ordering::Relaxed),
+            time_ms: self.now_ms(),
+            chain_blocks: first.position().saturating_add(chain_blocks),
+            matched_blocks: first.position(),
+            ..Request::default()
+        };
+        if let Some(slot) = parent.and_then(|parent| self.directory.find(parent.words())) {
+            let mut cursor = self.shards.cursor();
+            let (shard, local) = cursor.at(slot);
+            if shard.cells[local].state == State::Registered {
+                request.heritage = shard.policy.heritage(Slot::new(local as u32));
+            }
+        }
+        request
+    }
+
+    /// Puts the blocks that were there in the place of those that came too late.
+    #[cold]
+    fn replace_rejected(&self, slots: &mut [u32], hashes: &[SequenceHash], rejected: &[usize]) {
+        for &index in rejected {
+            let (slot, hash) = (&mut slots[index], hashes[index]);
+            loop {
+                if let Some(present) = self.match_one(hash) {
+                    self.give_back(&[std::mem::replace(slot, present)]);
+                    self.count_duplicate(present);
+                    break;
+                }
+                if self.register_one(*slot, hash) {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn count_duplicate(&self, slot: u32) {
+        let mut cursor = self.shards.cursor();
+        let (shard, _) = cursor.at(slot);
+        shard.counts.duplicates += 1;
+    }
+
+    /// Registers a slot whose block was there a moment ago and may have left.
+    fn register_one(&self, slot: u32, hash: SequenceHash) -> bool {
+        let request = self.request_of(&[hash], None);
+        let mut events: Vec<BlockEvent> = Vec::new();
+        let mut cursor = self.shards.cursor();
+        let (shard, local) = cursor.at(slot);
+        if self.directory.insert(slot, hash).is_err() {
+            return false;
+        }
+        let cell = &mut shard.cells[local];
+        cell.users = 1;
+        cell.next = NONE;
+        cell.state = State::Registered;
+        shard.counts.registered += 1;
+        shard
+            .policy
+            .insert(Slot::new(local as u32), &access(hash, request));
+        self.note_stored(&mut events, hash);
+        drop(cursor);
+        self.publish(&events);
+        true
+    }
+}

@@ -1,0 +1,59 @@
+//! The pool beside a naive one, under every sequence of calls that chance makes.
+#![cfg(not(shuttle))]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "tests")]
+
+mod model;
+mod steps;
+mod world;
+
+use blockmgr::Duplicates;
+use proptest::prelude::*;
+
+use steps::{Step, step};
+use world::World;
+
+/// Cases for each property: `STEPWELL_SEEDS`, or so many.
+fn cases() -> u32 {
+    let seeds = std::env::var("STEPWELL_SEEDS").ok();
+    seeds.and_then(|seeds| seeds.parse().ok()).unwrap_or(300)
+}
+
+fn run(capacity: usize, shards: usize, duplicates: Duplicates, steps: Vec<Step>) {
+    let mut world = World::new(capacity, shards, duplicates);
+    for step in steps {
+        world.apply(step);
+        world.check();
+    }
+    world.finish();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
+
+    #[test]
+    fn one_shard_does_what_the_model_does(
+        capacity in 1usize..24,
+        reject: bool,
+        steps in prop::collection::vec(step(), 1..80),
+    ) {
+        run(capacity, 1, duplicates(reject), steps);
+    }
+
+    #[test]
+    fn shards_lose_and_leak_nothing(
+        capacity in 4usize..40,
+        shards in prop::sample::select(vec![2usize, 4]),
+        reject: bool,
+        steps in prop::collection::vec(step(), 1..80),
+    ) {
+        run(capacity, shards, duplicates(reject), steps);
+    }
+}
+
+fn duplicates(reject: bool) -> Duplicates {
+    if reject {
+        Duplicates::Reject
+    } else {
+        Duplicates::Allow
+    }
+}
