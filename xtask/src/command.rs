@@ -60,6 +60,7 @@ pub(crate) struct Invocation {
     environment: Vec<(OsString, OsString)>,
     directory: Option<PathBuf>,
     limit: Option<Duration>,
+    until: Option<&'static str>,
     echo: Echo,
 }
 
@@ -72,6 +73,7 @@ impl Invocation {
             environment: Vec::new(),
             directory: None,
             limit: None,
+            until: None,
             echo: Echo::Notable,
         }
     }
@@ -134,6 +136,12 @@ impl Invocation {
     /// Kills the program, and what it started, after `limit`.
     pub(crate) fn limit(mut self, limit: Duration) -> Self {
         self.limit = Some(limit);
+        self
+    }
+
+    /// Kills the program, and what it started, once a line ends with `text`: no more need be known.
+    pub(crate) fn until(mut self, text: &'static str) -> Self {
+        self.until = Some(text);
         self
     }
 
@@ -209,6 +217,9 @@ impl Invocation {
                     writeln!(log, "{line}").map_err(log_failed)?;
                     if shows(echo, &line) {
                         println!("      {line}");
+                    }
+                    if self.until.is_some_and(|text| line.ends_with(text)) {
+                        process_tree::kill(&mut child);
                     }
                     lines.push(line);
                     continue_or_kill(deadline, &mut timed_out, &mut child);

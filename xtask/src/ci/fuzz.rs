@@ -12,7 +12,7 @@ use crate::report::{Context, Outcome};
 const MALLOC_LIMIT_MIB: u32 = 64;
 
 /// Enough to notice a target that fails at once or no longer compiles.
-const SECONDS_PER_TARGET: u32 = 10;
+const SECONDS_PER_TARGET: u32 = 3;
 
 /// Runs each target of each crate that has a `fuzz` directory.
 pub(crate) fn run(context: &Context<'_>) -> Result<Outcome, Error> {

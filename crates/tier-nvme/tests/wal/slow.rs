@@ -1,10 +1,9 @@
-//! A disk whose sync takes 4 ms, whatever the one below does: what sharing a sync is worth there.
+//! A disk whose sync lasts until the test says so: what is appended meanwhile shares the next one.
 
 use std::error::Error;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use core_view::BufferMut;
 use core_view::contract::Transfer;
@@ -14,139 +13,163 @@ use tier_nvme::{
 
 use super::volume;
 
-const SYNC: Duration = Duration::from_millis(4);
 const WRITERS: u64 = 64;
 
-#[derive(Debug)]
-struct Slow(Arc<dyn Volume>);
+/// Holds syncs back until it is opened.
+#[derive(Debug, Default)]
+struct Gate {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+    /// Syncs that have begun.
+    begun: AtomicU64,
+}
+
+impl Gate {
+    fn open(&self) {
+        *self.is_open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self) {
+        let is_open = self.is_open.lock().unwrap();
+        drop(self.opened.wait_while(is_open, |is_open| !*is_open));
+    }
+}
 
 #[derive(Debug)]
-struct SlowFile(Arc<dyn VolumeFile>);
+struct Slow {
+    below: Arc<dyn Volume>,
+    gate: Arc<Gate>,
+}
 
-fn slow(file: Arc<dyn VolumeFile>) -> Arc<dyn VolumeFile> {
-    Arc::new(SlowFile(file))
+#[derive(Debug)]
+struct SlowFile {
+    below: Arc<dyn VolumeFile>,
+    gate: Arc<Gate>,
+}
+
+impl Slow {
+    fn slow(&self, below: Arc<dyn VolumeFile>) -> Arc<dyn VolumeFile> {
+        let gate = Arc::clone(&self.gate);
+        Arc::new(SlowFile { below, gate })
+    }
 }
 
 impl Volume for Slow {
     fn report(&self) -> VolumeReport {
-        self.0.report()
+        self.below.report()
     }
     fn create(&self, name: &FileName, len_bytes: u64) -> Result<Arc<dyn VolumeFile>, NvmeError> {
-        self.0.create(name, len_bytes).map(slow)
+        let created = self.below.create(name, len_bytes)?;
+        Ok(self.slow(created))
     }
     fn open(&self, name: &FileName) -> Result<Arc<dyn VolumeFile>, NvmeError> {
-        self.0.open(name).map(slow)
+        Ok(self.slow(self.below.open(name)?))
     }
     fn rename(&self, source: &FileName, target: &FileName) -> Result<(), NvmeError> {
-        self.0.rename(source, target)
+        self.below.rename(source, target)
     }
     fn remove(&self, name: &FileName) -> Result<(), NvmeError> {
-        self.0.remove(name)
+        self.below.remove(name)
     }
     fn list(&self) -> Result<Vec<FileName>, NvmeError> {
-        self.0.list()
+        self.below.list()
     }
     fn lock(&self) -> Result<Box<dyn VolumeLock>, NvmeError> {
-        self.0.lock()
+        self.below.lock()
     }
     fn lock_shared(&self) -> Result<Box<dyn VolumeLock>, NvmeError> {
-        self.0.lock_shared()
+        self.below.lock_shared()
     }
     fn sync_directory(&self) -> Result<(), NvmeError> {
-        self.0.sync_directory()
+        self.below.sync_directory()
     }
     fn is_writable(&self) -> bool {
-        self.0.is_writable()
+        self.below.is_writable()
     }
     fn available_bytes(&self) -> Option<u64> {
-        self.0.available_bytes()
+        self.below.available_bytes()
     }
 }
 
 impl VolumeFile for SlowFile {
     fn name(&self) -> &FileName {
-        self.0.name()
+        self.below.name()
     }
     fn alignment(&self) -> Alignment {
-        self.0.alignment()
+        self.below.alignment()
     }
     fn len_bytes(&self) -> Result<u64, NvmeError> {
-        self.0.len_bytes()
+        self.below.len_bytes()
     }
     fn read(&self, offset_bytes: u64, target: BufferMut) -> Transfer<BufferMut> {
-        self.0.read(offset_bytes, target)
+        self.below.read(offset_bytes, target)
     }
     fn write(&self, offset_bytes: u64, source: BufferMut) -> Transfer<BufferMut> {
-        self.0.write(offset_bytes, source)
+        self.below.write(offset_bytes, source)
     }
     fn write_vectored(
         &self,
         offset_bytes: u64,
         sources: Vec<BufferMut>,
     ) -> Transfer<Vec<BufferMut>> {
-        self.0.write_vectored(offset_bytes, sources)
+        self.below.write_vectored(offset_bytes, sources)
     }
     fn sync(&self) -> Transfer<()> {
         let (transfer, completer) = Transfer::pair();
+        let (gate, synced) = (Arc::clone(&self.gate), self.below.sync());
+        gate.begun.fetch_add(1, Ordering::SeqCst);
         thread::spawn(move || {
-            thread::sleep(SYNC);
-            completer.complete(Ok(()));
+            gate.pass();
+            completer.complete(synced.wait());
         });
         transfer
     }
 }
 
-/// Records for each sync, and for each time that a sync takes.
-fn shared_by(outstanding: usize) -> Result<(f64, f64), Box<dyn Error>> {
-    let directory = tempfile::tempdir()?;
-    let wal = Wal::open(Arc::new(Slow(volume(&directory))), WalConfig::default())?;
-    let (before, began, is_over) = (wal.stats(), Instant::now(), AtomicBool::new(false));
-    thread::scope(|scope| {
-        for _ in 0..WRITERS {
-            scope.spawn(|| {
-                while !is_over.load(Ordering::Relaxed) {
-                    let transfers: Vec<_> = (0..outstanding)
-                        .map(|_| wal.append_async(&[7; 100]))
-                        .collect();
-                    for transfer in transfers {
-                        transfer.wait().unwrap();
-                    }
-                }
-            });
-        }
-        thread::sleep(Duration::from_millis(600));
-        is_over.store(true, Ordering::Relaxed);
-    });
-    let took = began.elapsed();
-    let (records, syncs) = (
-        wal.stats().records as f64,
-        (wal.stats().syncs - before.syncs) as f64,
-    );
-    Ok((
-        records / syncs,
-        records * SYNC.as_secs_f64() / took.as_secs_f64(),
-    ))
+/// Waits for another thread to get somewhere.
+fn until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        thread::yield_now();
+    }
 }
 
 #[test]
-fn a_slow_sync_is_shared_by_most_of_those_who_wait() -> Result<(), Box<dyn Error>> {
+fn all_who_append_during_a_sync_share_the_next_ones() -> Result<(), Box<dyn Error>> {
     for outstanding in [1, 16] {
-        // Alternating between one and the others gives half.
-        let half = (WRITERS as f64) * outstanding as f64 / 2.0;
-        // A busy machine wakes the writers late, but not every time.
-        let mut best: f64 = 0.0;
-        for _ in 0..4 {
-            let (of_a_sync, of_its_time) = shared_by(outstanding)?;
-            println!(
-                "{WRITERS} writers, {outstanding} outstanding: {of_a_sync:.1} records a sync, \
-                 {of_its_time:.1} in the time of one"
-            );
-            best = best.max(of_a_sync);
-            if best > half {
-                break;
+        let directory = tempfile::tempdir()?;
+        let gate = Arc::new(Gate::default());
+        gate.open();
+        let slow = Slow {
+            below: volume(&directory),
+            gate: Arc::clone(&gate),
+        };
+        let wal = Wal::open(Arc::new(slow), WalConfig::default())?;
+        *gate.is_open.lock().unwrap() = false;
+        let begun_before = gate.begun.load(Ordering::SeqCst);
+        let first = wal.append_async(&[1; 100]);
+        until(|| gate.begun.load(Ordering::SeqCst) > begun_before);
+
+        let appended = AtomicU64::new(0);
+        thread::scope(|scope| {
+            for _ in 0..WRITERS {
+                scope.spawn(|| {
+                    let transfers: Vec<_> = (0..outstanding)
+                        .map(|_| wal.append_async(&[7; 100]))
+                        .collect();
+                    appended.fetch_add(outstanding, Ordering::SeqCst);
+                    for transfer in transfers {
+                        transfer.wait().unwrap();
+                    }
+                });
             }
-        }
-        assert!(best > half, "{best} with {outstanding} outstanding");
+            until(|| appended.load(Ordering::SeqCst) == WRITERS * outstanding);
+            gate.open();
+        });
+        first.wait()?;
+        // One for what was written by then, one for what was still being written.
+        let shared = gate.begun.load(Ordering::SeqCst) - begun_before - 1;
+        assert!((1..=2).contains(&shared), "{shared} syncs for all of them");
     }
     Ok(())
 }
