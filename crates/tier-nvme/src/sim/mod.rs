@@ -7,7 +7,8 @@
 //! bits, and reads and writes elsewhere than it was told ([`FaultRates`]).
 //!
 //! The same seed and the same operations on one thread give the same outcome. [`Seeds`] runs a test over
-//! many, and says how to replay the one that failed.
+//! many, and says how to replay the one that failed; [`fail_power_everywhere`] leaves no operation of a
+//! [`Workload`] out.
 //!
 //! ```
 //! use tier_nvme::sim::{FaultRates, Latency, Seeds, SimVolume};
@@ -35,12 +36,14 @@ mod faults;
 mod file;
 mod flight;
 mod inode;
+mod power;
 mod random;
 mod seeds;
 mod volume;
 
 pub use clock::{Latency, SimClock};
 pub use faults::{FaultCounts, FaultRates, Survival};
+pub use power::{PowerFailures, SURVIVALS, Workload, fail_power_everywhere};
 pub use random::Random;
 pub use seeds::Seeds;
 pub use volume::SimVolume;

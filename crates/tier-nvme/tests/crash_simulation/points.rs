@@ -4,24 +4,12 @@
 use std::time::Duration;
 
 use core_view::contract::ErrorKind;
-use tier_nvme::sim::{FaultRates, SimVolume, Survival};
+use tier_nvme::sim::{FaultRates, SURVIVALS, SimVolume, Survival, Workload, fail_power_everywhere};
 use tier_nvme::{NvmeError, NvmeStore, StorageConfig, WriteBatch};
 
 use super::Model;
 
 const SEGMENT_BYTES: u64 = 64 << 10;
-
-/// What survives the power loss, and the seed that decides where that leaves a choice.
-const SURVIVALS: [(Survival, u64); 8] = [
-    (Survival::Nothing, 0),
-    (Survival::Everything, 0),
-    (Survival::ByWrite, 1),
-    (Survival::ByWrite, 2),
-    (Survival::BySector, 1),
-    (Survival::BySector, 2),
-    (Survival::BySector, 3),
-    (Survival::BySector, 4),
-];
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
@@ -86,9 +74,9 @@ struct Life {
 }
 
 impl Life {
-    fn new(seed: u64) -> Self {
+    fn new(volume: SimVolume) -> Self {
         Self {
-            volume: SimVolume::new(seed),
+            volume,
             store: None,
             acknowledged: Model::new(),
             unknown: None,
@@ -96,7 +84,7 @@ impl Life {
         }
     }
 
-    fn open(&mut self) -> Result<&NvmeStore, NvmeError> {
+    fn store(&mut self) -> Result<&NvmeStore, NvmeError> {
         let store = match self.store.take() {
             Some(store) => store,
             None => open(&self.volume)?,
@@ -105,7 +93,7 @@ impl Life {
     }
 
     fn step(&mut self, step: Step) -> Result<(), NvmeError> {
-        let moved_before = self.open()?.stats().values_moved;
+        let moved_before = self.store()?.stats().values_moved;
         let result = self.take(step);
         if let Some(store) = &self.store {
             self.values_moved += store.stats().values_moved - moved_before;
@@ -117,11 +105,11 @@ impl Life {
         match step {
             Write(number, len) => self.write(number, len),
             Put(number, len) => self.put(number, len),
-            Checkpoint => self.open()?.checkpoint(),
-            Compact => self.open()?.compact().map(drop),
-            Begin => self.open()?.begin_compaction(),
+            Checkpoint => self.store()?.checkpoint(),
+            Compact => self.store()?.compact().map(drop),
+            Begin => self.store()?.begin_compaction(),
             Steps(count) => {
-                let store = self.open()?;
+                let store = self.store()?;
                 (0..count).try_for_each(|_| store.step_background(Duration::MAX).map(drop))
             }
             Close => self.store.take().map_or(Ok(()), |store| store.close()),
@@ -155,7 +143,7 @@ impl Life {
     }
 
     fn commit(&mut self, batch: WriteBatch, after: Model) -> Result<(), NvmeError> {
-        match self.open()?.write_batch(batch) {
+        match self.store()?.write_batch(batch) {
             Ok(()) => self.acknowledged = after,
             Err(NvmeError::NoSpace { .. }) => {}
             Err(error) => {
@@ -165,10 +153,22 @@ impl Life {
         }
         Ok(())
     }
+}
 
-    /// Lives until the end or a failure.
+impl Workload for Life {
+    type Opened = NvmeStore;
+    type Error = NvmeError;
+
     fn run(&mut self) -> Result<(), NvmeError> {
         LIFE.into_iter().try_for_each(|step| self.step(step))
+    }
+
+    fn forget(&mut self) {
+        self.store = None;
+    }
+
+    fn open(&self, volume: &SimVolume) -> Result<NvmeStore, NvmeError> {
+        open(volume)
     }
 
     /// Opens the disk, which is one of the two that it may be, stays it over another power loss, and works.
@@ -210,66 +210,14 @@ fn contents(store: &NvmeStore) -> Model {
         .collect()
 }
 
-/// Lives until the power fails at operation `at`; `None` if the life ends before.
-fn until_power_fails(at: u64, survival: Survival, seed: u64) -> Option<Life> {
-    let mut life = Life::new(seed);
-    life.volume.fail_power_after(at);
-    let ended = life.run();
-    if life.volume.operations() <= at {
-        ended.unwrap();
-        return None;
-    }
-    life.volume.crash_keeping(survival);
-    life.store = None;
-    Some(life)
-}
-
-/// The power fails again, at each operation of the recovery.
-fn check_recoveries(life: &Life, what: &str) -> u64 {
-    for at in 0.. {
-        for (survival, seed) in [(Survival::Nothing, 0), (Survival::BySector, at)] {
-            let volume = life.volume.fork(seed);
-            volume.fail_power_after(at);
-            let before = volume.operations();
-            let opened = open(&volume);
-            if volume.operations() - before <= at {
-                opened.unwrap();
-                return at;
-            }
-            volume.crash_keeping(survival);
-            drop(opened);
-            life.check(&volume, &format!("{what}, recovery at {at} {survival:?}"));
-        }
-    }
-    0
-}
-
 #[test]
 fn the_power_may_fail_at_every_operation_and_in_every_recovery() {
-    let (mut points, mut recoveries) = (0, 0);
-    for at in 0.. {
-        let mut ended = false;
-        for (survival, seed) in SURVIVALS {
-            let Some(life) = until_power_fails(at, survival, seed) else {
-                ended = true;
-                break;
-            };
-            let what = format!("operation {at} {survival:?} {seed}");
-            life.check(&life.volume.fork(seed), &what);
-            if seed < 2 {
-                recoveries += check_recoveries(&life, &what);
-            }
-        }
-        if ended {
-            break;
-        }
-        points += 1;
-    }
-    let mut whole = Life::new(0);
+    let failures = fail_power_everywhere(&SURVIVALS, Life::new, |_, seed| seed < 2).unwrap();
+    let mut whole = Life::new(SimVolume::new(0));
     whole.run().unwrap();
     assert!(whole.values_moved > 2, "{}", whole.values_moved);
-    println!("{points} operations, {recoveries} operations of recoveries");
-    assert!(points > 60 && recoveries > 4 * points);
+    println!("{failures:?}");
+    assert!(failures.points > 60 && failures.recoveries > 4 * failures.points);
 }
 
 #[test]
@@ -289,7 +237,7 @@ fn each_step_may_fail_for_want_of_space_or_by_the_device() {
     ];
     for (failing, seed) in (0..LIFE.len()).flat_map(|step| (0..6).map(move |seed| (step, seed))) {
         for (kind, rates) in faults.into_iter().enumerate() {
-            let mut life = Life::new(seed);
+            let mut life = Life::new(SimVolume::new(seed));
             for (at, step) in LIFE.into_iter().enumerate() {
                 if at == failing {
                     life.volume.set_faults(rates);
@@ -309,7 +257,7 @@ fn each_step_may_fail_for_want_of_space_or_by_the_device() {
                     if seed % 2 == 0 {
                         life.volume.crash();
                     }
-                    let store = life.open().unwrap();
+                    let store = life.store().unwrap();
                     let held = contents(store);
                     if Some(&held) == life.unknown.as_ref() {
                         life.acknowledged = held;

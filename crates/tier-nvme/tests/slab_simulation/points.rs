@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use core_view::contract::{BlockKey, BlockStore};
-use tier_nvme::sim::{Random, SimVolume, Survival};
+use tier_nvme::sim::{Random, SimVolume, Survival, Workload, fail_power_everywhere};
 use tier_nvme::{BlockSlab, NvmeError};
 
 use super::{Model, Value, config, fetch_surely, is_value};
@@ -61,9 +61,9 @@ struct Life {
 }
 
 impl Life {
-    fn new(seed: u64) -> Self {
+    fn new(volume: SimVolume) -> Self {
         Self {
-            volume: SimVolume::new(seed),
+            volume,
             slab: None,
             random: Random::new(7),
             acknowledged: Model::new(),
@@ -115,6 +115,46 @@ impl Life {
         Ok(())
     }
 
+    fn held(&self, slab: &BlockSlab, what: &str) -> Model {
+        let listed = slab.list(None, usize::MAX).unwrap();
+        let mut held = Model::new();
+        for entry in &listed {
+            let key = entry.key.0;
+            let found = fetch_surely(slab, key).unwrap();
+            let old = self.acknowledged.get(&key).copied();
+            let new = self.unknown.get(&key).copied().flatten();
+            let value = [old, new].into_iter().flatten();
+            let value = value.into_iter().find(|value| is_value(&found, *value));
+            let value = value.unwrap_or_else(|| panic!("{what}: block {key} is another"));
+            held.insert(key, value);
+        }
+        for key in self.acknowledged.keys() {
+            let may_be_gone = self.unknown.get(key) == Some(&None);
+            assert!(
+                may_be_gone || held.contains_key(key),
+                "{what}: block {key} is lost"
+            );
+        }
+        held
+    }
+}
+
+impl Workload for Life {
+    type Opened = BlockSlab;
+    type Error = NvmeError;
+
+    fn run(&mut self) -> Result<(), NvmeError> {
+        LIFE.into_iter().try_for_each(|step| self.step(step))
+    }
+
+    fn forget(&mut self) {
+        self.slab = None;
+    }
+
+    fn open(&self, volume: &SimVolume) -> Result<BlockSlab, NvmeError> {
+        open(volume)
+    }
+
     /// Opens the disk, where each block is what it was or what was under way, stays so over another power loss,
     /// and works.
     fn check(&self, volume: &SimVolume, what: &str) {
@@ -142,90 +182,16 @@ impl Life {
         assert!(report.is_whole(), "{what}: {report:?}");
         assert_eq!(slab.usage().blocks, held.len() as u64 + 1, "{what}");
     }
-
-    fn held(&self, slab: &BlockSlab, what: &str) -> Model {
-        let listed = slab.list(None, usize::MAX).unwrap();
-        let mut held = Model::new();
-        for entry in &listed {
-            let key = entry.key.0;
-            let found = fetch_surely(slab, key).unwrap();
-            let old = self.acknowledged.get(&key).copied();
-            let new = self.unknown.get(&key).copied().flatten();
-            let value = [old, new].into_iter().flatten();
-            let value = value.into_iter().find(|value| is_value(&found, *value));
-            let value = value.unwrap_or_else(|| panic!("{what}: block {key} is another"));
-            held.insert(key, value);
-        }
-        for key in self.acknowledged.keys() {
-            let may_be_gone = self.unknown.get(key) == Some(&None);
-            assert!(
-                may_be_gone || held.contains_key(key),
-                "{what}: block {key} is lost"
-            );
-        }
-        held
-    }
 }
 
 fn open(volume: &SimVolume) -> Result<BlockSlab, NvmeError> {
     BlockSlab::on_volume(volume.handle(), config())
 }
 
-/// Lives until the power fails at operation `at`; `None` if the life ends before.
-fn until_power_fails(at: u64, survival: Survival, seed: u64) -> Option<Life> {
-    let mut life = Life::new(seed);
-    life.volume.fail_power_after(at);
-    let ended = LIFE.into_iter().try_for_each(|step| life.step(step));
-    if life.volume.operations() <= at {
-        ended.unwrap();
-        return None;
-    }
-    life.volume.crash_keeping(survival);
-    life.slab = None;
-    Some(life)
-}
-
-/// The power fails again, at each operation of the recovery.
-fn check_recoveries(life: &Life, what: &str) -> u64 {
-    for at in 0.. {
-        for (survival, seed) in [(Survival::Nothing, 0), (Survival::BySector, at)] {
-            let volume = life.volume.fork(seed);
-            volume.fail_power_after(at);
-            let before = volume.operations();
-            let opened = open(&volume);
-            if volume.operations() - before <= at {
-                opened.unwrap();
-                return at;
-            }
-            volume.crash_keeping(survival);
-            drop(opened);
-            life.check(&volume, &format!("{what}, recovery at {at} {survival:?}"));
-        }
-    }
-    0
-}
-
 #[test]
 fn the_power_may_fail_at_every_operation_and_in_every_recovery() {
-    let (mut points, mut recoveries) = (0, 0);
-    for at in 0.. {
-        let mut ended = false;
-        for (survival, seed) in SURVIVALS {
-            let Some(life) = until_power_fails(at, survival, seed) else {
-                ended = true;
-                break;
-            };
-            let what = format!("operation {at} {survival:?} {seed}");
-            life.check(&life.volume.fork(seed), &what);
-            if seed % 2 == 0 && (at + seed / 2) % 9 == 0 {
-                recoveries += check_recoveries(&life, &what);
-            }
-        }
-        if ended {
-            break;
-        }
-        points += 1;
-    }
-    println!("{points} operations, {recoveries} operations of recoveries");
-    assert!(points > 60 && recoveries > 2 * points);
+    let is_followed = |at, seed| seed % 2 == 0 && (at + seed / 2) % 9 == 0;
+    let failures = fail_power_everywhere(&SURVIVALS, Life::new, is_followed).unwrap();
+    println!("{failures:?}");
+    assert!(failures.points > 60 && failures.recoveries > 2 * failures.points);
 }

@@ -1,24 +1,12 @@
 //! A short life of a log, with the power failing at each of its operations in turn, and once more during
 //! the recovery from that.
 
-use tier_nvme::sim::{SimVolume, Survival};
+use tier_nvme::sim::{SURVIVALS, SimVolume, Survival, Workload, fail_power_everywhere};
 use tier_nvme::{Lsn, NvmeError};
 
 use super::model::Life;
 
 const FILE_BYTES: u64 = 24 << 10;
-
-/// What survives the power loss, and the seed that decides where that leaves a choice.
-const SURVIVALS: [(Survival, u64); 8] = [
-    (Survival::Nothing, 0),
-    (Survival::Everything, 0),
-    (Survival::ByWrite, 1),
-    (Survival::ByWrite, 2),
-    (Survival::BySector, 1),
-    (Survival::BySector, 2),
-    (Survival::BySector, 3),
-    (Survival::BySector, 4),
-];
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
@@ -109,95 +97,56 @@ fn settle_after(life: &mut Life) -> Result<(), NvmeError> {
     life.settle("after a kill")
 }
 
-/// Lives until the power fails at operation `at`; `None` if the life ends before.
-fn until_power_fails(at: u64, survival: Survival, seed: u64) -> Option<Life> {
-    let mut life = Life::new(SimVolume::new(seed), FILE_BYTES);
-    life.volume.fail_power_after(at);
-    let ended = WORKLOAD
-        .into_iter()
-        .try_for_each(|next| step(&mut life, next));
-    if life.volume.operations() <= at {
-        ended.unwrap();
-        return None;
-    }
-    // What was acknowledged before the power failed counts.
-    drop(life.collect());
-    life.volume.crash_keeping(survival);
-    life.forget();
-    Some(life)
-}
+impl Workload for Life {
+    type Opened = Life;
+    type Error = NvmeError;
 
-/// Opens the disk, compares, loses the power again, compares, and goes on.
-fn check(life: &Life, volume: &SimVolume, what: &str) {
-    let mut after = Life::new(volume.clone(), FILE_BYTES);
-    after.expected = life.expected.clone();
-    let open = |after: &mut Life| {
-        after
-            .try_open(volume)
-            .and_then(|()| after.settle(what))
-            .unwrap_or_else(|error| panic!("{what}: {error:?}"));
-    };
-    open(&mut after);
-    // What was served once must stay.
-    volume.crash_keeping(Survival::Nothing);
-    after.forget();
-    open(&mut after);
-    for len in [10, 9000, 9000] {
-        after.send(vec![payload(&after, len)]).unwrap();
-        after.finish().unwrap();
+    fn run(&mut self) -> Result<(), NvmeError> {
+        let ended = WORKLOAD.into_iter().try_for_each(|next| step(self, next));
+        // What was acknowledged before the power failed counts.
+        let collected = self.collect();
+        ended.and(collected)
     }
-    after.wal().close().unwrap();
-    after.forget();
-    open(&mut after);
-    assert!(after.wal().recovery_report().clean, "{what}");
-}
 
-/// The power fails again, at each operation of the recovery.
-fn check_recoveries(life: &Life, what: &str) -> u64 {
-    for at in 0.. {
-        for (survival, seed) in [(Survival::Nothing, 0), (Survival::BySector, at)] {
-            let volume = life.volume.fork(seed);
-            volume.fail_power_after(at);
-            let before = volume.operations();
-            let mut opening = Life::new(volume.clone(), FILE_BYTES);
-            let opened = opening.try_open(&volume);
-            if volume.operations() - before <= at {
-                opened.unwrap();
-                return at;
-            }
-            volume.crash_keeping(survival);
-            opening.forget();
-            check(
-                life,
-                &volume,
-                &format!("{what}, recovery at {at} {survival:?}"),
-            );
+    fn forget(&mut self) {
+        Life::forget(self);
+    }
+
+    fn open(&self, volume: &SimVolume) -> Result<Life, NvmeError> {
+        let mut opening = Life::new(volume.clone(), FILE_BYTES);
+        opening.try_open(volume).map(|()| opening)
+    }
+
+    /// Opens the disk, compares, loses the power again, compares, and goes on.
+    fn check(&self, volume: &SimVolume, what: &str) {
+        let mut after = Life::new(volume.clone(), FILE_BYTES);
+        after.expected = self.expected.clone();
+        let open = |after: &mut Life| {
+            after
+                .try_open(volume)
+                .and_then(|()| after.settle(what))
+                .unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        };
+        open(&mut after);
+        // What was served once must stay.
+        volume.crash_keeping(Survival::Nothing);
+        after.forget();
+        open(&mut after);
+        for len in [10, 9000, 9000] {
+            after.send(vec![payload(&after, len)]).unwrap();
+            after.finish().unwrap();
         }
+        after.wal().close().unwrap();
+        after.forget();
+        open(&mut after);
+        assert!(after.wal().recovery_report().clean, "{what}");
     }
-    0
 }
 
 #[test]
 fn the_power_may_fail_at_every_operation_and_in_every_recovery() {
-    let (mut points, mut recoveries) = (0, 0);
-    for at in 0.. {
-        let mut has_ended = false;
-        for (survival, seed) in SURVIVALS {
-            let Some(life) = until_power_fails(at, survival, seed) else {
-                has_ended = true;
-                break;
-            };
-            let what = format!("operation {at} {survival:?} {seed}");
-            check(&life, &life.volume.fork(seed), &what);
-            if seed < 2 {
-                recoveries += check_recoveries(&life, &what);
-            }
-        }
-        if has_ended {
-            break;
-        }
-        points += 1;
-    }
-    println!("{points} operations, {recoveries} operations of recoveries");
-    assert!(points > 80 && recoveries > 4 * points);
+    let begin = |volume| Life::new(volume, FILE_BYTES);
+    let failures = fail_power_everywhere(&SURVIVALS, begin, |_, seed| seed < 2).unwrap();
+    println!("{failures:?}");
+    assert!(failures.points > 80 && failures.recoveries > 4 * failures.points);
 }
