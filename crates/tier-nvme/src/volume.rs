@@ -156,6 +156,22 @@ pub trait Volume: fmt::Debug + Send + Sync + 'static {
     /// As [`Volume::lock`].
     fn lock_shared(&self) -> Result<Box<dyn VolumeLock>, NvmeError>;
 
+    /// Makes known, until it is dropped, that files are read beside somebody who has the volume for himself
+    /// alone and writes. `None` where that can't be made known.
+    fn lock_reading(&self) -> Option<Box<dyn VolumeLock>> {
+        None
+    }
+
+    /// Lets nobody begin to read ([`lock_reading`](Volume::lock_reading)) until it is dropped; `None` if
+    /// somebody does. What is renamed meanwhile can be written by who has the volume for himself alone, and
+    /// nobody finds other bytes than he looks for.
+    fn keep_readers_out(&self) -> Option<Box<dyn VolumeLock>> {
+        #[derive(Debug)]
+        struct NobodyElse;
+        impl VolumeLock for NobodyElse {}
+        Some(Box::new(NobodyElse))
+    }
+
     /// Makes creations, renames and removals durable.
     ///
     /// # Errors

@@ -108,6 +108,32 @@ fn a_store_that_is_being_written_can_be_read_by_others() {
     });
 }
 
+/// A reader that takes no lock of the store keeps what it found, however much is written over meanwhile.
+#[test]
+fn files_that_another_process_reads_are_not_used_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let small = config().with_segment_bytes(StorageConfig::SEGMENT_BYTES_MIN);
+    let store = NvmeStore::new(directory.path(), small.clone()).unwrap();
+    let write = |round: u32| {
+        let value = vec![round as u8; 9000];
+        store.write_aligned([round as u8 % 8], &value).unwrap();
+        if round % 16 == 0 {
+            store.checkpoint().unwrap();
+        }
+    };
+    (0..64).for_each(write);
+    let reader = NvmeStore::new(directory.path(), small.with_read_only(true)).unwrap();
+    (64..400).for_each(write);
+    for key in 0..8_u8 {
+        let value = reader.read_direct([key]).unwrap().unwrap();
+        assert_eq!(&value[..], [56 + key; 9000]);
+    }
+    drop(reader);
+    let recycled = store.stats().segments_recycled;
+    (400..800).for_each(write);
+    assert!(store.stats().segments_recycled > recycled);
+}
+
 /// Four writers replace values and delete some, two readers compare, while the thread in the background compacts.
 #[test]
 fn compaction_in_the_background_keeps_up_with_writers() {

@@ -1,8 +1,9 @@
-//! The lock of a real volume.
+//! The locks of a real volume.
 
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
@@ -11,6 +12,13 @@ use crate::{NvmeError, VolumeLock};
 
 /// The name of the lock file; no file of a volume can have it.
 const LOCK_NAME: &str = ".lock";
+
+/// The name of the file that those lock who read beside somebody who writes.
+const READERS_NAME: &str = ".readers";
+
+/// How long a reader waits for a writer who is about to use a file again.
+const READER_PATIENCE: Duration = Duration::from_secs(2);
+const READER_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Most characters of a process id in the lock file.
 const PID_BYTES_MAX: usize = 20;
@@ -45,6 +53,37 @@ pub(super) fn take_shared(directory: &Directory, make: bool) -> Result<Directory
         let _ = write_pid(&file);
     }
     Ok(DirectoryLock { _file: file })
+}
+
+/// Makes known that somebody reads; `None` where no writer has been that would look, or one does not let go.
+pub(super) fn take_reading(directory: &Directory) -> Option<DirectoryLock> {
+    let file = directory.open_entry(READERS_NAME, OFlags::RDONLY).ok()?;
+    let begun = Instant::now();
+    loop {
+        match file.try_lock_shared() {
+            Ok(()) => return Some(DirectoryLock { _file: file }),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < READER_PATIENCE => {
+                std::thread::sleep(READER_POLL_INTERVAL);
+            }
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Makes the file that readers lock, for a directory that is going to be written.
+pub(super) fn invite_readers(directory: &Directory) -> Result<(), NvmeError> {
+    directory
+        .open_entry(READERS_NAME, OFlags::RDWR | OFlags::CREATE)
+        .map(drop)
+        .map_err(|error| fail(directory, error))
+}
+
+/// Keeps new readers waiting; `None` if somebody reads.
+pub(super) fn keep_readers_out(directory: &Directory) -> Option<DirectoryLock> {
+    let file = directory
+        .open_entry(READERS_NAME, OFlags::RDWR | OFlags::CREATE)
+        .ok()?;
+    file.try_lock().ok().map(|()| DirectoryLock { _file: file })
 }
 
 fn open(directory: &Directory, flags: OFlags) -> Result<File, NvmeError> {

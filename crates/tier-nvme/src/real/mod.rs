@@ -254,7 +254,17 @@ impl Volume for RealVolume {
                 reason: reason.clone(),
             });
         }
-        Ok(Box::new(lock::take(&self.directory)?))
+        let lock = lock::take(&self.directory)?;
+        lock::invite_readers(&self.directory)?;
+        Ok(Box::new(lock))
+    }
+
+    fn lock_reading(&self) -> Option<Box<dyn VolumeLock>> {
+        Some(Box::new(lock::take_reading(&self.directory)?))
+    }
+
+    fn keep_readers_out(&self) -> Option<Box<dyn VolumeLock>> {
+        Some(Box::new(lock::keep_readers_out(&self.directory)?))
     }
 
     fn lock_shared(&self) -> Result<Box<dyn VolumeLock>, NvmeError> {

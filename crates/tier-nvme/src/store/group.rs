@@ -394,6 +394,9 @@ impl Shared {
         let draft = self.new_draft(batch)?;
         if draft.puts() {
             self.hold_writer()?;
+        } else if self.is_pressed() {
+            // Compaction must not be too late for what is left.
+            self.make_room()?;
         }
         Ok(Some(draft))
     }

@@ -273,14 +273,15 @@ impl Shared {
         } else if let Some(mut work) = self.maintenance.try_lock() {
             // What fails here is counted, and none of the caller's business: his batch is durable.
             let mut step = work.step(self, Pace::Full);
-            // The next deletes and moves have only what is left of the segment that was kept back.
-            while self.queue.is_short()
-                && !self.reserve.has_segment()
-                && matches!(step, Ok(BackgroundStep::Again))
-            {
+            while self.is_pressed() && matches!(step, Ok(BackgroundStep::Again)) {
                 step = work.step(self, Pace::Full);
             }
         }
+    }
+
+    /// Whether the next deletes and moves have only what is left of the segment that was kept back.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.queue.is_short() && !self.reserve.has_segment()
     }
 
     /// On a full disk: gives back what can be given back.

@@ -140,6 +140,8 @@ struct Shared {
     closed: AtomicBool,
     /// Held until the store and all maps of its segments are gone.
     lock: Mutex<Option<Arc<dyn VolumeLock>>>,
+    /// Keeps who writes the store beside this one from writing what this one reads.
+    _reading: Option<Box<dyn VolumeLock>>,
 }
 
 impl Shared {

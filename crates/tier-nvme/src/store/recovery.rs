@@ -88,7 +88,12 @@ pub(super) fn open(volume: Arc<dyn Volume>, config: StorageConfig) -> Result<Sha
 fn open_unlocked(volume: &Arc<dyn Volume>, config: &StorageConfig) -> Result<Shared, NvmeError> {
     let mut looks = 0;
     loop {
-        let opened = read_store(Arc::clone(volume), config.clone(), None);
+        // Taken before anything is read: what is found stays as it is for as long as this store is open.
+        let reading = volume.lock_reading();
+        let opened = read_store(Arc::clone(volume), config.clone(), None).map(|shared| Shared {
+            _reading: reading,
+            ..shared
+        });
         let is_sound = match &opened {
             Ok(shared) => {
                 let segments = shared.segments.all();
@@ -147,6 +152,7 @@ fn read_store(
         poison: Mutex::new(None),
         closed: AtomicBool::new(false),
         lock: Mutex::new(lock.map(Arc::from)),
+        _reading: None,
         volume,
         config,
     };

@@ -192,13 +192,15 @@ impl Shared {
     fn make_segment(&self, id: u64) -> Result<Arc<Segment>, NvmeError> {
         let name = segment_name(id)?;
         let kept = self.spares.lock().kept.pop();
-        let Some(kept) = kept else {
+        let used_again = match kept {
+            Some(kept) => self.use_again(&name, kept)?,
+            None => None,
+        };
+        let Some(file) = used_again else {
             let file = self.volume.create(&name, self.segment_bytes)?;
             return self.begin_segment(id, file);
         };
-        let segment = self
-            .use_again(&name, kept)
-            .and_then(|file| self.begin_segment(id, file))?;
+        let segment = self.begin_segment(id, file)?;
         self.counters
             .segments_recycled
             .fetch_add(1, Ordering::Relaxed);
@@ -223,18 +225,26 @@ impl Shared {
         Ok(Arc::new(Segment::new(id, Some(file), PAGE_BYTES as u64)))
     }
 
-    /// Gives a file another name. What it still holds names the old number, and so is nothing.
+    /// Gives a file another name, unless another process may be reading it. What it still holds names the old number, and so is nothing.
     ///
     /// The name comes first, durably, and the header after it: a checkpoint may still list the old number, as
     /// one in which nothing lives, and what has that name has to be whole.
-    fn use_again(&self, name: &FileName, kept: Kept) -> Result<Arc<dyn VolumeFile>, NvmeError> {
+    fn use_again(
+        &self,
+        name: &FileName,
+        kept: Kept,
+    ) -> Result<Option<Arc<dyn VolumeFile>>, NvmeError> {
+        let Some(_alone) = self.volume.keep_readers_out() else {
+            self.remove_segment(kept.id);
+            return Ok(None);
+        };
         let old_name = segment_name(kept.id)?;
         // The handle in hand would have the old name in its messages.
         drop(kept.file);
         let renamed = self.volume.rename(&old_name, name);
         renamed.inspect_err(|_| self.remove_segment(kept.id))?;
         self.volume.sync_directory()?;
-        self.volume.open(name)
+        self.volume.open(name).map(Some)
     }
 
     /// Removes what the log does not need now: when the store is closed, or when something else needs the space.
