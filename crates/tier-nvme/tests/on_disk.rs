@@ -117,7 +117,7 @@ fn files_that_another_process_reads_are_not_used_again() {
     let write = |round: u32| {
         let value = vec![round as u8; 9000];
         store.write_aligned([round as u8 % 8], &value).unwrap();
-        if round % 16 == 0 {
+        if round.is_multiple_of(16) {
             store.checkpoint().unwrap();
         }
     };
