@@ -29,6 +29,7 @@
 pub mod block;
 mod error;
 pub mod identity;
+pub mod layout;
 pub mod policy;
 pub mod pool;
 #[cfg(feature = "trace")]
