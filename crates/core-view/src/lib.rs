@@ -8,7 +8,7 @@
 //!
 //! Owners are vectors, storages of `core-alloc`, and, with the features of their names, `bytes::Bytes`,
 //! memory-mapped files, `ndarray` arrays and tensors of other libraries through DLPack. The `safetensors`
-//! module reads and writes that format. The [`contract`] module holds what all tiers have in common.
+//! module reads and writes that format, `npy` reads numpy's. The [`contract`] module holds what all tiers have in common.
 //!
 //! ```
 //! use core_view::{BufferMut, DType, Tensor, TensorStorage};
@@ -30,6 +30,8 @@
 pub mod contract;
 #[cfg(feature = "dlpack")]
 pub mod dlpack;
+#[cfg(feature = "npy")]
+pub mod npy;
 #[cfg(feature = "safetensors")]
 pub mod safetensors;
 
