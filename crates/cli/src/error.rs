@@ -219,7 +219,7 @@ impl CliError {
         let own = self.own_hint().map(str::to_owned);
         // What the library says of a value that can't be used is nearer to it.
         let hint = match self.kind() {
-            "invalid" => hint.or(own),
+            "invalid" | "not_importable" => hint.or(own),
             _ => own.or(hint),
         };
         (message, hint)
@@ -237,6 +237,7 @@ impl CliError {
             "read_only" => "choose a --store that can be written",
             "file_not_found" => "check the path",
             "invalid" => "choose another value",
+            "not_importable" => "save the model as safetensors",
             "file_changed" => "wait until nobody writes it, and try again",
             "output" => "check where it goes",
             "file" => "check the path and the device",
@@ -286,6 +287,7 @@ fn weights_kind(error: &WeightError) -> &'static str {
         WeightError::Newer { .. } => "newer_version",
         WeightError::NotAWeightStore { .. } => "not_a_store",
         WeightError::Safetensors { .. } => "not_safetensors",
+        WeightError::Foreign { .. } => "not_importable",
         WeightError::Source { source, .. } | WeightError::Target { source, .. } => {
             file_kind(source)
         }

@@ -134,6 +134,16 @@ pub enum WeightError {
         #[source]
         source: SafetensorsError,
     },
+    /// A file of another format can't be imported.
+    #[error("{file} can't be imported as {format}: {reason}")]
+    Foreign {
+        /// The file.
+        file: String,
+        /// The format that it has.
+        format: &'static str,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
     /// A file to be imported can't be read.
     #[error("could not read {len_bytes} bytes at {offset_bytes} of {file}")]
     Source {

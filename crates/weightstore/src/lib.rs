@@ -29,6 +29,8 @@ mod codec;
 mod delta;
 mod difference;
 mod error;
+#[cfg(feature = "foreign")]
+mod foreign;
 mod hash;
 mod identity;
 mod memory;
@@ -51,6 +53,8 @@ pub use codec::chunk::ChunkEncoding;
 pub use delta::{Delta, DeltaKind};
 pub use difference::{Difference, decode_delta, encode_delta};
 pub use error::WeightError;
+#[cfg(feature = "foreign")]
+pub use foreign::{ForeignFile, ModelFormat};
 pub use hash::{CoralAlias, HashKey, WeightHash};
 pub use identity::{CHUNK_LEN_BYTES, Leaf, chunk_count, leaf_digest, leaf_digests, tensor_root};
 pub use memory::MemoryStore;

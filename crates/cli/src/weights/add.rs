@@ -19,7 +19,7 @@ use crate::report::Report;
 pub(crate) struct Arguments {
     #[command(flatten)]
     location: Location,
-    /// Name of the model; the file's own without `.safetensors` if it is left out.
+    /// Name of the model; the file's own without what says the format if it is left out.
     #[arg(long)]
     name: Option<String>,
     /// How new content is stored: auto (by type and content), none, gzip, gzip:LEVEL (1 to 9) or lz4.
@@ -37,7 +37,8 @@ pub(crate) struct Arguments {
     /// Keep the SHA-256 of the whole file too, and compare it when the model is restored.
     #[arg(long)]
     sha256: bool,
-    /// Safetensors files, or indices of sharded models (`*.index.json`).
+    /// Model files: safetensors, `.npy`, `.npz`, PyTorch's zip files of a `state_dict`, or the indices of sharded models
+    /// (`*.index.json`). What a file is shows in its content, not in its name.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -52,6 +53,8 @@ struct Added {
     delta_tensors: u64,
     logical_bytes: u64,
     stored_bytes: u64,
+    converted_from: Option<&'static str>,
+    skipped_values: u64,
     elapsed_s: f64,
 }
 
@@ -81,7 +84,7 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         }
         let added = model.add(&store, name, options)?;
         drop(progress);
-        let answer = Added::new(added, started.elapsed().as_secs_f64());
+        let answer = Added::new(added, model, started.elapsed().as_secs_f64());
         report.answer(&answer, || answer.text())?;
     }
     store.close()?;
@@ -113,7 +116,7 @@ fn names_of(arguments: &Arguments) -> Result<Vec<String>, CliError> {
 }
 
 impl Added {
-    fn new(report: ImportReport, elapsed_s: f64) -> Self {
+    fn new(report: ImportReport, model: &ModelFiles, elapsed_s: f64) -> Self {
         Self {
             model: report.model,
             tensors: report.tensors,
@@ -122,13 +125,22 @@ impl Added {
             delta_tensors: report.delta_tensors,
             logical_bytes: report.logical_bytes,
             stored_bytes: report.stored_bytes,
+            converted_from: model.converted_from(),
+            skipped_values: model.skipped_values(),
             elapsed_s,
         }
     }
 
     fn text(&self) -> String {
+        let converted = match (self.converted_from, self.skipped_values) {
+            (None, _) => String::new(),
+            (Some(format), 0) => format!(", converted from {format}"),
+            (Some(format), skipped) => {
+                format!(", converted from {format} without {skipped} values that are no tensors")
+            }
+        };
         format!(
-            "added {}: {} tensors ({} new, {} of them as deltas, {} deduplicated), {} stored for {}, {:.2} s, {}",
+            "added {}: {} tensors ({} new, {} of them as deltas, {} deduplicated), {} stored for {}, {:.2} s, {}{converted}",
             self.model,
             self.tensors,
             self.new_tensors,

@@ -19,11 +19,14 @@ fn a_model_goes_in_and_comes_out() {
 
     let added = weights("add", &store, &[&path]).done().json();
     let names = [
+        "converted_from",
         "deduplicated_tensors",
+        "delta_tensors",
         "elapsed_s",
         "logical_bytes",
         "model",
         "new_tensors",
+        "skipped_values",
         "stored_bytes",
         "tensors",
     ];
