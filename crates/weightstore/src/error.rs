@@ -144,6 +144,29 @@ pub enum WeightError {
         /// What is wrong with it, and what to do.
         reason: String,
     },
+    /// A file is not an HDF5 file in Coral's layout, or can't become one.
+    #[cfg(feature = "hdf5")]
+    #[error(
+        "{file} can't be used as an HDF5 file in Coral's layout ({what}); check that Coral opens it"
+    )]
+    Hdf5 {
+        /// The file.
+        file: String,
+        /// What of it.
+        what: String,
+        /// What the HDF5 library says.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// A delta of Coral's can't be decoded.
+    #[cfg(feature = "hdf5")]
+    #[error("the {kind} delta can't be decoded: {reason}; Coral would not decode it either")]
+    CoralDelta {
+        /// The kind of delta.
+        kind: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A file to be imported can't be read.
     #[error("could not read {len_bytes} bytes at {offset_bytes} of {file}")]
     Source {

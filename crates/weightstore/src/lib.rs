@@ -26,12 +26,16 @@
 
 mod alias;
 mod codec;
+#[cfg(feature = "hdf5")]
+mod coral;
 mod delta;
 mod difference;
 mod error;
 #[cfg(feature = "foreign")]
 mod foreign;
 mod hash;
+#[cfg(feature = "hdf5")]
+mod hdf5;
 mod identity;
 mod memory;
 mod metadata;
@@ -50,12 +54,19 @@ pub mod testing;
 pub use alias::AliasHasher;
 pub use codec::Codec;
 pub use codec::chunk::ChunkEncoding;
+#[cfg(feature = "hdf5")]
+pub use coral::{CoralFidelity, DecodedDelta, decode_coral_delta};
 pub use delta::{Delta, DeltaKind};
 pub use difference::{Difference, decode_delta, encode_delta};
 pub use error::WeightError;
 #[cfg(feature = "foreign")]
 pub use foreign::{ForeignFile, ModelFormat};
 pub use hash::{CoralAlias, HashKey, WeightHash};
+#[cfg(feature = "hdf5")]
+pub use hdf5::{
+    CoralFile, CoralFileWriter, CoralModel, CoralSkipped, CoralTensor, CoralWeight,
+    Hdf5Compression, Hdf5Config, Hdf5Mode, Hdf5Store,
+};
 pub use identity::{CHUNK_LEN_BYTES, Leaf, chunk_count, leaf_digest, leaf_digests, tensor_root};
 pub use memory::MemoryStore;
 pub use metadata::{DeltaStorageInfo, StorageInfo, WeightMetadata};

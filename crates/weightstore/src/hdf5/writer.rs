@@ -1,0 +1,364 @@
+//! A file that is written.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+
+use core_view::DType;
+use hdf5_pure::{AttrValue, DatasetBuilder, FileBuilder, GroupBuilder};
+
+use super::config::Hdf5Compression;
+use super::element;
+use super::library::call;
+use crate::coral::metadata;
+use crate::{Delta, DeltaKind, WeightError, WeightTensor};
+
+/// Bytes that a chunk has at most, unless one row of the last dimension is longer.
+const CHUNK_BYTES: u64 = 1 << 20;
+
+/// Writes a new file in Coral's layout.
+///
+/// The content stays in memory until the file is finished.
+///
+/// ```
+/// use core_view::DType;
+/// use std::sync::Arc;
+/// use weightstore::{CoralFile, CoralFileWriter, Hdf5Compression, WeightTensor};
+///
+/// let weight = WeightTensor::new("fc.bias", DType::F32, &[2], vec![0.5_f32, -0.5])?;
+/// let mut writer = CoralFileWriter::new(Hdf5Compression::default());
+/// writer.add(&weight)?;
+/// let mut bytes = Vec::new();
+/// writer.finish_to(&mut bytes)?;
+///
+/// let file = CoralFile::open("model.h5", Arc::new(bytes))?;
+/// let key = weight.compute_alias().to_string();
+/// assert_eq!(file.weights(), [key.as_str()]);
+/// assert_eq!(file.weight(&key)?.bytes(), weight.bytes());
+/// # Ok::<(), weightstore::WeightError>(())
+/// ```
+pub struct CoralFileWriter {
+    builder: FileBuilder,
+    weights: GroupBuilder,
+    deltas: GroupBuilder,
+    compression: Hdf5Compression,
+    keys: BTreeSet<String>,
+    delta_keys: BTreeSet<String>,
+}
+
+impl std::fmt::Debug for CoralFileWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CoralFileWriter")
+            .field("compression", &self.compression)
+            .field("weights", &self.keys.len())
+            .field("deltas", &self.delta_keys.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl CoralFileWriter {
+    /// A file without content.
+    pub fn new(compression: Hdf5Compression) -> Self {
+        let mut builder = FileBuilder::new();
+        Self {
+            weights: builder.create_group("weights"),
+            deltas: builder.create_group("deltas"),
+            builder,
+            compression,
+            keys: BTreeSet::new(),
+            delta_keys: BTreeSet::new(),
+        }
+    }
+
+    /// Adds a tensor under Coral's hash of it; `false` if the file has it already, as Coral does then.
+    ///
+    /// # Errors
+    /// [`WeightError::InvalidName`] for a name, a layer or a model with a zero character, and for
+    /// information about the compression that is not JSON.
+    pub fn add(&mut self, weight: &WeightTensor) -> Result<bool, WeightError> {
+        self.add_as(&weight.compute_alias().to_string(), weight)
+    }
+
+    /// Adds a tensor under another key than its hash, as Coral does where it is told to.
+    pub(super) fn add_as(&mut self, key: &str, weight: &WeightTensor) -> Result<bool, WeightError> {
+        check_label(weight)?;
+        if !self.keys.insert(key.to_owned()) {
+            return Ok(false);
+        }
+        let label = weight.label();
+        let information = match label.compression_info.as_str() {
+            "" => "{}",
+            json => json,
+        };
+        let attributes = [
+            ("name", label.name.as_str()),
+            ("dtype", weight.dtype().numpy_name()),
+            ("layer_type", label.layer_type.as_deref().unwrap_or("")),
+            ("model_name", label.model_name.as_deref().unwrap_or("")),
+            ("compression_info", information),
+            ("hash", key),
+            ("sha256", &weight.compute_hash().to_string()),
+        ];
+        let dataset = self.weights.create_dataset(key);
+        let held = match element::is_packed(weight.dtype()) {
+            true => vec![weight.bytes().len() as u64],
+            false => weight.shape().to_vec(),
+        };
+        fill(
+            dataset,
+            weight.dtype(),
+            &held,
+            weight.bytes(),
+            self.compression,
+        )?;
+        dataset.set_attr("shape", AttrValue::I64Array(signed(weight.shape())?));
+        set_texts(dataset, &attributes);
+        Ok(true)
+    }
+
+    /// Adds a delta under its SHA-256 root; `false` if the file has it already.
+    ///
+    /// # Errors
+    /// [`WeightError::InvalidName`] for metadata that is not JSON.
+    pub fn add_delta(&mut self, delta: &Delta) -> Result<bool, WeightError> {
+        self.add_delta_as(&delta.compute_hash().to_string(), delta)
+    }
+
+    /// Adds a delta under another key than its root.
+    pub(super) fn add_delta_as(&mut self, key: &str, delta: &Delta) -> Result<bool, WeightError> {
+        check_delta(delta)?;
+        if !self.delta_keys.insert(key.to_owned()) {
+            return Ok(false);
+        }
+        let hash = delta.compute_hash().to_string();
+        let metadata = match delta.metadata() {
+            "" => "{}",
+            json => json,
+        };
+        let reference = delta.reference_hash().to_string();
+        let mut attributes = vec![
+            ("delta_type", delta.kind().name()),
+            ("original_dtype", delta.original_dtype().numpy_name()),
+            ("reference_hash", reference.as_str()),
+            ("metadata", metadata),
+            ("sha256", hash.as_str()),
+        ];
+        if delta.metadata() == "{}" {
+            attributes.push(("metadata_text", "{}"));
+        }
+        let (dtype, shape) = payload_form(delta);
+        let dataset = self.deltas.create_dataset(key);
+        fill(dataset, dtype, &shape, delta.payload(), self.compression)?;
+        let original = signed(delta.original_shape())?;
+        dataset.set_attr("original_shape", AttrValue::I64Array(original));
+        dataset.set_attr(
+            "compression_ratio",
+            AttrValue::F64(delta.compression_ratio()),
+        );
+        set_texts(dataset, &attributes);
+        Ok(true)
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// [`WeightError::Target`] if `target` fails; [`WeightError::Hdf5`] for content that HDF5 can't hold.
+    pub fn finish_to(self, target: &mut dyn Write) -> Result<u64, WeightError> {
+        let mut builder = self.builder;
+        builder.add_group(self.weights.finish());
+        let metadata = builder.create_group("metadata");
+        builder.add_group(metadata.finish());
+        builder.add_group(self.deltas.finish());
+        let mut counted = Counted {
+            target,
+            len_bytes: 0,
+            failure: None,
+        };
+        let written = call("the new file", "its content", || {
+            builder.finish_to(&mut counted)
+        });
+        match (written, counted.failure) {
+            (_, Some(source)) => Err(WeightError::Target {
+                name: "the HDF5 file".to_owned(),
+                source,
+            }),
+            (written, None) => written.map(|()| counted.len_bytes),
+        }
+    }
+}
+
+/// Counts what is written, and keeps the failure that the library would make a text of.
+struct Counted<'a> {
+    target: &'a mut dyn Write,
+    len_bytes: u64,
+    failure: Option<io::Error>,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.target.write(bytes) {
+            Ok(written) => {
+                self.len_bytes += written as u64;
+                Ok(written)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            Err(error) => {
+                let kind = error.kind();
+                self.failure = Some(error);
+                Err(kind.into())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.target.flush()
+    }
+}
+
+fn set_texts(dataset: &mut DatasetBuilder, attributes: &[(&str, &str)]) {
+    for (name, text) in attributes {
+        dataset.set_attr(name, AttrValue::VarLenString((*text).to_owned()));
+    }
+}
+
+/// Puts the bytes into a dataset. Like h5py, it leaves scalars and what is empty uncompressed.
+fn fill(
+    dataset: &mut DatasetBuilder,
+    dtype: DType,
+    shape: &[u64],
+    bytes: &[u8],
+    compression: Hdf5Compression,
+) -> Result<(), WeightError> {
+    let datatype = element::datatype_of(dtype)?;
+    if bytes.is_empty() {
+        dataset.with_dtype(datatype).with_shape(shape);
+        return Ok(());
+    }
+    let width = u64::from(datatype.type_size());
+    let elements = bytes.len() as u64 / width;
+    dataset
+        .with_shape(shape)
+        .with_raw_data(datatype, bytes.to_vec(), elements);
+    if shape.is_empty() {
+        return Ok(());
+    }
+    match compression {
+        Hdf5Compression::None => {}
+        Hdf5Compression::Gzip { level } => {
+            dataset
+                .with_chunks(&chunk_shape(shape, width))
+                .with_deflate(u32::from(level));
+        }
+        Hdf5Compression::Lzf => {
+            dataset.with_chunks(&chunk_shape(shape, width)).with_lzf();
+        }
+    }
+    Ok(())
+}
+
+/// Whole rows of the last dimensions, as many as fit into [`CHUNK_BYTES`].
+fn chunk_shape(shape: &[u64], width: u64) -> Vec<u64> {
+    let mut chunk = shape.to_vec();
+    for at in 0..chunk.len() {
+        let inner = chunk
+            .iter()
+            .skip(at + 1)
+            .fold(width, |product, &dimension| {
+                product.saturating_mul(dimension)
+            });
+        let most = (CHUNK_BYTES / inner.max(1)).max(1);
+        if let Some(dimension) = chunk.get_mut(at)
+            && *dimension > most
+        {
+            *dimension = most;
+        }
+        if inner <= CHUNK_BYTES {
+            break;
+        }
+    }
+    chunk
+}
+
+/// The array that a payload is in Coral; bytes where it is not one.
+fn payload_form(delta: &Delta) -> (DType, Vec<u64>) {
+    let len = delta.payload().len() as u64;
+    let dtype = match delta.kind() {
+        DeltaKind::Float32Raw => DType::F32,
+        DeltaKind::Int8Quantized => DType::I8,
+        DeltaKind::Int16Quantized => DType::I16,
+        DeltaKind::Sparse if len.is_multiple_of(8) => return (DType::F32, vec![len / 8, 2]),
+        _ => return (DType::U8, vec![len]),
+    };
+    match crate::tensor::len_bytes(dtype, delta.original_shape()) {
+        Some(expected) if expected == len => (dtype, delta.original_shape().to_vec()),
+        _ => (DType::U8, vec![len]),
+    }
+}
+
+fn signed(shape: &[u64]) -> Result<Vec<i64>, WeightError> {
+    shape
+        .iter()
+        .map(|&dimension| {
+            i64::try_from(dimension).map_err(|_| WeightError::InvalidConfig {
+                field: "shape",
+                reason: format!("a dimension of {dimension} is more than HDF5 attributes hold"),
+            })
+        })
+        .collect()
+}
+
+/// Whether the file can keep what is known of a tensor.
+pub(super) fn check_label(weight: &WeightTensor) -> Result<(), WeightError> {
+    let label = weight.label();
+    checked("name", &label.name)?;
+    checked("layer type", label.layer_type.as_deref().unwrap_or(""))?;
+    checked("model name", label.model_name.as_deref().unwrap_or(""))?;
+    match label.compression_info.as_str() {
+        "" => Ok(()),
+        json => checked_json("compression information", json),
+    }
+}
+
+/// Whether the file can keep what is known of a delta.
+pub(super) fn check_delta(delta: &Delta) -> Result<(), WeightError> {
+    match delta.metadata() {
+        "" => Ok(()),
+        json => checked_json("delta metadata", json),
+    }
+}
+
+/// A text that ends where it ends: HDF5 keeps texts up to the first zero.
+fn checked(what: &'static str, text: &str) -> Result<(), WeightError> {
+    if text.contains('\0') {
+        return Err(invalid(what, text, "it has a zero character"));
+    }
+    Ok(())
+}
+
+fn checked_json(what: &'static str, text: &str) -> Result<(), WeightError> {
+    match metadata::parse(text) {
+        Some(_) => checked(what, text),
+        None => Err(invalid(what, text, "it is not JSON")),
+    }
+}
+
+fn invalid(what: &'static str, name: &str, reason: &'static str) -> WeightError {
+    WeightError::InvalidName {
+        what,
+        name: name.chars().take(80).collect(),
+        reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_whole_rows_of_about_a_mebibyte() {
+        assert_eq!(chunk_shape(&[10, 5], 4), [10, 5]);
+        assert_eq!(chunk_shape(&[4096, 4096], 4), [64, 4096]);
+        assert_eq!(chunk_shape(&[3, 1 << 20], 4), [1, 1 << 18]);
+        assert_eq!(chunk_shape(&[1 << 22], 1), [1 << 20]);
+        assert_eq!(chunk_shape(&[2, 3, 1 << 18], 4), [1, 1, 1 << 18]);
+    }
+}

@@ -1,0 +1,215 @@
+//! The store over one file.
+
+use std::collections::BTreeMap;
+
+use core_view::DType;
+use tier_nvme::FileName;
+use tier_nvme::sim::{Random, SimVolume};
+use weightstore::{
+    Hdf5Compression, Hdf5Config, Hdf5Mode, Hdf5Store, WeightError, WeightHash, WeightStore,
+    WeightTensor,
+};
+
+const OPERATIONS: u64 = 200;
+
+fn name() -> FileName {
+    FileName::new("weights.h5").unwrap()
+}
+
+fn config(mode: Hdf5Mode) -> Hdf5Config {
+    Hdf5Config::default()
+        .with_compression(Hdf5Compression::Gzip { level: 1 })
+        .with_mode(mode)
+}
+
+fn open(volume: &SimVolume, mode: Hdf5Mode) -> Result<Hdf5Store, WeightError> {
+    Hdf5Store::on_volume(volume.handle(), name(), config(mode))
+}
+
+fn weight(seed: u64) -> WeightTensor {
+    let len = 40 + 700 * (seed % 7);
+    let bytes: Vec<u8> = (0..len).map(|i| (i * (seed + 3) / 5) as u8).collect();
+    WeightTensor::new(format!("w{seed}"), DType::U8, &[len], bytes).unwrap()
+}
+
+type Content = BTreeMap<WeightHash, Vec<u8>>;
+
+/// What a store has, read back.
+fn content(store: &Hdf5Store) -> Content {
+    let hashes = store.list_weights().unwrap();
+    hashes
+        .into_iter()
+        .map(|hash| {
+            let weight = store.load(&hash.into()).unwrap().unwrap();
+            (hash, weight.bytes().to_vec())
+        })
+        .collect()
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    crashes: u64,
+    commits: u64,
+    old: u64,
+    new: u64,
+}
+
+/// Changes and commits until the power fails: the file is then what it was after the last commit that
+/// was acknowledged, or what the one that was under way would have made of it.
+fn run(seed: u64, counts: &mut Counts) {
+    let volume = SimVolume::new(seed);
+    let mut random = Random::new(seed ^ 0x5eed);
+    let mut committed = Content::new();
+    let mut operations = 0;
+    while operations < OPERATIONS {
+        let mut under_way = committed.clone();
+        volume.fail_power_after(random.next_u64() % 120);
+        if let Ok(store) = open(&volume, Hdf5Mode::Append) {
+            let mut staged = committed.clone();
+            while operations < OPERATIONS {
+                operations += 1;
+                let weight = weight(random.next_u64() % 40);
+                let hash = weight.compute_hash();
+                let outcome = match random.next_u64() % 4 {
+                    0 => {
+                        under_way = staged.clone();
+                        store.commit().map(|()| {
+                            committed = staged.clone();
+                            counts.commits += 1;
+                        })
+                    }
+                    1 => store.delete(&hash.into()).map(|_| {
+                        staged.remove(&hash);
+                    }),
+                    _ => store.store(&weight, None).map(|_| {
+                        staged.insert(hash, weight.bytes().to_vec());
+                    }),
+                };
+                if outcome.is_err() {
+                    break;
+                }
+            }
+            // Dropping the store commits what is left, if there is power.
+            under_way = if volume.has_power() {
+                staged
+            } else {
+                under_way
+            };
+        }
+        volume.crash();
+        counts.crashes += 1;
+        let found = match open(&volume, Hdf5Mode::Read) {
+            Ok(store) => content(&store),
+            Err(error) => {
+                assert!(committed.is_empty(), "seed {seed}: {error:?}");
+                continue;
+            }
+        };
+        let (is_old, is_new) = (found == committed, found == under_way);
+        assert!(is_old || is_new, "seed {seed}: neither old nor new");
+        if committed != under_way {
+            counts.old += u64::from(is_old);
+            counts.new += u64::from(is_new);
+        }
+        committed = found;
+    }
+}
+
+#[test]
+fn a_commit_is_whole_or_absent_after_power_failures() {
+    let seeds = std::env::var("STEPWELL_MODEL_SEEDS");
+    let seeds = seeds.ok().and_then(|text| text.parse().ok());
+    let mut counts = Counts::default();
+    for seed in 0..seeds.unwrap_or(10) {
+        run(seed, &mut counts);
+    }
+    println!("{counts:?}");
+    for count in [counts.crashes, counts.commits, counts.old, counts.new] {
+        assert!(count > 0, "{counts:?}");
+    }
+}
+
+#[test]
+fn modes_are_those_of_h5py() {
+    let volume = SimVolume::new(1);
+    for mode in [Hdf5Mode::Read, Hdf5Mode::ReadWrite] {
+        assert!(matches!(
+            open(&volume, mode),
+            Err(WeightError::Storage { .. })
+        ));
+    }
+    let store = open(&volume, Hdf5Mode::Append).unwrap();
+    let hash = store.store(&weight(1), None).unwrap();
+    store.close().unwrap();
+
+    let store = open(&volume, Hdf5Mode::Read).unwrap();
+    assert!(store.exists(&hash.into()).unwrap());
+    for refused in [
+        store.store(&weight(2), None).map(|_| ()),
+        store.delete(&hash.into()).map(|_| ()),
+    ] {
+        assert!(matches!(
+            refused,
+            Err(WeightError::InvalidConfig { field: "mode", .. })
+        ));
+    }
+    store.close().unwrap();
+
+    open(&volume, Hdf5Mode::Write).unwrap().close().unwrap();
+    let store = open(&volume, Hdf5Mode::ReadWrite).unwrap();
+    assert!(store.list_weights().unwrap().is_empty());
+}
+
+#[test]
+fn a_full_disk_leaves_the_old_file() {
+    let volume = SimVolume::new(2);
+    let store = open(&volume, Hdf5Mode::Append).unwrap();
+    store.store(&weight(1), None).unwrap();
+    store.commit().unwrap();
+    let before = content(&store);
+    volume.set_capacity(64 << 10);
+    let noise: Vec<u8> = (0..200_000_u64)
+        .map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8)
+        .collect();
+    let large = WeightTensor::new("large", DType::U8, &[200_000], noise).unwrap();
+    store.store(&large, None).unwrap();
+    assert!(matches!(store.commit(), Err(WeightError::Storage { .. })));
+    drop(store);
+    let store = open(&volume, Hdf5Mode::Read).unwrap();
+    assert_eq!(content(&store), before);
+}
+
+#[test]
+fn a_file_that_another_program_changed_is_not_written_over() {
+    let volume = SimVolume::new(3);
+    let first = open(&volume, Hdf5Mode::Append).unwrap();
+    first.store(&weight(1), None).unwrap();
+    first.commit().unwrap();
+    let second = open(&volume, Hdf5Mode::Append).unwrap();
+    let kept = second.store(&weight(2), None).unwrap();
+    second.close().unwrap();
+    first.store(&weight(3), None).unwrap();
+    assert!(matches!(
+        first.commit(),
+        Err(WeightError::SourceChanged { .. })
+    ));
+    drop(first);
+    let store = open(&volume, Hdf5Mode::Read).unwrap();
+    assert!(store.exists(&kept.into()).unwrap());
+}
+
+#[test]
+fn more_than_fits_memory_is_refused() {
+    let volume = SimVolume::new(4);
+    let small = config(Hdf5Mode::Append).with_content_bytes_max(1000);
+    let store = Hdf5Store::on_volume(volume.handle(), name(), small).unwrap();
+    let large = WeightTensor::new("large", DType::U8, &[1001], vec![0_u8; 1001]).unwrap();
+    let refused = store.store(&large, None);
+    assert!(matches!(
+        refused,
+        Err(WeightError::TooLarge {
+            limit_bytes: 1000,
+            ..
+        })
+    ));
+}
