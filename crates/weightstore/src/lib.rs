@@ -72,9 +72,10 @@ pub use memory::MemoryStore;
 pub use metadata::{DeltaStorageInfo, StorageInfo, WeightMetadata};
 #[cfg(feature = "native")]
 pub use native::{
-    Damage, DamageKind, EncodingStats, ExportOptions, ExportReport, ImportOptions, ImportReport,
-    ModelFile, ModelInfo, ModelTensor, NativeConfig, NativeStore, OnProgress, Progress,
-    RemovalReport, Saved, SourceFile, StoreStats, VerifyReport,
+    Damage, DamageKind, EncodingStats, ExportOptions, ExportReport, Gc, GcOptions, GcReport,
+    ImportOptions, ImportReport, ModelFile, ModelInfo, ModelTensor, NativeConfig, NativeStore,
+    OnProgress, Progress, RemovalReport, Saved, SourceFile, StoreStats, VerifyOptions,
+    VerifyReport,
 };
 #[cfg(feature = "native")]
 pub(crate) use sketch::SketchPlace;

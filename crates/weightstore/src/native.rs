@@ -10,9 +10,11 @@ mod config;
 mod content;
 mod core;
 mod export;
+mod gc;
 mod import;
 mod models;
 mod reachability;
+mod rebase;
 mod session;
 mod stats;
 mod tensor;
@@ -31,10 +33,11 @@ use crate::WeightError;
 
 pub use config::NativeConfig;
 pub use export::{ExportOptions, ExportReport};
+pub use gc::{Gc, GcOptions, GcReport};
 pub use import::{ImportOptions, ImportReport, OnProgress, Progress, SourceFile};
 pub use models::{ModelFile, ModelInfo, ModelTensor, RemovalReport};
 pub use stats::{EncodingStats, Saved, StoreStats};
-pub use verify::{Damage, DamageKind, VerifyReport};
+pub use verify::{Damage, DamageKind, VerifyOptions, VerifyReport};
 
 /// Tensors and models in a directory: each content once, durable, verified when read.
 ///

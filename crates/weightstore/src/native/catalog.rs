@@ -332,6 +332,13 @@ impl Catalog {
     ///
     /// Before the references were read, everything counts as needed.
     fn user_of(&self, hash: &WeightHash) -> Option<String> {
+        let dependent = || self.dependents_of(hash).next();
+        let against = |tensor| format!("tensor {tensor}, which is stored against it");
+        self.namer_of(hash).or_else(|| dependent().map(against))
+    }
+
+    /// As [`Catalog::user_of`], leaving out what is stored against it.
+    fn namer_of(&self, hash: &WeightHash) -> Option<String> {
         let Some(references) = &self.references else {
             return Some("models that were not read yet".into());
         };
@@ -347,11 +354,16 @@ impl Catalog {
         if let Some(delta) = delta {
             return Some(format!("delta {delta}"));
         }
-        if let Some(dependent) = self.dependents_of(hash).next() {
-            return Some(format!("tensor {dependent}, which is stored against it"));
-        }
         let unreadable = references.unreadable.first();
         unreadable.map(|name| format!("possibly the damaged {name}"))
+    }
+
+    /// Whether all that needs a tensor is what is stored against it.
+    pub(super) fn is_only_a_base(&self, hash: &WeightHash) -> bool {
+        let unused = |entry: &ObjectEntry| entry.pins == 0 && entry.uses.is_empty();
+        self.objects.get(hash).is_some_and(unused)
+            && self.dependents_of(hash).next().is_some()
+            && self.namer_of(hash).is_none()
     }
 
     /// Whether nothing at all needs a tensor that is there.

@@ -26,6 +26,27 @@ impl NewObject {
     }
 }
 
+/// A tensor that is to be stored otherwise: its content stays.
+#[derive(Debug)]
+pub(super) struct Rewrite {
+    pub(super) hash: WeightHash,
+    /// The header that has to be there still, else nothing changes.
+    pub(super) before: ObjectRecord,
+    pub(super) now: ObjectRecord,
+}
+
+impl Rewrite {
+    pub(super) fn links(&self) -> (Option<Key>, Option<Key>) {
+        let link = |record: &ObjectRecord| {
+            record.base.map(|base| Key::BaseLink {
+                base: base.hash,
+                hash: self.hash,
+            })
+        };
+        (link(&self.before), link(&self.now))
+    }
+}
+
 /// A model whose manifest is to be committed.
 #[derive(Debug)]
 pub(super) struct NewModel {
@@ -40,6 +61,7 @@ pub(super) struct NewModel {
 pub(super) struct Changes {
     pub(super) chunks: Vec<(BodyId, u32, BufferMut)>,
     pub(super) objects: Vec<NewObject>,
+    pub(super) rewrites: Vec<Rewrite>,
     pub(super) labels: Vec<(WeightHash, Label)>,
     pub(super) deltas: Vec<(WeightHash, DeltaRecord)>,
     pub(super) model: Option<NewModel>,
@@ -73,6 +95,12 @@ impl Changes {
         self.payload_bytes += object.sketch.as_ref().map_or(0, |_| Sketch::LEN_BYTES);
         self.entries += 4;
         self.objects.push(object);
+    }
+
+    pub(super) fn add_rewrite(&mut self, rewrite: Rewrite) {
+        self.payload_bytes += header_bytes(rewrite.now.body.chunks.len());
+        self.entries += 4;
+        self.rewrites.push(rewrite);
     }
 
     pub(super) fn add_label(&mut self, hash: WeightHash, label: Label) {

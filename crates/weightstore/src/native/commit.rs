@@ -46,6 +46,7 @@ impl Core {
     ) -> Result<Committed, WeightError> {
         let mut committed = Committed::default();
         let present = self.drop_what_is_there(&mut changes);
+        self.check_rewrites(&mut changes)?;
         let mut model = changes.model.take();
         if let Some(new) = &model {
             match self.model_in_the_way(new)? {
@@ -61,10 +62,9 @@ impl Core {
         let reserved = reservation(ledger, &changes);
         let mut writer = Writer::default();
         let before = ledger.format;
-        let has_bases = changes
-            .objects
-            .iter()
-            .any(|object| object.record.base.is_some());
+        let objects = changes.objects.iter().map(|object| &object.record);
+        let rewrites = changes.rewrites.iter().map(|rewrite| &rewrite.now);
+        let has_bases = objects.chain(rewrites).any(|record| record.base.is_some());
         let format = StoreRecord {
             has_bases: has_bases || before.is_some_and(|format| format.has_bases),
         };
@@ -115,6 +115,26 @@ impl Core {
             }
         }
         present
+    }
+
+    /// Leaves out what was deleted or stored anew since it was read; deletes what the others leave behind.
+    fn check_rewrites(&self, changes: &mut Changes) -> Result<(), WeightError> {
+        for rewrite in std::mem::take(&mut changes.rewrites) {
+            let stays = self.object_now(&rewrite.hash)?.as_ref() == Some(&rewrite.before);
+            let outdated = if stays { &rewrite.before } else { &rewrite.now };
+            if let Place::Chunks(body) = outdated.body.place {
+                changes.drop_body(body, outdated.body.chunks.len() as u32);
+            }
+            if stays {
+                if let (Some(before), now) = rewrite.links()
+                    && now.as_ref() != Some(&before)
+                {
+                    changes.deletes.insert(before.encode());
+                }
+                changes.rewrites.push(rewrite);
+            }
+        }
+        Ok(())
     }
 
     fn model_in_the_way(&self, new: &NewModel) -> Result<InTheWay, WeightError> {
@@ -184,6 +204,13 @@ impl Core {
                 writer.put(&link, BASE_LINK_RECORD.to_vec());
             }
         }
+        for rewrite in &changes.rewrites {
+            let key = Key::Object(rewrite.hash, rewrite.now.alias);
+            writer.put(&key, rewrite.now.encode());
+            if let (_, Some(link)) = rewrite.links() {
+                writer.put(&link, BASE_LINK_RECORD.to_vec());
+            }
+        }
         for label in labels {
             writer.put(&label.key(), label.record.clone());
         }
@@ -244,6 +271,11 @@ impl Core {
                 catalog.insert(Key::Hint(hint, object.hash));
             }
             catalog.pin(&object.hash);
+        }
+        for rewrite in changes.rewrites {
+            if let (_, Some(link)) = rewrite.links() {
+                catalog.insert(link);
+            }
         }
         for hash in present {
             catalog.pin(hash);

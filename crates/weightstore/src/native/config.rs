@@ -22,6 +22,7 @@ pub struct NativeConfig {
     threads: usize,
     chain_depth_max: u8,
     find_bases: bool,
+    rebase: bool,
     storage: StorageConfig,
 }
 
@@ -36,6 +37,7 @@ impl Default for NativeConfig {
             threads: crate::parallel::threads_for(usize::MAX),
             chain_depth_max: 4,
             find_bases: true,
+            rebase: false,
             storage: StorageConfig::default(),
         }
     }
@@ -88,6 +90,14 @@ impl NativeConfig {
         self
     }
 
+    /// Whether deleting a tensor that others are stored against stores those otherwise first. If not,
+    /// deleting it by its hash is refused, and a removed model leaves it behind for as long as it is needed.
+    #[must_use]
+    pub fn with_rebase(mut self, rebase: bool) -> Self {
+        self.rebase = rebase;
+        self
+    }
+
     /// Whether to make a store where there is none.
     #[must_use]
     pub fn with_create(mut self, create: bool) -> Self {
@@ -132,6 +142,11 @@ impl NativeConfig {
     /// Whether bases are looked for.
     pub fn find_bases(&self) -> bool {
         self.find_bases
+    }
+
+    /// Whether what is stored against a deleted tensor is stored otherwise first.
+    pub fn rebase(&self) -> bool {
+        self.rebase
     }
 
     /// How the storage below is opened.

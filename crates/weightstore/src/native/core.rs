@@ -1,5 +1,6 @@
 //! The parts that every operation of the native store works on.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -21,6 +22,8 @@ pub(super) struct Core {
     /// Held while changes are decided, committed and published; taken before the catalog's lock.
     commit: Mutex<Ledger>,
     next_body: AtomicU64,
+    /// How many running operations began when that was the next body number.
+    running: Mutex<BTreeMap<BodyId, u64>>,
 }
 
 /// What the records of the store itself say.
@@ -56,6 +59,7 @@ impl Core {
             catalog: Mutex::new(catalog_of(&blobs)),
             commit: Mutex::new(Ledger { format, reserved }),
             next_body: AtomicU64::new(reserved.0),
+            running: Mutex::default(),
             buffers: Buffers::new()?,
             blobs,
             config,
@@ -71,7 +75,33 @@ impl Core {
     }
 
     pub(super) fn new_body(&self) -> BodyId {
-        BodyId(self.next_body.fetch_add(1, Ordering::Relaxed))
+        BodyId(self.next_body.fetch_add(1, Ordering::SeqCst))
+    }
+
+    /// Notes that an operation begins; the bodies that it writes have this number or a higher one.
+    pub(super) fn begin(&self) -> BodyId {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = BodyId(self.next_body.load(Ordering::SeqCst));
+        *running.entry(first).or_default() += 1;
+        first
+    }
+
+    /// Notes that an operation ended.
+    pub(super) fn end(&self, first: BodyId) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = running.get_mut(&first) {
+            *count -= 1;
+            if *count == 0 {
+                running.remove(&first);
+            }
+        }
+    }
+
+    /// The lowest body number that a running or coming operation may have chunks under without a header.
+    pub(super) fn first_unfinished(&self) -> BodyId {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = BodyId(self.next_body.load(Ordering::SeqCst));
+        running.keys().next().copied().unwrap_or(next)
     }
 
     /// The value under a key, checked by the blob store.

@@ -150,7 +150,15 @@ impl Core {
         self.commit_locked(&mut ledger, changes)?;
         drop(ledger);
         let released = self.release(&roots)?;
-        let removed_tensors = released.tensors;
+        let mut removed_tensors = released.tensors;
+        if self.config.rebase() {
+            for root in &roots {
+                if self.catalog().is_only_a_base(root) {
+                    self.rebase_from(root)?;
+                    removed_tensors += self.release(&BTreeSet::from([*root]))?.tensors;
+                }
+            }
+        }
         let catalog = self.catalog();
         let unreadable = catalog
             .references()

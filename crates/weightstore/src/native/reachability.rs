@@ -19,6 +19,8 @@ pub(super) struct Released {
     pub(super) tensors: u64,
     /// Bases that only those needed.
     pub(super) bases: u64,
+    /// Bytes of all their records.
+    pub(super) freed_bytes: u64,
 }
 
 impl Core {
@@ -99,9 +101,10 @@ impl Core {
             doomed.iter().for_each(|hash| catalog.spare(hash));
         }
         let tensors = doomed.iter().filter(|hash| hashes.contains(hash)).count() as u64;
-        outcome.map(|()| Released {
+        outcome.map(|freed_bytes| Released {
             tensors,
             bases: doomed.len() as u64 - tensors,
+            freed_bytes,
         })
     }
 
@@ -121,23 +124,36 @@ impl Core {
         doomed
     }
 
-    /// Deletes tensors that nobody can begin to rely on.
+    /// Deletes tensors that nobody can begin to rely on; returns the bytes of their records.
     pub(super) fn delete_doomed(
         &self,
         ledger: &mut MutexGuard<'_, Ledger>,
         hashes: impl Iterator<Item = WeightHash>,
-    ) -> Result<(), WeightError> {
+    ) -> Result<u64, WeightError> {
+        let mut freed_bytes = 0;
         let mut changes = Changes::default();
         for hash in hashes {
             self.delete_object(&hash, &mut changes)?;
             if changes.deletes.len() >= DELETES_MAX {
-                self.commit_locked(ledger, std::mem::take(&mut changes))?;
+                freed_bytes += self.commit_deletes(ledger, std::mem::take(&mut changes))?;
             }
         }
+        Ok(freed_bytes + self.commit_deletes(ledger, changes)?)
+    }
+
+    /// Commits deletions; returns the bytes of what they delete.
+    pub(super) fn commit_deletes(
+        &self,
+        ledger: &mut MutexGuard<'_, Ledger>,
+        changes: Changes,
+    ) -> Result<u64, WeightError> {
         if changes.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
-        self.commit_locked(ledger, changes).map(drop)
+        let lens = changes.deletes.iter().map(|key| self.blobs.len_of(key));
+        let freed_bytes = lens.flatten().sum();
+        self.commit_locked(ledger, changes)?;
+        Ok(freed_bytes)
     }
 
     /// The manifest of a model.

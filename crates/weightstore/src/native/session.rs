@@ -12,6 +12,7 @@ use crate::{WeightError, WeightHash};
 /// Keeps the tensors that an operation has found or stored from being deleted until it ends.
 pub(super) struct Session<'a> {
     core: &'a Core,
+    first: BodyId,
     pinned: Mutex<Vec<WeightHash>>,
     /// Bodies whose chunks are committed and whose header is not yet, with their number of chunks.
     unfinished: Mutex<BTreeMap<BodyId, u32>>,
@@ -21,6 +22,7 @@ impl<'a> Session<'a> {
     pub(super) fn new(core: &'a Core) -> Self {
         Self {
             core,
+            first: core.begin(),
             pinned: Mutex::new(Vec::new()),
             unfinished: Mutex::new(BTreeMap::new()),
         }
@@ -44,8 +46,10 @@ impl<'a> Session<'a> {
             *count = (index + 1).max(*count);
         }
         let objects = changes.objects.iter().map(|object| &object.record.body);
+        let rewrites = changes.rewrites.iter().map(|rewrite| &rewrite.now.body);
         let deltas = changes.deltas.iter().map(|(_, record)| &record.body);
         let finished: Vec<BodyId> = objects
+            .chain(rewrites)
             .chain(deltas)
             .filter_map(|body| match body.place {
                 Place::Chunks(number) => Some(number),
@@ -119,5 +123,6 @@ impl<'a> Session<'a> {
 impl Drop for Session<'_> {
     fn drop(&mut self) {
         self.unpin();
+        self.core.end(self.first);
     }
 }

@@ -11,7 +11,7 @@ use super::import::{OnProgress, Progress};
 use super::tensor::Source;
 use crate::record::{Body, BodyId, Key, Place};
 use crate::{WeightError, WeightHash};
-use tensors::check_tensors;
+use tensors::{Limit, check_tensors};
 
 /// What is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,12 +68,63 @@ pub struct VerifyReport {
     pub unreachable: u64,
     /// What is damaged.
     pub corrupt: Vec<Damage>,
+    /// The last tensor that was checked, if the options' limit ended it before everything was read.
+    pub stopped_at: Option<WeightHash>,
 }
 
 impl VerifyReport {
     /// Whether everything is as it was stored.
     pub fn is_whole(&self) -> bool {
         self.corrupt.is_empty()
+    }
+}
+
+/// What a verification reads, and how fast.
+#[derive(Clone, Copy, Default)]
+pub struct VerifyOptions<'a> {
+    progress: Option<OnProgress<'a>>,
+    bytes_per_second_max: Option<u64>,
+    bytes_max: Option<u64>,
+    after: Option<WeightHash>,
+}
+
+impl std::fmt::Debug for VerifyOptions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VerifyOptions")
+            .field("bytes_per_second_max", &self.bytes_per_second_max)
+            .field("bytes_max", &self.bytes_max)
+            .field("after", &self.after)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> VerifyOptions<'a> {
+    /// Whom to tell how far it has come.
+    #[must_use]
+    pub fn with_progress(mut self, progress: OnProgress<'a>) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
+    /// Bytes of content, before encoding, that are checked in a second at most; `None` for no limit.
+    #[must_use]
+    pub fn with_bytes_per_second_max(mut self, bytes: Option<u64>) -> Self {
+        self.bytes_per_second_max = bytes;
+        self
+    }
+
+    /// Bytes of content, before encoding, after which to stop at the end of a tensor; `None` for no limit.
+    #[must_use]
+    pub fn with_bytes_max(mut self, bytes: Option<u64>) -> Self {
+        self.bytes_max = bytes;
+        self
+    }
+
+    /// Goes on after that tensor: where another verification [stopped](VerifyReport::stopped_at).
+    #[must_use]
+    pub fn with_start_after(mut self, tensor: WeightHash) -> Self {
+        self.after = Some(tensor);
+        self
     }
 }
 
@@ -86,19 +137,34 @@ impl NativeStore {
     /// # Errors
     /// [`WeightError::Closed`]; what can't be read is in the report.
     pub fn verify(&self, progress: Option<OnProgress<'_>>) -> Result<VerifyReport, WeightError> {
+        let options = VerifyOptions::default();
+        self.verify_with(&progress.map_or(options, |progress| options.with_progress(progress)))
+    }
+
+    /// As [`NativeStore::verify`], not faster than is said, and in parts if that is said.
+    ///
+    /// Tensors are checked in the order of their hashes, each of their chunks read once, and the bases of
+    /// differences once more for each of these. Models are looked at in every part; uses, deltas and
+    /// the store below in the last.
+    ///
+    /// # Errors
+    /// As [`NativeStore::verify`].
+    pub fn verify_with(&self, options: &VerifyOptions<'_>) -> Result<VerifyReport, WeightError> {
         let core = self.enter()?;
         let mut verification = Verification {
             core: &core,
-            progress,
+            options: *options,
             report: VerifyReport::default(),
             bodies: BTreeSet::new(),
             needed_by: BTreeMap::new(),
         };
         verification.models();
         verification.tensors()?;
-        verification.uses();
-        verification.deltas();
-        verification.blobs()?;
+        if verification.report.stopped_at.is_none() {
+            verification.records();
+            verification.deltas();
+            verification.blobs()?;
+        }
         let mut report = verification.report;
         report
             .corrupt
@@ -110,7 +176,7 @@ impl NativeStore {
 /// A verification under way.
 struct Verification<'a> {
     core: &'a Core,
-    progress: Option<OnProgress<'a>>,
+    options: VerifyOptions<'a>,
     report: VerifyReport,
     /// The bodies that headers name.
     bodies: BTreeSet<BodyId>,
@@ -184,11 +250,15 @@ impl Verification<'_> {
     fn tensors(&mut self) -> Result<(), WeightError> {
         let total_bytes = self.core.blobs.stats().live_bytes;
         let mut done_bytes = 0;
-        let (core, progress) = (self.core, self.progress);
-        let hashes: Vec<WeightHash> = core.catalog().hashes().copied().collect();
-        check_tensors(core, hashes, |checked| {
+        let (core, options) = (self.core, self.options);
+        let (before, hashes) = self.split_at_start();
+        let limit = Limit {
+            bytes_max: options.bytes_max,
+            bytes_per_second_max: options.bytes_per_second_max,
+        };
+        let stopped_at = check_tensors(core, hashes, limit, |checked| {
             done_bytes += checked.len_bytes;
-            if let Some(progress) = progress {
+            if let Some(progress) = options.progress {
                 progress(Progress {
                     done_bytes: done_bytes.min(total_bytes),
                     total_bytes,
@@ -202,10 +272,28 @@ impl Verification<'_> {
                 let name = checked.hash.to_string();
                 self.damage(DamageKind::Tensor, name, users.unwrap_or_default(), reason);
             }
-        })
+        })?;
+        self.report.stopped_at = stopped_at;
+        if stopped_at.is_none() {
+            // What an earlier part has read counts as reachable.
+            for hash in before {
+                let record = core.object(&hash).ok().flatten();
+                self.bodies
+                    .extend(record.and_then(|record| body_of(&record.body)));
+            }
+        }
+        Ok(())
     }
 
-    fn uses(&mut self) {
+    /// The tensors that an earlier part has read, and the others.
+    fn split_at_start(&self) -> (Vec<WeightHash>, Vec<WeightHash>) {
+        let catalog = self.core.catalog();
+        let early = |hash: &WeightHash| self.options.after.is_some_and(|after| *hash <= after);
+        catalog.hashes().copied().partition(early)
+    }
+
+    /// The small records: uses, links, hints and sketches, and those of the store itself.
+    fn records(&mut self) {
         for key in self.core.blobs.keys_with_prefix(Key::LABELS) {
             let Some(Key::Label {
                 hash,
@@ -225,9 +313,30 @@ impl Verification<'_> {
                 self.damage(DamageKind::Use, hash.to_string(), Vec::new(), reason);
             }
         }
+        let system = [Key::Format, Key::Bodies].map(|key| key.encode());
+        let prefixes = [Key::BASE_LINKS, Key::HINTS, Key::SKETCHES];
+        let keys = prefixes.map(|prefix| self.core.blobs.keys_with_prefix(prefix));
+        for key in system.into_iter().chain(keys.into_iter().flatten()) {
+            let Some(parsed) = Key::parse(&key) else {
+                continue;
+            };
+            self.report.checked += 1;
+            let (structure, name) = described(&parsed);
+            let outcome = match (self.core.read(&parsed), parsed) {
+                (Err(error), _) => Err(reason_of(&error)),
+                (_, Key::BaseLink { hash, .. }) if self.is_orphan(&hash, &key) => {
+                    Err("its tensor is missing".to_owned())
+                }
+                _ => Ok(()),
+            };
+            if let Err(reason) = outcome {
+                let name = format!("{structure} {name}");
+                self.damage(DamageKind::Structure, name, Vec::new(), reason);
+            }
+        }
     }
 
-    /// Whether a use is there without its tensor.
+    /// Whether a record is there without its tensor.
     fn is_orphan(&self, hash: &WeightHash, key: &[u8]) -> bool {
         if self.core.catalog().object(hash).is_some() {
             return false;
@@ -264,30 +373,17 @@ impl Verification<'_> {
         }
     }
 
-    /// The store below, and the records that nothing above has read.
+    /// The structures of the store below; the values in it were read above.
     fn blobs(&mut self) -> Result<(), WeightError> {
         let below = self
             .core
             .blobs
-            .verify()
+            .verify_structures()
             .map_err(|error| WeightError::storage("verify", error))?;
         self.report.checked += below.structures_checked;
         for damage in below.damage {
-            match damage.key.as_deref().map(Key::parse) {
-                // What carries content was read above and is named by its content.
-                Some(Some(Key::Object(..) | Key::Label { .. } | Key::Delta(_) | Key::Model(_))) => {
-                }
-                Some(Some(Key::Chunk(body, _))) if self.bodies.contains(&body) => {}
-                Some(Some(key)) => {
-                    let (structure, name) = described(&key);
-                    let name = format!("{structure} {name}");
-                    self.damage(DamageKind::Structure, name, Vec::new(), damage.reason);
-                }
-                None | Some(None) => {
-                    let name = format!("{} {}", damage.structure, damage.location);
-                    self.damage(DamageKind::Structure, name, Vec::new(), damage.reason);
-                }
-            }
+            let name = format!("{} {}", damage.structure, damage.location);
+            self.damage(DamageKind::Structure, name, Vec::new(), damage.reason);
         }
         let chunks = self.core.blobs.keys_with_prefix(Key::CHUNKS);
         let unreachable = chunks.iter().filter(|key| match Key::parse(key) {

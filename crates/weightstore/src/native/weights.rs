@@ -182,6 +182,9 @@ impl Core {
     }
 
     fn delete_weight(&self, hash: &WeightHash) -> Result<bool, WeightError> {
+        if self.config.rebase() {
+            self.rebase_from(hash)?;
+        }
         let mut ledger = self.ledger();
         self.read_references()?;
         {
@@ -201,7 +204,7 @@ impl Core {
                 self.catalog().spare(hash);
                 Err(error)
             }
-            Ok(()) => {
+            Ok(_) => {
                 self.release(&base.into_iter().collect())?;
                 Ok(true)
             }

@@ -3,10 +3,11 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod bad_input;
-mod crash;
 mod damage;
 mod family;
 mod fixture;
+mod full_disk;
+mod gc;
 mod models;
 mod properties;
 mod tampering;

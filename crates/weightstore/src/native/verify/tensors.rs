@@ -1,6 +1,8 @@
 //! Checking the content of tensors.
 
+use std::cell::Cell;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use core_view::BufferMut;
 
@@ -8,7 +10,7 @@ use super::{body_of, reason_of};
 use crate::alias::AliasHasher;
 use crate::native::core::Core;
 use crate::native::tensor::Tensor;
-use crate::record::BodyId;
+use crate::record::{Body, BodyId};
 use crate::{WeightError, WeightHash, parallel};
 
 /// Headers that are read at once.
@@ -34,25 +36,71 @@ struct Item {
     index: Option<usize>,
 }
 
-/// Checks tensors by their leaves, hashes and aliases, in order; their chunks are read in parallel.
+impl Item {
+    fn body(&self) -> Option<&Body> {
+        let tensor = self.tensor.as_ref().as_ref().ok()?.as_ref()?;
+        Some(&tensor.record.body)
+    }
+
+    fn len_bytes(&self) -> usize {
+        let len = self.body().zip(self.index);
+        len.map_or(0, |(body, index)| body.chunk_len(index))
+    }
+
+    /// Whether a tensor begins with it.
+    fn is_first(&self) -> bool {
+        match self.index {
+            Some(index) => index == 0,
+            None => self.body().is_none_or(|body| body.chunks.is_empty()),
+        }
+    }
+}
+
+/// How much is checked, and how fast; bytes before encoding.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    pub(super) bytes_max: Option<u64>,
+    pub(super) bytes_per_second_max: Option<u64>,
+}
+
+/// Checks tensors by their leaves, hashes and aliases, in order; their chunks are read in parallel. Returns
+/// the last one, if the limit came before the end.
 ///
 /// A tensor that is deleted or stored anew meanwhile is not damaged.
 pub(super) fn check_tensors(
     core: &Core,
     hashes: Vec<WeightHash>,
+    limit: Limit,
     mut report: impl FnMut(Checked),
-) -> Result<(), WeightError> {
+) -> Result<Option<WeightHash>, WeightError> {
+    let started = Instant::now();
+    let (mut seen_bytes, mut last) = (0, None);
     let mut current = None;
+    // Whole tensors are handed out until enough were.
+    let given_bytes = Cell::new(0);
+    let enough = |item: &Item| {
+        let full = limit
+            .bytes_max
+            .is_some_and(|max| given_bytes.get() >= max.max(1));
+        given_bytes.set(given_bytes.get() + item.len_bytes() as u64);
+        full && item.is_first()
+    };
+    let items = items(core, &hashes).take_while(|item| !enough(item));
     parallel::stream(
         core.fetch_threads(),
         CHUNKS_AHEAD,
-        items(core, &hashes).map(Ok),
+        items.map(Ok),
         |item| Ok::<_, WeightError>((chunk_of(core, &item), item)),
         |(chunk, item)| {
             let check = current.get_or_insert_with(|| TensorCheck::new(&item));
             match chunk {
-                Some(chunk) => check.take(chunk),
+                Some(chunk) => {
+                    seen_bytes += item.len_bytes() as u64;
+                    check.take(chunk);
+                    pace(started, seen_bytes, limit.bytes_per_second_max);
+                }
                 None => {
+                    last = Some(item.hash);
                     if let Some(check) = current.take() {
                         report(check.finish(core, &item));
                     }
@@ -60,7 +108,17 @@ pub(super) fn check_tensors(
             }
             Ok(())
         },
-    )
+    )?;
+    Ok(last.filter(|last| hashes.last() != Some(last)))
+}
+
+/// Waits as long as so many bytes take at that rate.
+fn pace(started: Instant, bytes: u64, bytes_per_second_max: Option<u64>) {
+    let Some(rate) = bytes_per_second_max.filter(|rate| *rate > 0) else {
+        return;
+    };
+    let due = Duration::from_secs_f64(bytes as f64 / rate as f64);
+    std::thread::sleep(due.saturating_sub(started.elapsed()));
 }
 
 fn items<'a>(core: &'a Core, hashes: &'a [WeightHash]) -> impl Iterator<Item = Item> + 'a {
