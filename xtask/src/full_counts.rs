@@ -13,17 +13,17 @@ pub(crate) struct Counted {
     packages: &'static [&'static str],
     /// Which of the packages' test programs, by how their names end.
     test_suffix: &'static str,
-    variable: &'static str,
+    variables: &'static [&'static str],
     /// The count that a release must have seen.
     pub(crate) count_default: u64,
 }
 
-/// Simulated crashes of the blob store, the slab and the write-ahead log, one per seed.
+/// Simulated crashes of the blob store, the slab, the write-ahead log and the weight store, one per seed.
 pub(crate) const SIMULATION: Counted = Counted {
     name: "sim",
-    packages: &["tier-nvme"],
+    packages: &["tier-nvme", "weightstore"],
     test_suffix: "_simulation",
-    variable: "STEPWELL_SEEDS",
+    variables: &["STEPWELL_SEEDS", "STEPWELL_MODEL_SEEDS"],
     count_default: 1000,
 };
 
@@ -32,7 +32,7 @@ pub(crate) const KILL: Counted = Counted {
     name: "kill",
     packages: &["tier-nvme", "stepwell"],
     test_suffix: "kill",
-    variable: "STEPWELL_KILLS",
+    variables: &["STEPWELL_KILLS"],
     count_default: 200,
 };
 
@@ -41,18 +41,18 @@ const SEED_VARIABLE: &str = "STEPWELL_SEED";
 
 /// Runs `counted` in release with everything it prints; true if it passed.
 pub(crate) fn run(workspace: &Workspace, counted: &Counted, count: u64) -> Result<bool, Error> {
-    run_with(workspace, counted, (counted.variable, count))
+    run_with(workspace, counted, (counted.variables, count))
 }
 
 /// Replays one seed of the simulations; true if it passed.
 pub(crate) fn replay(workspace: &Workspace, seed: u64) -> Result<bool, Error> {
-    run_with(workspace, &SIMULATION, (SEED_VARIABLE, seed))
+    run_with(workspace, &SIMULATION, (&[SEED_VARIABLE], seed))
 }
 
 fn run_with(
     workspace: &Workspace,
     counted: &Counted,
-    (variable, value): (&str, u64),
+    (variables, value): (&[&str], u64),
 ) -> Result<bool, Error> {
     let absent = || Error::Absent {
         what: format!(
@@ -78,17 +78,20 @@ fn run_with(
     }
     let shell = Shell::new(&workspace.root, counted.name, false)?;
     let started = Instant::now();
-    let finished = Invocation::cargo()
+    let mut invocation = Invocation::cargo();
+    for variable in variables {
+        invocation = invocation.env(variable, value.to_string());
+    }
+    let finished = invocation
         .args(["test", "--release", "--no-fail-fast"])
         .args(counted.packages.iter().flat_map(|name| ["-p", name]))
         .args(tests.iter().flat_map(|test| ["--test", test]))
         .args(feature_sets::arguments(packages, feature_sets::run))
         .args(["--", "--nocapture"])
-        .env(variable, value.to_string())
         .echo(Echo::Everything)
         .run(&shell)?;
     println!(
-        "\n{} ({}): {} with {variable}={value} in {:.1} s; full output in {}",
+        "\n{} ({}): {} with {}={value} in {:.1} s; full output in {}",
         counted.name,
         tests.join(", "),
         if finished.success {
@@ -96,6 +99,7 @@ fn run_with(
         } else {
             finished.ending()
         },
+        variables.join("="),
         started.elapsed().as_secs_f64(),
         shell.log_path.display()
     );

@@ -1,6 +1,7 @@
 //! `stepwell weights`: models in a store.
 
 mod add;
+mod gc;
 mod get;
 mod location;
 mod ls;
@@ -32,7 +33,9 @@ pub(crate) enum Command {
     Show(show::Arguments),
     /// Remove a model, with the tensors that nothing else needs.
     Rm(rm::Arguments),
-    /// Say how much the store holds.
+    /// Delete what no model needs, and what crashes left.
+    Gc(gc::Arguments),
+    /// Say how much the store holds, and what it saves.
     Stats(stats::Arguments),
     /// Read and check everything.
     Verify(verify::Arguments),
@@ -45,6 +48,7 @@ pub(crate) fn run(report: &Report, command: Command) -> Result<(), CliError> {
         Command::Ls(arguments) => ls::run(report, &arguments),
         Command::Show(arguments) => show::run(report, &arguments),
         Command::Rm(arguments) => rm::run(report, &arguments),
+        Command::Gc(arguments) => gc::run(report, &arguments),
         Command::Stats(arguments) => stats::run(report, &arguments),
         Command::Verify(arguments) => verify::run(report, &arguments),
     }

@@ -3,10 +3,11 @@
 use clap::Args;
 use serde::Serialize;
 use tier_nvme::NvmeError;
-use weightstore::{VerifyReport, WeightError};
+use weightstore::{VerifyOptions, VerifyReport, WeightError, WeightHash};
 
 use super::Location;
 use crate::error::CliError;
+use crate::quantity::parse_bytes;
 use crate::report::Report;
 
 /// What `weights verify` takes.
@@ -14,12 +15,26 @@ use crate::report::Report;
 pub(crate) struct Arguments {
     #[command(flatten)]
     location: Location,
+    /// Check no more than this in a second, such as 200MiB.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    max_rate: Option<u64>,
+    /// Stop after this much, such as 10GiB, and say where to go on.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    max_bytes: Option<u64>,
+    /// Go on after this tensor, where another run has stopped.
+    #[arg(long, value_name = "HASH")]
+    after: Option<WeightHash>,
 }
 
 /// What `weights verify` answers.
 #[derive(Debug, Serialize)]
 struct Verified {
     checked: u64,
+    checked_bytes: u64,
+    /// Chunks of unfinished imports; `gc` removes them.
+    unreachable: u64,
+    /// Where to go on, if not everything was checked.
+    stopped_at: Option<String>,
     corrupt: Vec<DamagedItem>,
 }
 
@@ -39,13 +54,24 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
             let item = structure_at_fault(&error).ok_or(error)?;
             let verified = Verified {
                 checked: 1,
+                checked_bytes: 0,
+                unreachable: 0,
+                stopped_at: None,
                 corrupt: vec![item],
             };
             return conclude(report, &verified, "");
         }
     };
     let progress = report.progress("verify");
-    let found = store.verify(Some(&|done| progress.set(done)))?;
+    let on_progress = |done| progress.set(done);
+    let mut options = VerifyOptions::default()
+        .with_progress(&on_progress)
+        .with_bytes_per_second_max(arguments.max_rate)
+        .with_bytes_max(arguments.max_bytes);
+    if let Some(after) = arguments.after {
+        options = options.with_start_after(after);
+    }
+    let found = store.verify_with(&options)?;
     drop(progress);
     let rest = rest_text(&found);
     let corrupt = found.corrupt.into_iter().map(|damage| DamagedItem {
@@ -56,6 +82,9 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
     });
     let verified = Verified {
         checked: found.checked,
+        checked_bytes: found.checked_bytes,
+        unreachable: found.unreachable,
+        stopped_at: found.stopped_at.map(|tensor| tensor.to_string()),
         corrupt: corrupt.collect(),
     };
     conclude(report, &verified, &rest)
@@ -74,9 +103,12 @@ fn conclude(report: &Report, verified: &Verified, rest: &str) -> Result<(), CliE
 }
 
 fn rest_text(found: &VerifyReport) -> String {
+    if let Some(tensor) = found.stopped_at {
+        return format!("; the rest is checked by --after {tensor}");
+    }
     match found.unreachable {
         0 => String::new(),
-        count => format!(", {count} records that nothing reaches (harmless)"),
+        count => format!(", {count} chunks that nothing reaches (harmless; gc removes them)"),
     }
 }
 
