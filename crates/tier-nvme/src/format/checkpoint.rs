@@ -130,36 +130,31 @@ impl<'a> IndexRecord<'a> {
         body.extend_from_slice(self.key);
     }
 
+    /// Most records that a body of so many bytes can have.
+    fn count_max(body_bytes: u64) -> u64 {
+        body_bytes / Self::FIXED_BYTES as u64
+    }
+
     /// Whether such a value can be in the segment.
     fn is_within(&self, segment: &SegmentRecord) -> bool {
         let end = self.offset_bytes.checked_add(self.stored_bytes);
         self.offset_bytes >= PAGE_BYTES as u64 && end.is_some_and(|end| end <= segment.used_bytes)
     }
 
-    /// Cuts the `count` records of a body into `parts` runs of records.
-    pub(crate) fn split(
-        body: &'a [u8],
-        count: u64,
-        parts: u64,
-    ) -> Result<Vec<(&'a [u8], u64)>, FormatError> {
-        let run = count.div_ceil(parts.max(1)).max(1);
-        let mut runs = Vec::new();
-        let (mut rest, mut left) = (body, count);
-        while left > 0 {
-            let start = rest;
-            let taken = run.min(left);
-            for _ in 0..taken {
-                let mut fields = Fields::new(rest);
-                fields.take(Self::KEY_BYTES_AT)?;
-                let record_bytes = Self::FIXED_BYTES + usize::from(fields.u16()?);
-                rest = rest
-                    .get(record_bytes..)
-                    .ok_or(FormatError::Damaged("it ends inside a field"))?;
+    /// How many records `bytes` begins with, and how long they are together.
+    pub(crate) fn whole(bytes: &[u8]) -> (u64, usize) {
+        let (mut count, mut end) = (0, 0);
+        while let Some(key_bytes) = bytes
+            .get(end + Self::KEY_BYTES_AT..)
+            .and_then(|rest| rest.first_chunk::<2>())
+        {
+            let record_end = end + Self::FIXED_BYTES + usize::from(u16::from_le_bytes(*key_bytes));
+            if record_end > bytes.len() {
+                break;
             }
-            runs.push((start, taken));
-            left -= taken;
+            (count, end) = (count + 1, record_end);
         }
-        Ok(runs)
+        (count, end)
     }
 
     /// Takes a record off the front of `body`.
@@ -309,81 +304,156 @@ impl CheckpointHeader {
         checkpoint_file_bytes(self.body_bytes)
     }
 
-    /// Checks that the body has what the header counts, and that whatever the two point at can be there.
-    pub(crate) fn check(&self, mut body: &[u8], segment_bytes: u64) -> Result<(), FormatError> {
-        let in_segment = |offset: u64| {
-            offset.is_multiple_of(PAGE_BYTES as u64)
-                && (PAGE_BYTES as u64..=segment_bytes).contains(&offset)
-        };
+    /// Checks what the header alone tells.
+    ///
+    /// # Errors
+    /// A number that can't be.
+    pub(crate) fn check_numbers(&self, segment_bytes: u64) -> Result<(), FormatError> {
         let highest = self
             .generation
             .max(self.synced_sequence)
             .max(self.log_segment_id);
         if highest > COUNT_MAX
             || self.sequence > self.synced_sequence
-            || !in_segment(self.log_offset_bytes)
+            || !is_in_segment(self.log_offset_bytes, segment_bytes)
+            || self.entry_count > IndexRecord::count_max(self.body_bytes)
+            || self.segment_record_bytes() > self.body_bytes
         {
             return Err(FormatError::Damaged("a number is out of range"));
         }
-        let mut segments: Vec<SegmentRecord> = Vec::new();
-        for _ in 0..self.segment_count {
-            let record = SegmentRecord::decode(body)?;
-            body = body.get(SegmentRecord::BYTES..).unwrap_or_default();
-            let rises = segments
-                .last()
-                .is_none_or(|before| before.segment_id < record.segment_id);
-            let is_last_of_log = record.segment_id == self.log_segment_id;
-            if !rises
-                || record.segment_id > self.log_segment_id
-                || !in_segment(record.used_bytes)
-                || (is_last_of_log && record.used_bytes != self.log_offset_bytes)
-            {
-                return Err(FormatError::Damaged("a segment is out of range"));
-            }
-            segments.push(record);
-        }
+        Ok(())
+    }
+
+    /// Bytes of the body in front of the entries.
+    pub(crate) fn segment_record_bytes(&self) -> u64 {
+        u64::from(self.segment_count) * SegmentRecord::BYTES as u64
+    }
+
+    /// Checks that the body has what the header counts, and that whatever the two point at can be there.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn check(&self, mut body: &[u8], segment_bytes: u64) -> Result<(), FormatError> {
+        self.check_numbers(segment_bytes)?;
+        let segments = SegmentTable::decode(self, &mut body, segment_bytes)?;
         for _ in 0..self.entry_count {
-            let record = IndexRecord::decode(&mut body)?;
-            let at = segments
-                .binary_search_by_key(&record.segment_id, |segment| segment.segment_id)
-                .ok();
-            let segment = at.and_then(|at| segments.get(at));
-            if segment.is_none_or(|segment| !record.is_within(segment)) {
-                return Err(FormatError::Damaged("a value is out of range"));
-            }
+            segments.check(&IndexRecord::decode(&mut body)?)?;
         }
         if !body.is_empty() {
-            return Err(FormatError::Damaged("the body is longer than its parts"));
+            return Err(FormatError::Damaged(LEFT_OVER));
         }
         Ok(())
     }
 
     /// The body, put together from the blocks of the whole file, each of them checked.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn body(&self, file: &[u8]) -> Result<Vec<u8>, FormatError> {
         let mut rest = file.get(PAGE_BYTES..).unwrap_or_default();
-        let too_short = FormatError::Damaged("the body is shorter than the header says");
-        let body_len = usize::try_from(self.body_bytes).map_err(|_| too_short.clone())?;
-        if body_len > rest.len() {
-            return Err(too_short);
-        }
-        let mut body = Vec::with_capacity(body_len);
-        let mut seed = BlockSeed::new(self.store_id, self.generation);
-        while body.len() < body_len {
-            let mut fields = Fields::new(rest);
-            let block_len = fields.u32()? as usize;
-            let checksum = fields.u32()?;
-            if block_len == 0 || block_len > BLOCK_BYTES_MAX || block_len > body_len - body.len() {
-                return Err(FormatError::Damaged("a block's length is out of range"));
-            }
-            let block = fields.take(block_len)?;
-            if seed.next(block) != checksum {
-                return Err(FormatError::Damaged("a block's checksum is wrong"));
-            }
+        let mut blocks = BlockReader::new(self);
+        let mut body = Vec::new();
+        while let Some(len_bytes) = blocks.next_bytes(rest)? {
+            let block = blocks.open(rest.get(..len_bytes).unwrap_or(rest))?;
             body.extend_from_slice(block);
-            rest = rest
-                .get(BLOCK_HEADER_BYTES + block_len..)
-                .unwrap_or_default();
+            rest = rest.get(len_bytes..).unwrap_or_default();
         }
         Ok(body)
+    }
+}
+
+/// What is wrong with a body that has more than its header counts.
+pub(crate) const LEFT_OVER: &str = "the body is longer than its parts";
+
+fn is_in_segment(offset_bytes: u64, segment_bytes: u64) -> bool {
+    offset_bytes.is_multiple_of(PAGE_BYTES as u64)
+        && (PAGE_BYTES as u64..=segment_bytes).contains(&offset_bytes)
+}
+
+/// Takes the blocks of a body one after the other.
+#[derive(Debug)]
+pub(crate) struct BlockReader {
+    seed: BlockSeed,
+    left_bytes: u64,
+}
+
+impl BlockReader {
+    /// Bytes in front of each block: its length and its checksum.
+    pub(crate) const HEADER_BYTES: usize = BLOCK_HEADER_BYTES;
+
+    pub(crate) fn new(header: &CheckpointHeader) -> Self {
+        Self {
+            seed: BlockSeed::new(header.store_id, header.generation),
+            left_bytes: header.body_bytes,
+        }
+    }
+
+    /// Bytes of the next block with what is in front of it, which `start` begins with; `None` behind the last.
+    pub(crate) fn next_bytes(&self, start: &[u8]) -> Result<Option<usize>, FormatError> {
+        if self.left_bytes == 0 {
+            return Ok(None);
+        }
+        let len_bytes = Fields::new(start).u32()? as usize;
+        if len_bytes == 0 || len_bytes > BLOCK_BYTES_MAX || len_bytes as u64 > self.left_bytes {
+            return Err(FormatError::Damaged("a block's length is out of range"));
+        }
+        Ok(Some(BLOCK_HEADER_BYTES + len_bytes))
+    }
+
+    /// The next block, of which `bytes` are all with what is in front of it, once its checksum is right.
+    pub(crate) fn open<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], FormatError> {
+        let mut fields = Fields::new(bytes);
+        let len_bytes = fields.u32()? as usize;
+        let checksum = fields.u32()?;
+        let block = fields.take(len_bytes)?;
+        if self.seed.next(block) != checksum {
+            return Err(FormatError::Damaged("a block's checksum is wrong"));
+        }
+        self.left_bytes = self.left_bytes.saturating_sub(len_bytes as u64);
+        Ok(block)
+    }
+}
+
+/// The segments of a checkpoint, in rising order.
+#[derive(Debug)]
+pub(crate) struct SegmentTable(Vec<SegmentRecord>);
+
+impl SegmentTable {
+    /// Takes the segments off the front of a body.
+    pub(crate) fn decode(
+        header: &CheckpointHeader,
+        body: &mut &[u8],
+        segment_bytes: u64,
+    ) -> Result<Self, FormatError> {
+        let mut segments: Vec<SegmentRecord> = Vec::new();
+        for _ in 0..header.segment_count {
+            let record = SegmentRecord::decode(body)?;
+            *body = body.get(SegmentRecord::BYTES..).unwrap_or_default();
+            let rises = segments
+                .last()
+                .is_none_or(|before| before.segment_id < record.segment_id);
+            let is_last_of_log = record.segment_id == header.log_segment_id;
+            if !rises
+                || record.segment_id > header.log_segment_id
+                || !is_in_segment(record.used_bytes, segment_bytes)
+                || (is_last_of_log && record.used_bytes != header.log_offset_bytes)
+            {
+                return Err(FormatError::Damaged("a segment is out of range"));
+            }
+            segments.push(record);
+        }
+        Ok(Self(segments))
+    }
+
+    pub(crate) fn segments(&self) -> &[SegmentRecord] {
+        &self.0
+    }
+
+    /// Checks that what a record points at can be there.
+    pub(crate) fn check(&self, record: &IndexRecord<'_>) -> Result<(), FormatError> {
+        let at = self
+            .0
+            .binary_search_by_key(&record.segment_id, |segment| segment.segment_id);
+        let segment = at.ok().and_then(|at| self.0.get(at));
+        if segment.is_none_or(|segment| !record.is_within(segment)) {
+            return Err(FormatError::Damaged("a value is out of range"));
+        }
+        Ok(())
     }
 }

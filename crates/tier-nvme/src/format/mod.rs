@@ -20,7 +20,8 @@ pub(crate) use batch::{
     value_alignment,
 };
 pub(crate) use checkpoint::{
-    BlockWriter, CheckpointHeader, IndexRecord, SegmentRecord, checkpoint_file_bytes,
+    BlockReader, BlockWriter, CheckpointHeader, IndexRecord, LEFT_OVER, SegmentRecord,
+    SegmentTable, checkpoint_file_bytes,
 };
 pub(crate) use encoding::{Encoding, RAW_PER_STORED_MAX};
 pub(crate) use segment::{SEGMENT_NAME_PREFIX, SegmentHeader, segment_id, segment_name};

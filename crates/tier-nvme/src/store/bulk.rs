@@ -8,17 +8,17 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use super::Shared;
-use super::index::{Filling, Index, SHARD_COUNT, Slot};
-use crate::format::{BatchFields, BatchPlace, EntryKind, EntryRef, FormatError, IndexRecord};
+use super::index::{Index, SHARD_COUNT, Slot};
+use crate::format::{BatchFields, BatchPlace, EntryKind, EntryRef, FormatError};
 
 /// Threads at most.
-const LANES_MAX: usize = 8;
+pub(super) const LANES_MAX: usize = 8;
 /// Keys for which another thread is worth starting.
 const LANE_KEYS_MIN: usize = 32 << 10;
 /// Changes that are handed out to the threads at once: enough that a shard, once it is in the caches, gets many.
-const ROUND_CHANGES: usize = 512 << 10;
+const ROUND_CHANGES: usize = 128 << 10;
 
-fn lanes(keys: usize) -> usize {
+pub(super) fn lanes(keys: usize) -> usize {
     let processors = thread::available_parallelism().map_or(1, usize::from);
     processors.min(LANES_MAX).min(keys / LANE_KEYS_MIN).max(1)
 }
@@ -107,6 +107,10 @@ impl Round {
         self.batches.push(batch);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
     /// Whether there are enough for all processors.
     pub(super) fn is_full(&self) -> bool {
         self.changes >= ROUND_CHANGES || self.batches.len() >= ROUND_CHANGES / SHARD_COUNT
@@ -135,79 +139,46 @@ impl Round {
     }
 }
 
-impl Shared {
-    /// Fills the index with the entries of a checkpoint.
-    pub(super) fn fill_from_records(
-        &self,
-        records: &[u8],
-        entry_count: u64,
-    ) -> Result<(), FormatError> {
-        let lane_count = lanes(usize::try_from(entry_count).unwrap_or(usize::MAX));
-        let parts = IndexRecord::split(records, entry_count, lane_count as u64)?;
-        // Room for what is there; each record was found in the body.
-        let shard_keys = usize::try_from(entry_count).unwrap_or(0) / SHARD_COUNT;
-        let outcomes = on_lanes(parts, |(mut records, count)| {
-            let mut growths = Vec::new();
-            // A checkpoint has one shard behind the other.
-            let mut filling: Option<(usize, Filling<'_>)> = None;
-            for _ in 0..count {
-                let record = IndexRecord::decode(&mut records)?;
-                let slot = Slot {
-                    segment_id: record.segment_id,
-                    offset_bytes: record.offset_bytes,
-                    stored_bytes: record.stored_bytes,
-                    raw_bytes: record.raw_bytes,
-                    sequence: record.sequence,
-                    checksum: record.checksum,
-                    encoding: record.encoding,
-                };
-                let shard = self.index.shard_of(record.key);
-                if let Some((_, done)) = filling.take_if(|(current, _)| *current != shard) {
-                    growths.push(done.end());
-                }
-                let (_, filling) = filling.get_or_insert_with(|| {
-                    let mut filling = self.index.filling(shard);
-                    filling.reserve(shard_keys);
-                    (shard, filling)
-                });
-                filling.put(record.key, slot);
-            }
-            growths.extend(filling.map(|(_, done)| done.end()));
-            Ok::<_, FormatError>(growths)
-        });
-        for growths in outcomes {
-            for growth in growths? {
-                self.index.grow(growth);
-            }
-        }
-        Ok(())
-    }
+/// A round that is sorted.
+pub(super) struct Sorted {
+    batches: Vec<Headed>,
+    /// Batch and offset in its header of each change, one shard's after the other's.
+    places: Vec<(u32, u32)>,
+    /// Where each shard's begin.
+    starts: Vec<usize>,
+}
 
-    /// Changes the index as batches say, one after the other.
-    pub(super) fn fill_round(&self, round: &Round) {
+impl From<Round> for Sorted {
+    fn from(round: Round) -> Self {
         let (places, starts) = round.by_shard();
-        let lane_count = lanes(round.changes);
-        let outcomes = on_lanes((0..lane_count).collect(), |lane| {
-            let shards = (lane..SHARD_COUNT).step_by(lane_count);
-            let growths = shards.map(|shard| {
-                let mut filling = self.index.filling(shard);
-                for &(number, at) in &places[starts[shard]..starts[shard + 1]] {
-                    let batch = &round.batches[number as usize];
-                    let Some((entry, slot)) = batch.change_at(at) else {
-                        continue;
-                    };
-                    match entry.kind {
-                        EntryKind::Put => filling.put(entry.key, slot),
-                        EntryKind::Delete => filling.delete(entry.key),
-                        EntryKind::Move { from } => filling.replace(entry.key, from, slot),
+        Self {
+            batches: round.batches,
+            places,
+            starts,
+        }
+    }
+}
+
+impl Shared {
+    /// Changes the shards of one of `lane_count` lanes as batches say, one after the other.
+    pub(super) fn fill_lane(&self, round: &Sorted, lane: usize, lane_count: usize) {
+        for shard in (lane..SHARD_COUNT).step_by(lane_count) {
+            let places = &round.places[round.starts[shard]..round.starts[shard + 1]];
+            let mut filling = self.index.filling(shard);
+            for &(number, at) in places {
+                let batch = &round.batches[number as usize];
+                let Some((entry, slot)) = batch.change_at(at) else {
+                    continue;
+                };
+                match entry.kind {
+                    EntryKind::Put => {
+                        filling.put(entry.key, slot);
                     }
+                    EntryKind::Delete => filling.delete(entry.key),
+                    EntryKind::Move { from } => filling.replace(entry.key, from, slot),
                 }
-                filling.end()
-            });
-            growths.collect::<Vec<_>>()
-        });
-        for growth in outcomes.into_iter().flatten() {
-            self.index.grow(growth);
+            }
+            self.index.grow(filling.end());
         }
     }
 

@@ -1,10 +1,11 @@
 //! Where the newest value of each key is.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::key::Key;
+use super::shard::Shard;
 use crate::format::{Encoding, Entry, IndexRecord, ValuePlace, crc32c, value_alignment};
 
 /// A value's place and checksum.
@@ -44,12 +45,9 @@ pub(super) struct Growth {
     record_bytes: u64,
 }
 
-/// Keys may be anybody's: the hash is seeded.
-type Shard = HashMap<Key, Slot, foldhash::quality::RandomState>;
-
-/// Most bytes of memory that a key takes beside what its record in a checkpoint has: its place in a table that has
-/// just grown and is not half full. The record is longer than what a long key takes of its own.
-pub(super) const KEY_OVERHEAD_BYTES: u64 = (size_of::<(Key, Slot)>() as u64 + 1) * 16 / 7;
+/// Most bytes of memory that a key takes beside what its record in a checkpoint has. The record is longer than what a
+/// long key takes of its own.
+pub(super) const KEY_OVERHEAD_BYTES: u64 = Shard::KEY_BYTES_MAX;
 
 /// Enough that one shard is a small piece of work: a checkpoint writes them one by one.
 pub(super) const SHARD_COUNT: usize = 256;
@@ -58,6 +56,8 @@ pub(super) const SHARD_COUNT: usize = 256;
 #[derive(Debug)]
 pub(super) struct Index {
     shards: Box<[RwLock<Shard>]>,
+    /// Keys may be anybody's: the hash is seeded.
+    hashes: foldhash::quality::RandomState,
     keys: AtomicU64,
     /// Bytes of all records in a checkpoint.
     record_bytes: AtomicU64,
@@ -69,6 +69,7 @@ impl Index {
             shards: (0..SHARD_COUNT)
                 .map(|_| RwLock::new(Shard::default()))
                 .collect(),
+            hashes: foldhash::quality::RandomState::default(),
             keys: AtomicU64::new(0),
             record_bytes: AtomicU64::new(0),
         }
@@ -80,7 +81,8 @@ impl Index {
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<Slot> {
-        read(self.shard(key)).get(key).copied()
+        let hash = self.hash(key);
+        read(self.shard(key)).get(hash, key)
     }
 
     /// The number of a key's shard.
@@ -88,12 +90,27 @@ impl Index {
         crc32c(key) as usize % SHARD_COUNT
     }
 
+    /// What tells a key from most others of its shard.
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.hashes.hash_one(key)
+    }
+
     /// A shard, to be changed by one thread for a while; see [`grow`](Self::grow).
     pub(super) fn filling(&self, shard: usize) -> Filling<'_> {
         Filling {
             shard: write(&self.shards[shard]),
+            index: self,
             growth: Growth::default(),
         }
+    }
+
+    /// Forgets every key.
+    pub(super) fn clear(&self) {
+        for shard in &self.shards {
+            *write(shard) = Shard::default();
+        }
+        self.keys.store(0, Ordering::Release);
+        self.record_bytes.store(0, Ordering::Release);
     }
 
     /// Counts what was filled in.
@@ -107,7 +124,8 @@ impl Index {
     /// Sets a key's place and returns the one before.
     pub(super) fn insert(&self, key: Box<[u8]>, slot: Slot) -> Option<Slot> {
         let record_bytes = IndexRecord::encoded_bytes(key.len());
-        let before = write(self.shard(&key)).insert(Key::from(key), slot);
+        let hash = self.hash(&key);
+        let before = write(self.shard(&key)).insert(hash, Key::from(key), slot);
         if before.is_none() {
             self.keys.fetch_add(1, Ordering::AcqRel);
             self.record_bytes.fetch_add(record_bytes, Ordering::AcqRel);
@@ -117,12 +135,14 @@ impl Index {
 
     /// Sets a key's place if it is still `from`, and returns the one before.
     pub(super) fn replace(&self, key: &[u8], from: ValuePlace, slot: Slot) -> Option<Slot> {
-        replace(&mut write(self.shard(key)), key, from, slot)
+        let hash = self.hash(key);
+        write(self.shard(key)).replace(hash, key, from, slot)
     }
 
     /// Removes a key and returns its place.
     pub(super) fn remove(&self, key: &[u8]) -> Option<Slot> {
-        let before = write(self.shard(key)).remove(key);
+        let hash = self.hash(key);
+        let before = write(self.shard(key)).remove(hash, key, |key| self.hash(key));
         if before.is_some() {
             self.keys.fetch_sub(1, Ordering::AcqRel);
             let record_bytes = IndexRecord::encoded_bytes(key.len());
@@ -165,7 +185,7 @@ impl Index {
 
     /// Calls `visit` for every key of a shard, in no particular order; nothing of it changes meanwhile.
     pub(super) fn for_each_in(&self, shard: usize, mut visit: impl FnMut(&[u8], &Slot)) {
-        for (key, slot) in read(&self.shards[shard]).iter() {
+        for (key, slot) in read(&self.shards[shard]).entries() {
             visit(key.as_slice(), slot);
         }
     }
@@ -174,25 +194,34 @@ impl Index {
 /// A shard that is being changed; nobody else sees it meanwhile.
 pub(super) struct Filling<'a> {
     shard: RwLockWriteGuard<'a, Shard>,
+    index: &'a Index,
     growth: Growth,
 }
 
 impl Filling<'_> {
-    /// Makes room for so many keys.
-    pub(super) fn reserve(&mut self, keys: usize) {
-        self.shard.reserve(keys);
+    /// Makes room for so many keys, if there are none yet.
+    pub(super) fn make_room(&mut self, keys: usize) {
+        if self.shard.entries().is_empty() {
+            self.shard.reserve(keys);
+        }
     }
 
-    pub(super) fn put(&mut self, key: &[u8], slot: Slot) {
-        if self.shard.insert(Key::from(key), slot).is_none() {
+    /// Sets a key's place; `true` if the key had none before.
+    pub(super) fn put(&mut self, key: &[u8], slot: Slot) -> bool {
+        let hash = self.index.hash(key);
+        let is_new = self.shard.insert(hash, Key::from(key), slot).is_none();
+        if is_new {
             let record_bytes = IndexRecord::encoded_bytes(key.len());
             self.growth.keys = self.growth.keys.wrapping_add(1);
             self.growth.record_bytes = self.growth.record_bytes.wrapping_add(record_bytes);
         }
+        is_new
     }
 
     pub(super) fn delete(&mut self, key: &[u8]) {
-        if self.shard.remove(key).is_some() {
+        let hash = self.index.hash(key);
+        let removed = self.shard.remove(hash, key, |key| self.index.hash(key));
+        if removed.is_some() {
             let record_bytes = IndexRecord::encoded_bytes(key.len());
             self.growth.keys = self.growth.keys.wrapping_sub(1);
             self.growth.record_bytes = self.growth.record_bytes.wrapping_sub(record_bytes);
@@ -201,22 +230,14 @@ impl Filling<'_> {
 
     /// As [`Index::replace`].
     pub(super) fn replace(&mut self, key: &[u8], from: ValuePlace, slot: Slot) {
-        replace(&mut self.shard, key, from, slot);
+        let hash = self.index.hash(key);
+        self.shard.replace(hash, key, from, slot);
     }
 
     /// What was added, or taken away.
     pub(super) fn end(self) -> Growth {
         self.growth
     }
-}
-
-fn replace(shard: &mut Shard, key: &[u8], from: ValuePlace, slot: Slot) -> Option<Slot> {
-    let current = shard.get_mut(key)?;
-    if current.place() != from {
-        // mutant: no-move-check
-        return None;
-    }
-    Some(std::mem::replace(current, slot))
 }
 
 fn read(shard: &RwLock<Shard>) -> RwLockReadGuard<'_, Shard> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use core_view::contract::ErrorKind;
 
+use super::body::{Body, Unread};
 use super::checkpoint::CHECKPOINT_NAMES;
 use super::log::Segment;
 use super::read::read_stored;
@@ -12,55 +13,80 @@ use super::recovery::RecoveryReport;
 use super::replay::Start;
 use super::verify::Damage;
 use super::{NvmeError, Shared};
-use crate::format::{
-    CheckpointHeader, FormatError, PAGE_BYTES, SegmentRecord, Superblock, VERSION,
-};
-use crate::{FileName, Volume};
+use crate::format::{CheckpointHeader, FormatError, IndexRecord, PAGE_BYTES, Superblock, VERSION};
+use crate::{FileName, Volume, VolumeFile};
 
-/// The newest checkpoint that is whole.
+/// A checkpoint whose body is not read yet.
 pub(super) struct Checkpoint {
     pub(super) header: CheckpointHeader,
-    pub(super) body: Vec<u8>,
+    pub(super) file: Arc<dyn VolumeFile>,
     /// Which of the two files it is.
     pub(super) file_index: usize,
 }
 
-/// Reads both checkpoints and takes the newer one that is whole.
-pub(super) fn newest_checkpoint(
+/// The checkpoints with a right header, the newest first, and why another can't be read, if there is one that may
+/// be right all the same.
+#[derive(Default)]
+pub(super) struct Checkpoints {
+    pub(super) found: Vec<Checkpoint>,
+    unreadable: Option<NvmeError>,
+}
+
+/// Reads the headers of both checkpoints.
+pub(super) fn checkpoints(
     volume: &dyn Volume,
     superblock: &Superblock,
     report: &mut RecoveryReport,
-) -> Result<Option<Checkpoint>, NvmeError> {
-    let mut newest: Option<Checkpoint> = None;
-    let mut unreadable = None;
+) -> Result<Checkpoints, NvmeError> {
+    let mut checkpoints = Checkpoints::default();
     for (file_index, name) in CHECKPOINT_NAMES.into_iter().enumerate() {
-        match read_checkpoint(volume, name, superblock) {
-            Ok((header, body)) => {
-                let generation = newest.as_ref().map_or(0, |newest| newest.header.generation);
-                if newest.is_none() || header.generation > generation {
-                    newest = Some(Checkpoint {
-                        header,
-                        body,
-                        file_index,
-                    });
-                }
-            }
+        match read_header(volume, name, superblock) {
+            Ok((header, file)) => checkpoints.found.push(Checkpoint {
+                header,
+                file,
+                file_index,
+            }),
             Err(error @ NvmeError::NewerVersion { .. }) => return Err(error),
-            Err(error) => {
-                let reason = damage_reason(&error);
-                report
-                    .damage
-                    .push(Damage::structure("checkpoint", name.to_owned(), reason));
-                if !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) {
-                    unreadable = Some(error);
+            Err(error) => checkpoints.pass_over(file_index, error, report),
+        }
+    }
+    let newest_first = |checkpoint: &Checkpoint| std::cmp::Reverse(checkpoint.header.generation);
+    checkpoints.found.sort_by_key(newest_first);
+    Ok(checkpoints)
+}
+
+impl Checkpoints {
+    fn pass_over(&mut self, file_index: usize, error: NvmeError, report: &mut RecoveryReport) {
+        let name = CHECKPOINT_NAMES[file_index].to_owned();
+        let reason = damage_reason(&error);
+        report
+            .damage
+            .push(Damage::structure("checkpoint", name, reason));
+        if !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) {
+            self.unreadable = Some(error);
+        }
+    }
+
+    /// Fills index and segments from the newest one that is whole, and tells where the log goes on; `None` if there is
+    /// none.
+    pub(super) fn load(
+        mut self,
+        shared: &Shared,
+        on_disk: &BTreeMap<u64, FileName>,
+        report: &mut RecoveryReport,
+    ) -> Result<Option<(Checkpoint, Start)>, NvmeError> {
+        for checkpoint in std::mem::take(&mut self.found) {
+            match load(shared, &checkpoint, on_disk) {
+                Ok(start) => return Ok(Some((checkpoint, start))),
+                Err(error) => {
+                    shared.index.clear();
+                    shared.segments.clear();
+                    self.pass_over(checkpoint.file_index, error, report);
                 }
             }
         }
-    }
-    match (newest, unreadable) {
         // One that can't be read now is not one that is lost.
-        (None, Some(error)) => Err(error),
-        (newest, _) => Ok(newest),
+        self.unreadable.map_or(Ok(None), Err)
     }
 }
 
@@ -72,18 +98,8 @@ pub(super) fn damage_reason(error: &NvmeError) -> String {
     }
 }
 
-/// A checkpoint's header and body.
-///
-/// # Errors
-/// [`NvmeError::Corrupt`] if it is damaged, [`NvmeError::FileNotFound`], [`NvmeError::NewerVersion`], or
-/// the reason why it can't be read.
-pub(super) fn read_checkpoint(
-    volume: &dyn Volume,
-    name: &str,
-    superblock: &Superblock,
-) -> Result<(CheckpointHeader, Vec<u8>), NvmeError> {
-    let file = volume.open(&FileName::new(name)?)?;
-    let failed = |error| match error {
+fn failed(volume: &dyn Volume, name: &str, error: FormatError) -> NvmeError {
+    match error {
         FormatError::NewerVersion(found) => NvmeError::NewerVersion {
             path: volume.report().location,
             structure: "checkpoint",
@@ -95,52 +111,86 @@ pub(super) fn read_checkpoint(
             location: name.to_owned(),
             reason: error.reason(),
         },
-    };
-    let too_short = || failed(FormatError::Damaged("the file is too short"));
-    let len_bytes = file.len_bytes()?;
-    if len_bytes < PAGE_BYTES as u64 {
-        return Err(too_short());
+    }
+}
+
+/// A checkpoint's header, and its file.
+fn read_header(
+    volume: &dyn Volume,
+    name: &str,
+    superblock: &Superblock,
+) -> Result<(CheckpointHeader, Arc<dyn VolumeFile>), NvmeError> {
+    let file = volume.open(&FileName::new(name)?)?;
+    if file.len_bytes()? < PAGE_BYTES as u64 {
+        let error = FormatError::Damaged("the file is too short");
+        return Err(failed(volume, name, error));
     }
     let page = read_stored(&*file, 0, PAGE_BYTES as u64)?;
-    let header = CheckpointHeader::decode(&page).map_err(failed)?;
+    let header = CheckpointHeader::decode(&page).map_err(|error| failed(volume, name, error))?;
     if header.store_id != superblock.store_id {
         let other = FormatError::Damaged("it belongs to another store");
-        return Err(failed(other));
+        return Err(failed(volume, name, other));
     }
-    let file_bytes = header.file_bytes().filter(|&bytes| bytes <= len_bytes);
-    let bytes = read_stored(&*file, 0, file_bytes.ok_or_else(too_short)?)?;
-    let body = header.body(&bytes).map_err(failed)?;
-    header
-        .check(&body, superblock.segment_bytes)
-        .map_err(failed)?;
-    Ok((header, body))
+    Ok((header, file))
+}
+
+/// Reads a whole checkpoint and compares it with its checksums.
+///
+/// # Errors
+/// [`NvmeError::Corrupt`] if it is damaged, [`NvmeError::FileNotFound`], [`NvmeError::NewerVersion`], or
+/// the reason why it can't be read.
+pub(super) fn check_checkpoint(
+    volume: &dyn Volume,
+    name: &str,
+    superblock: &Superblock,
+) -> Result<(), NvmeError> {
+    let (header, file) = read_header(volume, name, superblock)?;
+    check_body(file, &header, superblock.segment_bytes).map_err(|unread| match unread {
+        Unread::Damaged(error) => failed(volume, name, error),
+        Unread::Failed(error) => error,
+    })
+}
+
+fn check_body(
+    file: Arc<dyn VolumeFile>,
+    header: &CheckpointHeader,
+    segment_bytes: u64,
+) -> Result<(), Unread> {
+    let mut body = Body::open(file, header, segment_bytes)?;
+    while let Some(records) = body.next_records()? {
+        let mut rest = records.bytes.as_slice();
+        for _ in 0..records.count {
+            let record = IndexRecord::decode(&mut rest)?;
+            body.segments.check(&record)?;
+        }
+    }
+    Ok(())
 }
 
 /// Fills index and segments from a checkpoint and tells where the log goes on.
-pub(super) fn load(
+fn load(
     shared: &Shared,
     checkpoint: &Checkpoint,
     on_disk: &BTreeMap<u64, FileName>,
 ) -> Result<Start, NvmeError> {
     let header = &checkpoint.header;
-    let damaged = |error: FormatError| NvmeError::Corrupt {
-        structure: "checkpoint",
-        location: CHECKPOINT_NAMES[checkpoint.file_index].to_owned(),
-        reason: error.reason(),
-    };
-    let mut body = checkpoint.body.as_slice();
-    for _ in 0..header.segment_count {
-        let record = SegmentRecord::decode(body).map_err(damaged)?;
-        body = body.get(SegmentRecord::BYTES..).unwrap_or_default();
+    let name = CHECKPOINT_NAMES[checkpoint.file_index];
+    let file = Arc::clone(&checkpoint.file);
+    let body = Body::open(file, header, shared.segment_bytes).and_then(|mut body| {
+        shared.fill_from_body(&mut body, header.entry_count)?;
+        Ok(body)
+    });
+    let body = body.map_err(|unread| match unread {
+        Unread::Damaged(error) => failed(&*shared.volume, name, error),
+        Unread::Failed(error) => error,
+    })?;
+    for record in body.segments.segments() {
         let file = on_disk
             .get(&record.segment_id)
             .and_then(|name| shared.volume.open(name).ok());
         let segment = Segment::new(record.segment_id, file, record.used_bytes);
         shared.segments.insert(Arc::new(segment));
     }
-    shared
-        .fill_from_records(body, header.entry_count)
-        .map_err(damaged)?;
     Ok(Start {
         segment_id: header.log_segment_id,
         offset_bytes: header.log_offset_bytes,

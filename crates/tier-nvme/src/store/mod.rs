@@ -2,6 +2,7 @@
 
 mod background;
 mod batch;
+mod body;
 mod buffers;
 mod bulk;
 mod cache;
@@ -12,6 +13,7 @@ mod config;
 mod create;
 mod encoding;
 mod fetch;
+mod filler;
 mod group;
 mod index;
 mod index_memory;
@@ -33,8 +35,11 @@ mod replay;
 mod reserve;
 mod retirement;
 mod scrub;
+mod shard;
+mod snapshot;
 mod spare;
 mod stats;
+mod stream;
 mod verify;
 
 use std::fmt;

@@ -15,7 +15,7 @@ use super::create::{create, is_store, is_unfinished, read_superblock};
 use super::group::CommitQueue;
 use super::index::Index;
 use super::index_memory::IndexMemory;
-use super::load::{Checkpoint, load, newest_checkpoint};
+use super::load::{Checkpoints, checkpoints};
 use super::log::{Log, Segments, aligned_buffer, write_page};
 use super::maintenance::Maintenance;
 use super::memory::{Budget, MemoryKind};
@@ -124,7 +124,7 @@ fn read_store(
         ));
     }
     let read_only = read_only_reason(&*volume, &config, &superblock)?;
-    let checkpoint = newest_checkpoint(&*volume, &superblock, &mut report)?;
+    let checkpoints = checkpoints(&*volume, &superblock, &mut report)?;
     let budget = Budget::new(config.memory_limit_bytes());
     let shared = Shared {
         alignment: volume.report().alignment,
@@ -156,7 +156,7 @@ fn read_store(
         volume,
         config,
     };
-    recover(shared, checkpoint, report)
+    recover(shared, checkpoints, report)
 }
 
 /// A number that no other opening has, for who may write.
@@ -184,7 +184,7 @@ fn empty_log() -> Log {
 /// Loads the checkpoint, replays what is newer, and makes durable what was read.
 fn recover(
     mut shared: Shared,
-    checkpoint: Option<Checkpoint>,
+    checkpoints: Checkpoints,
     mut report: RecoveryReport,
 ) -> Result<Shared, NvmeError> {
     let on_disk = segments_on_disk(&*shared.volume)?;
@@ -193,19 +193,15 @@ fn recover(
             shared.volume.settle(name)?;
         }
     }
-    let start = match &checkpoint {
-        Some(checkpoint) => load(&shared, checkpoint, &on_disk)?,
-        None => {
-            report.without_checkpoint = true;
-            Start {
-                segment_id: 0,
-                offset_bytes: PAGE_BYTES as u64,
-                sequence: 0,
-                checksum: 0,
-                synced_sequence: 0,
-            }
-        }
-    };
+    let (checkpoint, start) = checkpoints.load(&shared, &on_disk, &mut report)?.unzip();
+    report.without_checkpoint = checkpoint.is_none();
+    let start = start.unwrap_or(Start {
+        segment_id: 0,
+        offset_bytes: PAGE_BYTES as u64,
+        sequence: 0,
+        checksum: 0,
+        synced_sequence: 0,
+    });
     if shared
         .segments
         .all()

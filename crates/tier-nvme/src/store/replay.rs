@@ -3,24 +3,17 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 
-use core_view::BufferMut;
-
-use super::bulk::{Headed, Round};
-use super::log::{Segment, aligned_buffer};
+use super::bulk::Headed;
+use super::filler::Filler;
+use super::log::Segment;
 use super::read::read_stored;
 use super::recovery::{RecoveryReport, name_of};
+use super::stream::Stream;
 use super::{NvmeError, Shared};
 use crate::format::{BatchFields, BatchHeader, BatchPlace, EntryKind, PAGE_BYTES, crc32c};
 use crate::{FileName, VolumeFile};
-
-/// Bytes read ahead of a header: several small batches, or one header and the start of its payload.
-const WINDOW_BYTES: u64 = 64 << 10;
-/// The same where batch follows small batch.
-const WINDOW_BYTES_MAX: u64 = 2 << 20;
-
-/// Bytes read at once where every page is looked at.
-const SCAN_WINDOW_BYTES: u64 = 1 << 20;
 
 /// Zeros after which nothing more is looked for, unless something was written in front of them: more than
 /// one write that went elsewhere leaves behind.
@@ -50,11 +43,8 @@ pub(super) struct End {
 /// A segment that is being read.
 struct Reading {
     id: u64,
-    file: Arc<dyn VolumeFile>,
-    /// How much of it can hold batches.
-    file_bytes: u64,
-    window_at: u64,
-    window: Option<BufferMut>,
+    /// As much of it as can hold batches.
+    stream: Stream,
 }
 
 /// Reads headers in order, applies what a later header names as synced on the way, and decides how far the rest is
@@ -63,11 +53,8 @@ pub(super) struct Replay<'a> {
     shared: &'a Shared,
     segments: Vec<Reading>,
     start: Start,
-    window_bytes: u64,
     /// Headers found of which none names as synced yet, with the index of their segment.
     found: VecDeque<(usize, Headed)>,
-    /// Those that are to change the index next.
-    round: Round,
     /// Newest sequence that a header found names as synced.
     synced: u64,
     /// Where the batches end that are taken, and how many those are.
@@ -91,21 +78,17 @@ impl<'a> Replay<'a> {
                 Some(file) => file,
                 None => shared.volume.open(name)?,
             };
+            let file_bytes = file.len_bytes()?.min(shared.segment_bytes);
             segments.push(Reading {
                 id,
-                file_bytes: file.len_bytes()?.min(shared.segment_bytes),
-                file,
-                window_at: 0,
-                window: None,
+                stream: Stream::new(file, file_bytes),
             });
         }
         Ok(Self {
             shared,
             segments,
             start,
-            window_bytes: WINDOW_BYTES,
             found: VecDeque::new(),
-            round: Round::default(),
             synced: start.synced_sequence,
             end: End {
                 segment_id: start.segment_id,
@@ -118,8 +101,21 @@ impl<'a> Replay<'a> {
         })
     }
 
-    pub(super) fn run(mut self, report: &mut RecoveryReport) -> Result<End, NvmeError> {
-        let (stop, last) = self.read_headers()?;
+    pub(super) fn run(self, report: &mut RecoveryReport) -> Result<End, NvmeError> {
+        thread::scope(|scope| {
+            let mut filler = Filler::new(scope, self.shared);
+            let end = self.run_with(&mut filler, report)?;
+            filler.end();
+            Ok(end)
+        })
+    }
+
+    fn run_with(
+        mut self,
+        filler: &mut Filler<'_, '_>,
+        report: &mut RecoveryReport,
+    ) -> Result<End, NvmeError> {
+        let (stop, last) = self.read_headers(filler)?;
         self.check_beyond(stop, last)?;
         let taken = self.verified_count(report)?;
         report.tail_batches_discarded += (self.found.len() - taken) as u64;
@@ -128,16 +124,18 @@ impl<'a> Replay<'a> {
             self.rewrite_tail()?;
         }
         while let Some((index, batch)) = self.found.pop_front() {
-            self.take(index, batch);
+            self.take(filler, index, batch);
         }
-        self.shared.fill_round(&self.round);
         report.batches_replayed = self.taken;
         Ok(self.end)
     }
 
     /// Collects the headers that follow one another, and takes those that a later one names as synced; returns where
     /// that ends, as index of the segment and offset, and the last sequence.
-    fn read_headers(&mut self) -> Result<((usize, u64), u64), NvmeError> {
+    fn read_headers(
+        &mut self,
+        filler: &mut Filler<'_, '_>,
+    ) -> Result<((usize, u64), u64), NvmeError> {
         let (mut sequence, mut checksum) = (self.start.sequence, self.start.checksum);
         let mut stop = (0, PAGE_BYTES as u64);
         for index in 0..self.segments.len() {
@@ -157,8 +155,9 @@ impl<'a> Replay<'a> {
                 stop = (index, offset);
                 self.synced = self.synced.max(batch.fields.synced_sequence);
                 self.found.push_back((index, batch));
-                self.take_synced();
+                self.take_synced(filler);
             }
+            self.segments[index].stream.release();
             if is_start && sequence == self.start.sequence {
                 stop = (index, offset);
             }
@@ -167,18 +166,18 @@ impl<'a> Replay<'a> {
     }
 
     /// Takes the batches that a header names as synced: whatever comes behind them, they count.
-    fn take_synced(&mut self) {
+    fn take_synced(&mut self, filler: &mut Filler<'_, '_>) {
         while let Some((index, batch)) = self.found.pop_front() {
             if batch.fields.sequence > self.synced {
                 self.found.push_front((index, batch));
                 return;
             }
-            self.take(index, batch);
+            self.take(filler, index, batch);
         }
     }
 
     /// Lets a batch count, after those before it.
-    fn take(&mut self, index: usize, batch: Headed) {
+    fn take(&mut self, filler: &mut Filler<'_, '_>, index: usize, batch: Headed) {
         let (reading, fields) = (&self.segments[index], &batch.fields);
         self.end.segment_id = reading.id;
         self.end.offset_bytes = fields.place.offset_bytes + fields.batch_bytes();
@@ -188,17 +187,14 @@ impl<'a> Replay<'a> {
         self.taken += 1;
         let segments = &self.shared.segments;
         let segment = segments.get(reading.id).unwrap_or_else(|| {
-            let segment = Segment::new(reading.id, Some(Arc::clone(&reading.file)), 0);
+            let segment = Segment::new(reading.id, Some(Arc::clone(reading.stream.file())), 0);
             let segment = Arc::new(segment);
             segments.insert(Arc::clone(&segment));
             segment
         });
         let used_bytes = self.end.offset_bytes;
         segment.used_bytes.store(used_bytes, Ordering::Release);
-        self.round.push(batch);
-        if self.round.is_full() {
-            self.shared.fill_round(&std::mem::take(&mut self.round));
-        }
+        filler.push(batch);
     }
 
     /// The header at `offset`, if there is one that belongs there.
@@ -208,14 +204,18 @@ impl<'a> Replay<'a> {
             segment_id: self.segments[index].id,
             offset_bytes: offset,
         };
-        let Some(page) = self.bytes_at(index, offset, PAGE_BYTES as u64)? else {
+        let Some(page) = self.segments[index]
+            .stream
+            .bytes_at(offset, PAGE_BYTES as u64)?
+        else {
             return Ok(None);
         };
         let Ok(header_bytes) = BatchHeader::peek_header_bytes(page, &place) else {
             return Ok(None);
         };
         let shared = self.shared;
-        let Some(bytes) = self.bytes_at(index, offset, header_bytes as u64)? else {
+        let stream = &mut self.segments[index].stream;
+        let Some(bytes) = stream.bytes_at(offset, header_bytes as u64)? else {
             return Ok(None);
         };
         let batch = Headed::decode(bytes.into(), &place, &shared.index).ok();
@@ -226,52 +226,12 @@ impl<'a> Replay<'a> {
         }))
     }
 
-    /// `len` bytes at `offset`, `None` if the segment ends before.
-    fn bytes_at(
-        &mut self,
-        index: usize,
-        offset: u64,
-        len: u64,
-    ) -> Result<Option<&[u8]>, NvmeError> {
-        let reading = &mut self.segments[index];
-        let file_bytes = reading.file_bytes;
-        if offset.checked_add(len).is_none_or(|end| end > file_bytes) {
-            return Ok(None);
-        }
-        let window_len = reading
-            .window
-            .as_ref()
-            .map_or(0, |window| window.len() as u64);
-        if offset < reading.window_at || offset + len > reading.window_at + window_len {
-            // Who reads everything gets more at a time.
-            let goes_on = window_len > 0
-                && (reading.window_at..=reading.window_at + window_len).contains(&offset);
-            let window_bytes = if goes_on {
-                (2 * window_len).clamp(WINDOW_BYTES, WINDOW_BYTES_MAX)
-            } else {
-                WINDOW_BYTES
-            };
-            let bytes = len
-                .max(window_bytes)
-                .max(self.window_bytes)
-                .min(file_bytes - offset);
-            let bytes = bytes - bytes % PAGE_BYTES as u64;
-            let target = aligned_buffer(bytes as usize)?;
-            reading.window = Some(reading.file.read_blocking(offset, target)?);
-            reading.window_at = offset;
-        }
-        let from = (offset - reading.window_at) as usize;
-        let window = reading.window.as_deref().unwrap_or_default();
-        Ok(window.get(from..from + len as usize))
-    }
-
     /// Looks for batches beyond the end of the log that say that what is missing was acknowledged.
     fn check_beyond(
         &mut self,
         (stop_index, stop_offset): (usize, u64),
         last: u64,
     ) -> Result<(), NvmeError> {
-        self.window_bytes = SCAN_WINDOW_BYTES;
         let mut lost = (self.synced > last).then_some(self.synced);
         for index in stop_index..self.segments.len() {
             let offset = if index == stop_index {
@@ -305,10 +265,14 @@ impl<'a> Replay<'a> {
         mut offset: u64,
         last: u64,
     ) -> Result<Option<u64>, NvmeError> {
+        self.segments[index].stream.read_all();
         let (mut is_written, mut blank_bytes) = (false, 0);
         // Behind something that was written, zeros can be a payload.
         while is_written || blank_bytes < BLANK_BYTES {
-            let Some(page) = self.bytes_at(index, offset, PAGE_BYTES as u64)? else {
+            let Some(page) = self.segments[index]
+                .stream
+                .bytes_at(offset, PAGE_BYTES as u64)?
+            else {
                 break;
             };
             if page.iter().all(|&byte| byte == 0) {
@@ -323,13 +287,14 @@ impl<'a> Replay<'a> {
             }
             offset += PAGE_BYTES as u64;
         }
+        self.segments[index].stream.release();
         Ok(None)
     }
 
     /// How many of the headers count that none names as synced: as long as the values are whole.
     fn verified_count(&self, report: &mut RecoveryReport) -> Result<usize, NvmeError> {
         for (at, (index, batch)) in self.found.iter().enumerate() {
-            match check_tail(&*self.segments[*index].file, batch) {
+            match check_tail(&**self.segments[*index].stream.file(), batch) {
                 Ok(()) => {}
                 Err(NvmeError::Corrupt { .. }) => return Ok(at),
                 // What can't be read now may be an acknowledged batch: that is not a torn one.
@@ -345,7 +310,7 @@ impl<'a> Replay<'a> {
     /// say nothing of them.
     fn rewrite_tail(&self) -> Result<(), NvmeError> {
         for (index, batch) in &self.found {
-            let file = &self.segments[*index].file;
+            let file = self.segments[*index].stream.file();
             let at = batch.fields.place.offset_bytes;
             let batch = read_stored(&**file, at, batch.fields.batch_bytes())?;
             file.write(at, batch).wait()?;

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::checkpoint::CHECKPOINT_NAMES;
 use super::create::read_superblock;
 use super::index::Slot;
-use super::load::{damage_reason, read_checkpoint};
+use super::load::{check_checkpoint, damage_reason};
 use super::log::{Segment, aligned_buffer};
 use super::read::{check, read_stored, whole};
 use super::recovery::name_of;
@@ -152,8 +152,8 @@ impl Shared {
         let _work = self.maintenance.lock();
         let superblock = Superblock::new(self.store_id, self.segment_bytes);
         for name in CHECKPOINT_NAMES {
-            let result = read_checkpoint(&*self.volume, name, &superblock);
-            let result = result.map(drop).map_err(|error| damage_reason(&error));
+            let result = check_checkpoint(&*self.volume, name, &superblock);
+            let result = result.map_err(|error| damage_reason(&error));
             report.add("checkpoint", name.to_owned(), result);
         }
     }
