@@ -7,6 +7,7 @@ mod doctor;
 mod error;
 mod file_source;
 mod interruption;
+mod page;
 mod progress;
 mod quantity;
 mod report;

@@ -1,6 +1,7 @@
 //! `stepwell weights`: models in a store.
 
 mod add;
+mod diff;
 mod gc;
 mod get;
 mod location;
@@ -31,6 +32,8 @@ pub(crate) enum Command {
     Ls(ls::Arguments),
     /// Describe a model and its tensors.
     Show(show::Arguments),
+    /// Compare two models, tensor by tensor.
+    Diff(diff::Arguments),
     /// Remove a model, with the tensors that nothing else needs.
     Rm(rm::Arguments),
     /// Delete what no model needs, and what crashes left.
@@ -47,6 +50,7 @@ pub(crate) fn run(report: &Report, command: Command) -> Result<(), CliError> {
         Command::Get(arguments) => get::run(report, &arguments),
         Command::Ls(arguments) => ls::run(report, &arguments),
         Command::Show(arguments) => show::run(report, &arguments),
+        Command::Diff(arguments) => diff::run(report, &arguments),
         Command::Rm(arguments) => rm::run(report, &arguments),
         Command::Gc(arguments) => gc::run(report, &arguments),
         Command::Stats(arguments) => stats::run(report, &arguments),

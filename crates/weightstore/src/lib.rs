@@ -72,10 +72,10 @@ pub use memory::MemoryStore;
 pub use metadata::{DeltaStorageInfo, StorageInfo, WeightMetadata};
 #[cfg(feature = "native")]
 pub use native::{
-    Damage, DamageKind, EncodingStats, ExportOptions, ExportReport, Gc, GcOptions, GcReport,
-    ImportOptions, ImportReport, ModelFile, ModelInfo, ModelTensor, NativeConfig, NativeStore,
-    OnProgress, Progress, RemovalReport, Saved, SourceFile, StoreStats, VerifyOptions,
-    VerifyReport,
+    Damage, DamageKind, ElementChange, EncodingStats, ExportOptions, ExportReport, Gc, GcOptions,
+    GcReport, ImportOptions, ImportReport, LayerComparison, ModelComparison, ModelFile, ModelInfo,
+    ModelTensor, NativeConfig, NativeStore, OnProgress, Progress, RemovalReport, Saved, SourceFile,
+    StoreStats, TensorChange, TensorComparison, VerifyOptions, VerifyReport,
 };
 #[cfg(feature = "native")]
 pub(crate) use sketch::SketchPlace;

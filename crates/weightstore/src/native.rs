@@ -6,6 +6,7 @@ mod buffers;
 mod catalog;
 mod changes;
 mod commit;
+mod comparison;
 mod config;
 mod content;
 mod core;
@@ -31,6 +32,9 @@ use tier_nvme::{NvmeStore, Volume};
 use self::core::Core;
 use crate::WeightError;
 
+pub use comparison::{
+    ElementChange, LayerComparison, ModelComparison, TensorChange, TensorComparison,
+};
 pub use config::NativeConfig;
 pub use export::{ExportOptions, ExportReport};
 pub use gc::{Gc, GcOptions, GcReport};

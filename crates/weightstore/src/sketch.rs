@@ -379,7 +379,7 @@ fn position(slot: usize, elements: u64) -> u64 {
 }
 
 /// An element as a number; what is none counts as zero.
-fn value(dtype: DType, element: &[u8]) -> f64 {
+pub(crate) fn value(dtype: DType, element: &[u8]) -> f64 {
     let mut bytes = [0; 8];
     for (byte, source) in bytes.iter_mut().zip(element) {
         *byte = *source;

@@ -1,12 +1,11 @@
 //! The page that `--report` writes.
 
-use std::fmt::Write as _;
-
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::outcome::{Outcome, WorkOutcome};
 use crate::error::CliError;
+use crate::page::{escaped, html_table};
 
 const WIDTH: u32 = 900;
 const ROW_HEIGHT: u32 = 44;
@@ -27,49 +26,16 @@ pub(super) fn page(outcome: &Outcome) -> Result<String, CliError> {
         what: "the picture".to_owned(),
         source: error.to_string().into(),
     })?;
-    Ok(format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <title>stepwell bench nvme</title><style>\
-         body{{font:16px/1.5 sans-serif;color:#282828;max-width:60rem;margin:2rem auto;padding:0 1rem}}\
-         table{{border-collapse:collapse;margin:1rem 0}}\
-         td,th{{padding:.2rem .8rem;border-bottom:1px solid #d2d2d2;text-align:left}}\
-         svg{{max-width:100%;height:auto}}\
-         </style></head><body>\n<h1>stepwell bench nvme</h1>\n<p>{}</p>\n\
+    let body = format!(
+        "<p>{}</p>\n\
          <p>Each bar is the time of a raw loop of the same bytes by the time of the store: 1 is the speed of \
          the device. The thin line spans the quartiles of the rounds, the red mark is the bar that is asked \
-         of the store.</p>\n{picture}\n{}\n{}\n</body></html>\n",
+         of the store.</p>\n{picture}\n{}\n{}",
         escaped(&outcome.heading()),
         html_table(&outcome.throughput_rows()),
         html_table(&outcome.cost_rows()),
-    ))
-}
-
-fn escaped(text: &str) -> String {
-    text.chars().fold(String::new(), |mut escaped, character| {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            other => escaped.push(other),
-        }
-        escaped
-    })
-}
-
-fn html_table(rows: &[Vec<String>]) -> String {
-    let mut html = String::from("<table>\n");
-    for (number, cells) in rows.iter().enumerate() {
-        let tag = if number == 0 { "th" } else { "td" };
-        html.push_str("<tr>");
-        for cell in cells {
-            // Writing to a string can't fail.
-            let _ = write!(html, "<{tag}>{}</{tag}>", escaped(cell));
-        }
-        html.push_str("</tr>\n");
-    }
-    html.push_str("</table>");
-    html
+    );
+    Ok(crate::page::page("stepwell bench nvme", &body))
 }
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;

@@ -187,7 +187,11 @@ impl Core {
     }
 
     /// The manifest of a model whose tensors stay for the session.
-    fn kept_manifest(&self, session: &Session<'_>, model: &str) -> Result<Manifest, WeightError> {
+    pub(super) fn kept_manifest(
+        &self,
+        session: &Session<'_>,
+        model: &str,
+    ) -> Result<Manifest, WeightError> {
         let mut manifest = self.manifest(model)?;
         loop {
             let roots: BTreeSet<&WeightHash> = manifest.roots().collect();
