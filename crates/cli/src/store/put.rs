@@ -2,22 +2,21 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use clap::Args;
-use serde::Serialize;
 use tier_nvme::NvmeStore;
-use weightstore::Progress;
 
-use super::key::{KeyForm, KeyObject, shown};
+use self::changes::{Changes, Limits, Origin};
+use self::commits::Commits;
+use super::key::KeyForm;
 use super::location::Location;
-use super::put::changes::{Changes, Limits, Origin};
 use super::value::ValueReader;
 use crate::error::CliError;
-use crate::quantity::{bytes, parse_bytes};
+use crate::quantity::parse_bytes;
 use crate::report::Report;
 
 mod changes;
+mod commits;
 
 /// What `store put` takes.
 #[derive(Debug, Args)]
@@ -49,18 +48,6 @@ pub(crate) struct Arguments {
     segment_bytes: Option<u64>,
 }
 
-/// What `store put` answers for each batch that is durable.
-#[derive(Debug, Serialize)]
-struct Acknowledged {
-    batch: u64,
-    puts: u64,
-    removals: u64,
-    value_bytes: u64,
-    changes_total: u64,
-    last_key: KeyObject,
-    elapsed_s: f64,
-}
-
 pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError> {
     let origin = Origin::of(arguments)?;
     // What can't be used is refused before a store is made for it.
@@ -80,48 +67,14 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
     Ok(closed?)
 }
 
-/// Commits batch after batch while the next one is read.
+/// Commits batch after batch while the next ones are read.
 fn commit_all(report: &Report, store: &NvmeStore, changes: Changes) -> Result<(), CliError> {
-    let started = Instant::now();
-    let progress = report.progress("put");
-    let mut changes_total = 0;
-    let mut done_bytes = 0;
-    for (batch, changes) in (1..).zip(changes) {
+    let mut commits = Commits::new(report, store);
+    let handed_over = changes.into_iter().try_for_each(|changes| {
         let changes = changes?;
-        let (puts, removals) = (changes.puts, changes.removals);
-        store.write_batch(changes.batch)?;
-        changes_total += puts + removals;
-        done_bytes += changes.value_bytes;
-        progress.set(Progress {
-            done_bytes,
-            total_bytes: 0,
-        });
-        let answer = Acknowledged {
-            batch,
-            puts,
-            removals,
-            value_bytes: changes.value_bytes,
-            changes_total,
-            last_key: KeyObject::new(&changes.last_key),
-            elapsed_s: started.elapsed().as_secs_f64(),
-        };
-        report.answer(&answer, || answer.text(&shown(&changes.last_key)))?;
-    }
-    Ok(())
-}
-
-impl Acknowledged {
-    fn text(&self, last_key: &str) -> String {
-        let removed = match self.removals {
-            0 => String::new(),
-            removals => format!(", {removals} removed"),
-        };
-        format!(
-            "batch {}: {} stored ({}){removed}, durable, {} in all, last {last_key}",
-            self.batch,
-            self.puts,
-            bytes(self.value_bytes),
-            self.changes_total,
-        )
-    }
+        commits.hand_over(changes)
+    });
+    // What ends the input changes nothing about the batches before it.
+    let settled = commits.settle(0);
+    handed_over.and(settled)
 }

@@ -21,13 +21,13 @@ use crate::stage;
 pub(crate) const FOLDER_VARIABLE: &str = "STEPWELL_KILL_FOLDER";
 
 /// How long a child may take to open the store.
-const OPEN_MAX: Duration = Duration::from_secs(60);
+pub(crate) const OPEN_MAX: Duration = Duration::from_secs(60);
 
-const SIGKILL: i32 = 9;
+pub(crate) const SIGKILL: i32 = 9;
 
 /// After so many kills the parent lets the store be recovered and closed by itself; after the others it
 /// only reads, so that the next child finds what the killed one left.
-const KILLS_PER_CLOSE: u64 = 8;
+pub(crate) const KILLS_PER_CLOSE: u64 = 8;
 
 /// Longest time that a child adds before its moment comes.
 const DELAY_MAX_US: u64 = 60_000;
