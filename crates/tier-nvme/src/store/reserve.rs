@@ -86,7 +86,13 @@ impl Reserve {
         name: &FileName,
         len_bytes: u64,
     ) -> Result<Option<Arc<dyn VolumeFile>>, NvmeError> {
-        self.take(shared, &[1, 2], name, len_bytes)
+        let file = self.take(shared, &[1, 2], name, len_bytes)?;
+        if file.is_some() {
+            // If a power loss kept the next renaming and not this one, the file would be a checkpoint and kept
+            // back at once, and be overwritten.
+            shared.volume.sync_directory()?;
+        }
+        Ok(file)
     }
 
     fn take(

@@ -127,6 +127,32 @@ fn the_reserve_survives_and_is_found_again() {
     }
 }
 
+/// Lets the power fail at an operation of a checkpoint that has to take what is kept back, and then in the next.
+#[test]
+fn room_for_a_checkpoint_has_one_name_after_a_power_loss() {
+    let volume = SimVolume::new(1);
+    let (store, count) = full(&volume);
+    volume.crash();
+    drop(store);
+    let mut taken = 0;
+    for life in 0..64_u64 {
+        let volume = volume.fork(life);
+        for operations in [life % 8, life / 8 % 8] {
+            let store = open(&volume);
+            assert!(store.recovery_report().damage.is_empty(), "life {life}");
+            volume.fail_power_after(operations);
+            drop(store.checkpoint());
+            taken += store.stats().reserves_used;
+            volume.crash();
+        }
+        let store = open(&volume);
+        assert!(store.recovery_report().damage.is_empty(), "life {life}");
+        assert!(store.verify().unwrap().is_whole(), "life {life}");
+        assert_eq!(store.len(), count as u64);
+    }
+    assert!(taken > 40, "{taken} checkpoints took what was kept back");
+}
+
 #[test]
 fn a_delete_that_waits_beside_puts_gets_in() {
     let volume = SimVolume::new(1);
