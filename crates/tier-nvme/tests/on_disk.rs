@@ -1,11 +1,13 @@
 //! The blob store in a real directory.
 #![cfg(target_os = "linux")]
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use core_view::BufferMut;
 use core_view::contract::ErrorKind;
-use tier_nvme::{NvmeError, NvmeStore, StorageConfig, WriteBatch};
+use tier_nvme::{NvmeError, NvmeStore, RealVolume, StorageConfig, VolumeOptions, WriteBatch};
 
 fn config() -> StorageConfig {
     StorageConfig::default().with_segment_bytes(8 << 20)
@@ -132,6 +134,44 @@ fn files_that_another_process_reads_are_not_used_again() {
     let recycled = store.stats().segments_recycled;
     (400..800).for_each(write);
     assert!(store.stats().segments_recycled > recycled);
+}
+
+#[test]
+fn a_reader_waits_for_what_a_killed_writer_left_in_flight() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = NvmeStore::new(directory.path(), config()).unwrap();
+    store.write_aligned("key", b"value").unwrap();
+    store.close().unwrap();
+    let segment = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.to_string_lossy().contains("SEGMENT-"))
+        .unwrap();
+    // The kernel holds the file of an operation in flight, and its mark with it, like this handle.
+    let in_flight = std::fs::File::open(segment).unwrap();
+    in_flight.lock_shared().unwrap();
+    let read_only = || NvmeStore::new(directory.path(), config().with_read_only(true)).unwrap();
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| {
+            let reader = read_only();
+            (Instant::now(), reader)
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        let landed = Instant::now();
+        drop(in_flight);
+        let (opened, first) = opening.join().unwrap();
+        assert!(opened >= landed, "it did not wait");
+        // Readers do not wait for each other, however they were opened.
+        let begun = Instant::now();
+        let volume = RealVolume::open(directory.path(), VolumeOptions::default()).unwrap();
+        let second = NvmeStore::on_volume(Arc::new(volume), config().with_read_only(true)).unwrap();
+        let third = read_only();
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        for reader in [&first, &second, &third] {
+            let value = reader.read_direct("key").unwrap();
+            assert_eq!(value.as_deref(), Some(&b"value"[..]));
+        }
+    });
 }
 
 /// Four writers replace values and delete some, two readers compare, while the thread in the background compacts.

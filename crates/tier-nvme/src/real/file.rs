@@ -1,11 +1,11 @@
 //! A file of a real volume.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use core_view::contract::{ContractError, ErrorKind, Failure, Transfer};
 use core_view::{BufferMut, TensorStorage};
 
-use super::map;
+use super::{map, straggler};
 use crate::engine::{Engine, OpenFile, Operation, run_attempts};
 use crate::{Alignment, FileName, NvmeError, ReadQueue, VolumeFile};
 
@@ -18,6 +18,8 @@ pub(super) struct RealFile {
     file: Arc<OpenFile>,
     engine: Arc<dyn Engine>,
     writable: bool,
+    /// Done once the file is marked as written.
+    marking: Once,
 }
 
 impl RealFile {
@@ -26,6 +28,7 @@ impl RealFile {
             file: Arc::new(file),
             engine,
             writable,
+            marking: Once::new(),
         }
     }
 
@@ -97,6 +100,12 @@ impl RealFile {
             .detail(format!("{} is open for reading only", self.file.path)))
     }
 
+    /// Marks the file before the first write: who only reads keeps nobody waiting.
+    fn mark_in_use(&self) {
+        self.marking
+            .call_once(|| straggler::mark_in_use(&self.file.file));
+    }
+
     /// The length of all buffers together, if the write can be done.
     fn check_vectored(
         &self,
@@ -149,6 +158,7 @@ impl VolumeFile for RealFile {
         if let Err(error) = checked {
             return Transfer::ready(Err(Failure::new(error, vec![source])));
         }
+        self.mark_in_use();
         let (operation, transfer) = Operation::write(Arc::clone(&self.file), offset_bytes, source);
         self.engine.submit(operation);
         transfer
@@ -163,6 +173,7 @@ impl VolumeFile for RealFile {
             Ok(len_bytes) => len_bytes,
             Err(error) => return Transfer::ready(Err(Failure::new(error, sources))),
         };
+        self.mark_in_use();
         let file = Arc::clone(&self.file);
         let (operation, transfer) =
             Operation::write_vectored(file, offset_bytes, sources, len_bytes);

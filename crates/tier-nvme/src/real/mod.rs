@@ -125,7 +125,6 @@ impl RealVolume {
             // What a process that is gone wrote may be in memory only; whoever reads it now must be
             // able to rely on it.
             file.sync_all().map_err(fail)?;
-            straggler::mark_in_use(&file);
         }
         Ok(self.engage(file, name.clone(), path))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::commit::aligned_buffer;
 use super::create::{SUPERBLOCK_NAME, create, damaged, is_slab, is_unfinished, read_superblock};
@@ -137,7 +137,12 @@ fn read_only_reason(
 fn recover(mut shared: Shared) -> Result<Shared, NvmeError> {
     let mut report = std::mem::take(&mut shared.recovery);
     let names = shared.volume.list()?;
-    if shared.read_only.is_none() {
+    // A reader too: what it does not find must not be there later. Without a lock there may be a writer.
+    let lock = shared
+        .lock
+        .get_mut()
+        .unwrap_or_else(PoisonError::into_inner);
+    if lock.is_some() {
         let is_ours = |name: &&FileName| {
             let name_text = name.as_str();
             blocks_segment_id(name).is_some()

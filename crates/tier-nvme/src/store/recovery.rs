@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use core_view::contract::ErrorKind;
 
@@ -188,7 +188,12 @@ fn recover(
     mut report: RecoveryReport,
 ) -> Result<Shared, NvmeError> {
     let on_disk = segments_on_disk(&*shared.volume)?;
-    if shared.read_only.is_none() {
+    // A reader too: what it does not find must not be there later. Without a lock there may be a writer.
+    let lock = shared
+        .lock
+        .get_mut()
+        .unwrap_or_else(PoisonError::into_inner);
+    if lock.is_some() {
         for name in on_disk.values() {
             shared.volume.settle(name)?;
         }

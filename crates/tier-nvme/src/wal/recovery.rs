@@ -63,7 +63,7 @@ pub(super) fn open(
     lock: Option<Box<dyn VolumeLock>>,
 ) -> Result<Shared, NvmeError> {
     let is_writable = volume.is_writable() && !config.read_only();
-    let candidates = find_candidates(&*volume, &config, is_writable)?;
+    let candidates = find_candidates(&*volume, &config, lock.is_some())?;
     let is_new = !candidates.values().any(Candidate::is_begun);
     let mut opening = Opening {
         volume: &*volume,
@@ -94,12 +94,13 @@ pub(super) fn open(
 fn find_candidates(
     volume: &dyn Volume,
     config: &WalConfig,
-    is_writable: bool,
+    is_locked: bool,
 ) -> Result<BTreeMap<u64, Candidate>, NvmeError> {
     let mut candidates = BTreeMap::new();
     for name in volume.list()? {
         if let Some(number) = config.file_number(&name) {
-            if is_writable {
+            // Without a lock there may be a writer.
+            if is_locked {
                 volume.settle(&name)?;
             }
             candidates.insert(number, Candidate::read(volume, &name, number)?);
