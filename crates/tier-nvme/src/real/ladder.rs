@@ -16,6 +16,8 @@ const RING_THREADS: u32 = 1;
 pub(super) struct Chosen {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) reason: Option<String>,
+    /// Whether the ring was wanted and refused.
+    pub(super) is_fallback: bool,
 }
 
 /// Starts the best engine that the options ask for and the kernel allows.
@@ -24,20 +26,22 @@ pub(super) fn choose(
     mode: &FileMode,
     location: &str,
 ) -> Result<Chosen, NvmeError> {
-    let refusal = match (options.engine, mode) {
-        (EngineChoice::ThreadPool, _) => "the options ask for the thread pool".to_owned(),
+    let (refusal, is_fallback) = match (options.engine, mode) {
+        (EngineChoice::ThreadPool, _) => ("the options ask for the thread pool".to_owned(), false),
         // Copies out of the page cache are work: more than one thread can do them.
         (EngineChoice::Auto, FileMode::Buffered { .. }) => {
-            "buffered reads and writes are copied by several threads".to_owned()
+            let reason = "buffered reads and writes are copied by several threads";
+            (reason.to_owned(), false)
         }
         _ => match start_ring(options) {
             Ok(engine) => {
                 return Ok(Chosen {
                     engine,
                     reason: None,
+                    is_fallback: false,
                 });
             }
-            Err(refusal) => refusal,
+            Err(refusal) => (refusal, true),
         },
     };
     let threads = options.threads.unwrap_or(POOL_THREADS);
@@ -46,6 +50,7 @@ pub(super) fn choose(
     Ok(Chosen {
         engine: Arc::new(pool),
         reason: Some(refusal),
+        is_fallback,
     })
 }
 

@@ -5,6 +5,7 @@ mod file;
 mod ladder;
 mod lock;
 mod map;
+mod notice;
 mod options;
 mod probe;
 #[cfg(feature = "bench")]
@@ -29,6 +30,8 @@ pub use options::{EngineChoice, VolumeOptions};
 pub use raw::{ProcessUsage, RawFile};
 
 /// A directory of a file system, read and written past the page cache where that is possible.
+///
+/// What it has to do without is in its report, and said once for each reason by the `log` facade, as a warning.
 ///
 /// ```
 /// use core_view::BufferMut;
@@ -74,6 +77,12 @@ impl RealVolume {
             directory.sync()?;
         }
         let chosen = ladder::choose(&options, &probed.mode, &directory.location())?;
+        if options.direct_io {
+            notice::say_mode(&probed.mode, &directory.location());
+        }
+        if chosen.is_fallback {
+            notice::say_engine(chosen.reason.as_deref(), &directory.location());
+        }
         Ok(Self {
             directory,
             engine: chosen.engine,
