@@ -75,6 +75,19 @@ pub(crate) enum CliError {
         /// Most bytes.
         len_bytes_max: u64,
     },
+    /// A model is too large for the memory that an export may take.
+    #[error(
+        "the tensors of {model:?} have {found_bytes} bytes, more than the limit of {limit_bytes}; \
+         raise --content-bytes-max if there is memory for twice as much"
+    )]
+    ContentTooLarge {
+        /// The model.
+        model: String,
+        /// Bytes of its distinct tensors.
+        found_bytes: u64,
+        /// Most bytes.
+        limit_bytes: u64,
+    },
     /// A line of the input can't be understood.
     #[error("{place} can't be used: {reason}; correct it, earlier batches are stored")]
     Line {
@@ -256,7 +269,7 @@ impl CliError {
             Self::Index { .. } => "not_safetensors",
             Self::TargetExists { .. } => "target_exists",
             Self::KeyNotFound { .. } => "key_not_found",
-            Self::ValueTooLarge { .. } => "too_large",
+            Self::ValueTooLarge { .. } | Self::ContentTooLarge { .. } => "too_large",
             Self::Line { .. } => "bad_line",
             Self::HoldsModels { .. } => "holds_models",
             Self::Memory { .. } => "out_of_memory",
@@ -288,6 +301,8 @@ fn weights_kind(error: &WeightError) -> &'static str {
         WeightError::NotAWeightStore { .. } => "not_a_store",
         WeightError::Safetensors { .. } => "not_safetensors",
         WeightError::Foreign { .. } => "not_importable",
+        WeightError::Hdf5 { .. } => "not_coral",
+        WeightError::CoralDelta { .. } => "bad_delta",
         WeightError::Source { source, .. } | WeightError::Target { source, .. } => {
             file_kind(source)
         }

@@ -2,8 +2,10 @@
 
 mod add;
 mod diff;
+mod export_h5;
 mod gc;
 mod get;
+mod import_h5;
 mod location;
 mod ls;
 mod model_file;
@@ -26,8 +28,12 @@ pub(crate) use model_file::ModelFiles;
 pub(crate) enum Command {
     /// Store safetensors files as models; a model is durable once its line is printed.
     Add(add::Arguments),
+    /// Write a model as an HDF5 file that Coral and h5py open.
+    ExportH5(export_h5::Arguments),
     /// Restore a model, byte for byte.
     Get(get::Arguments),
+    /// Store the tensors of an HDF5 file of Coral's as a model, its deltas decoded.
+    ImportH5(import_h5::Arguments),
     /// List the models.
     Ls(ls::Arguments),
     /// Describe a model and its tensors.
@@ -47,7 +53,9 @@ pub(crate) enum Command {
 pub(crate) fn run(report: &Report, command: Command) -> Result<(), CliError> {
     match command {
         Command::Add(arguments) => add::run(report, &arguments),
+        Command::ExportH5(arguments) => export_h5::run(report, &arguments),
         Command::Get(arguments) => get::run(report, &arguments),
+        Command::ImportH5(arguments) => import_h5::run(report, &arguments),
         Command::Ls(arguments) => ls::run(report, &arguments),
         Command::Show(arguments) => show::run(report, &arguments),
         Command::Diff(arguments) => diff::run(report, &arguments),

@@ -222,7 +222,7 @@ pub enum WeightError {
         requested_bytes: u64,
     },
     /// A record is longer than the store takes.
-    #[error("{what} needs a record of {found_bytes} bytes, more than the limit of {limit_bytes}")]
+    #[error("{what} needs {found_bytes} bytes, more than the limit of {limit_bytes}")]
     TooLarge {
         /// What it is.
         what: String,

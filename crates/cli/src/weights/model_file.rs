@@ -17,10 +17,10 @@ const INDEX_SUFFIX: &str = ".index.json";
 pub(crate) const INDEX_FACT: &str = "stepwell.index_file";
 
 /// The fact of a model that was converted: the format that it had.
-const FORMAT_FACT: &str = "stepwell.source_format";
+pub(super) const FORMAT_FACT: &str = "stepwell.source_format";
 
 /// Suffixes that say the format, and are no part of a model's name.
-const SUFFIXES: [&str; 7] = [
+const SUFFIXES: [&str; 9] = [
     ".safetensors",
     ".npz",
     ".npy",
@@ -28,6 +28,8 @@ const SUFFIXES: [&str; 7] = [
     ".pth",
     ".bin",
     ".ckpt",
+    ".h5",
+    ".hdf5",
 ];
 
 /// Longest index in bytes.
