@@ -9,6 +9,8 @@ use core_view::contract::{
     Block, BlockGet, BlockKey, BlockMeta, ContractError, ErrorKind, Failure, Transfer,
 };
 
+use foldhash::fast::RandomState;
+
 use super::Shared;
 use super::put::block_error;
 use super::slots::{Pin, SlotId};
@@ -27,6 +29,16 @@ struct Reading {
     parts: Parts,
 }
 
+type Seen = HashSet<BlockKey, RandomState>;
+
+/// A block of a batch that is waited for.
+enum Item {
+    Reading(Pin, Parts),
+    /// A panic took it.
+    Lost,
+    Done(Result<Block, Failure>),
+}
+
 /// What is known of a block while its pages are read.
 struct Parts {
     key: BlockKey,
@@ -42,18 +54,16 @@ impl Shared {
         self: &Arc<Self>,
         gets: Vec<BlockGet>,
     ) -> Transfer<Vec<Result<Block, Failure>>> {
-        match self.prepare_all(gets) {
+        let gets = match self.check_gets(gets) {
+            Ok(gets) => gets,
+            Err(failure) => return Transfer::ready(Err(failure)),
+        };
+        let mut seen = Seen::with_capacity_and_hasher(gets.len(), RandomState::default());
+        let read = |get| match self.prepare_once(get, &mut seen) {
+            Ok(reading) => self.read_block(reading),
             Err(failure) => Transfer::ready(Err(failure)),
-            Ok(readings) => Transfer::join(
-                readings
-                    .into_iter()
-                    .map(|reading| match reading {
-                        Ok(reading) => self.read_block(reading),
-                        Err(failure) => Transfer::ready(Err(failure)),
-                    })
-                    .collect(),
-            ),
-        }
+        };
+        Transfer::join(gets.into_iter().map(read).collect())
     }
 
     /// As [`Shared::get`], on the calling thread where the volume can.
@@ -61,63 +71,79 @@ impl Shared {
         self: &Arc<Self>,
         gets: Vec<BlockGet>,
     ) -> Result<Vec<Result<Block, Failure>>, Failure> {
-        let mut readings = self.prepare_all(gets)?;
-        if readings.len() == 1
-            && let Some(reading) = readings.pop()
+        let mut gets = self.check_gets(gets)?;
+        if gets.len() == 1
+            && let Some(get) = gets.pop()
         {
+            let reading = self.prepare(get);
             return Ok(vec![reading.and_then(|reading| self.read_alone(reading))]);
         }
+        // As many again wait in the queue, to follow those that end before anybody looks at them.
+        let started_max = 2 * self.config.io_depth() as usize;
+        let mut started = 0;
         let mut queue = ReadQueue::default();
-        let mut under_way = Vec::with_capacity(readings.len());
-        let mut outcomes: Vec<Option<Result<Block, Failure>>> = Vec::with_capacity(readings.len());
-        for (tag, reading) in (0..).zip(readings) {
-            let (reading, outcome) = match reading {
-                Ok(reading) => (Some(self.queue_block(&mut queue, tag, reading)), None),
-                Err(failure) => (None, Some(Err(failure))),
-            };
-            under_way.push(reading);
-            outcomes.push(outcome);
-        }
-        // A volume that panics takes what is under way with it; that is told below.
-        while let Ok(Some((tag, outcome))) = self.contain(|| Ok(queue.next())) {
-            let Some((pin, parts)) = under_way.get_mut(tag as usize).and_then(Option::take) else {
+        let mut seen = Seen::with_capacity_and_hasher(gets.len(), RandomState::default());
+        let mut items: Vec<Item> = Vec::with_capacity(gets.len());
+        let mut gets = gets.into_iter();
+        loop {
+            while started < started_max
+                && let Some(get) = gets.next()
+            {
+                let item = match self.prepare_once(get, &mut seen) {
+                    Err(failure) => Item::Done(Err(failure)),
+                    Ok(reading) => {
+                        started += 1;
+                        self.queue_block(&mut queue, items.len() as u64, reading)
+                    }
+                };
+                items.push(item);
+            }
+            // A volume that panics takes what is under way with it; that is told below.
+            let Ok(Some((tag, outcome))) = self.contain(|| Ok(queue.next())) else {
+                if gets.len() == 0 {
+                    break;
+                }
+                started = 0;
                 continue;
             };
-            self.unpin(pin);
-            if let Some(place) = outcomes.get_mut(tag as usize) {
-                *place = Some(self.take_read(parts, outcome));
+            started = started.saturating_sub(1);
+            let Some(place) = items.get_mut(tag as usize) else {
+                continue;
+            };
+            if let Item::Reading(pin, parts) = std::mem::replace(place, Item::Lost) {
+                self.unpin(pin);
+                *place = Item::Done(self.take_read(parts, outcome));
             }
         }
-        let lost = || {
-            let error = self.check_poison().err().unwrap_or(NvmeError::Closed);
-            Err(ContractError::from(error).into())
-        };
-        let outcomes = outcomes.into_iter();
-        Ok(outcomes.map(|it| it.unwrap_or_else(lost)).collect())
+        let outcomes = items.into_iter().map(|item| match item {
+            Item::Done(outcome) => outcome,
+            Item::Reading(..) | Item::Lost => {
+                let error = self.check_poison().err().unwrap_or(NvmeError::Closed);
+                Err(ContractError::from(error).into())
+            }
+        });
+        Ok(outcomes.collect())
     }
 
-    /// Finds each block's place, and readies its target.
-    fn prepare_all(
-        self: &Arc<Self>,
-        gets: Vec<BlockGet>,
-    ) -> Result<Vec<Result<Reading, Failure>>, Failure> {
+    fn check_gets(self: &Arc<Self>, gets: Vec<BlockGet>) -> Result<Vec<BlockGet>, Failure> {
         if let Err(error) = self.check_open() {
             let targets = gets.into_iter().map(|get| get.target).collect();
             return Err(Failure::new(error.into(), targets));
         }
         self.push_if_driven();
-        let mut seen = HashSet::with_capacity(gets.len());
-        let prepare = |get: BlockGet| {
-            if seen.insert(get.key) {
-                return self.prepare(get);
-            }
-            let reason = "it appears twice in the batch; split the batch";
-            let kind = ErrorKind::InvalidInput;
-            Err(refused(kind, get.key, reason, get.target))
-        };
-        Ok(gets.into_iter().map(prepare).collect())
+        Ok(gets)
     }
 
+    fn prepare_once(&self, get: BlockGet, seen: &mut Seen) -> Result<Reading, Failure> {
+        if seen.insert(get.key) {
+            return self.prepare(get);
+        }
+        let reason = "it appears twice in the batch; split the batch";
+        let kind = ErrorKind::InvalidInput;
+        Err(refused(kind, get.key, reason, get.target))
+    }
+
+    /// Finds a block's place, and readies its target.
     fn prepare(&self, get: BlockGet) -> Result<Reading, Failure> {
         let BlockGet { key, mut target } = get;
         if let Err(error) = self.check_known([key]) {
@@ -211,22 +237,23 @@ impl Shared {
     }
 
     /// Starts a read of a queue's own.
-    fn queue_block(&self, queue: &mut ReadQueue, tag: u64, reading: Reading) -> (Pin, Parts) {
+    fn queue_block(&self, queue: &mut ReadQueue, tag: u64, reading: Reading) -> Item {
         let Reading {
             pin,
             offset_bytes,
             buffer,
             parts,
         } = reading;
-        if let Some(file) = pin.file() {
-            // What a panic leaves without an outcome is told so at the end.
-            let queued = self.contain(|| {
+        let queued = self.contain(|| {
+            if let Some(file) = pin.file() {
                 queue.push(tag, &**file, offset_bytes, buffer);
-                Ok(())
-            });
-            drop(queued);
+            }
+            Ok(())
+        });
+        match queued {
+            Ok(()) => Item::Reading(pin, parts),
+            Err(error) => Item::Done(Err(ContractError::from(error).into())),
         }
-        (pin, parts)
     }
 
     /// A slot is not read any more.
