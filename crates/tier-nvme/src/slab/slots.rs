@@ -19,7 +19,9 @@ pub(super) struct BlockSegment {
     pub(super) id: u32,
     /// Absent if the file is missing or too short: its blocks can't be read, all others can.
     pub(super) file: Option<Arc<dyn VolumeFile>>,
-    /// Reads under way in each slot: one that is being read is not given away.
+    slots: u32,
+    /// Reads under way in each slot: one that is being read is not given away. Without a file nothing is read,
+    /// and a superblock that claims too much costs no memory.
     pins: Box<[AtomicU32]>,
 }
 
@@ -162,18 +164,22 @@ impl SlotMap {
     pub(super) fn add(&self, id: u32, file: Option<Arc<dyn VolumeFile>>, slots: u32) {
         let segment = Arc::new(BlockSegment {
             id,
-            pins: (0..slots).map(|_| AtomicU32::new(0)).collect(),
+            slots,
+            pins: match file {
+                Some(_) => (0..slots).map(|_| AtomicU32::new(0)).collect(),
+                None => Box::default(),
+            },
             file,
         });
-        let mut free = vec![u64::MAX; slots.div_ceil(64) as usize];
-        if let (Some(last), rest @ 1..) = (free.last_mut(), slots % 64) {
+        let usable = segment.pins.len() as u32;
+        let mut free = vec![u64::MAX; usable.div_ceil(64) as usize];
+        if let (Some(last), rest @ 1..) = (free.last_mut(), usable % 64) {
             *last = (1 << rest) - 1;
         }
-        let is_there = segment.file.is_some();
         let vacancies = Vacancies {
             segment: Arc::clone(&segment),
-            free_count: if is_there { slots } else { 0 },
-            free: if is_there { free } else { Vec::new() },
+            free_count: usable,
+            free,
             first: 0,
         };
         let mut allocator = self.allocator();
@@ -194,10 +200,10 @@ impl SlotMap {
             return false;
         };
         if vacancies.segment.file.is_none() {
-            return (id.slot as usize) < vacancies.segment.pins.len();
+            return id.slot < vacancies.segment.slots;
         }
         let before = vacancies.free_count;
-        if (id.slot as usize) < vacancies.segment.pins.len() {
+        if id.slot < vacancies.segment.slots {
             vacancies.set(id.slot, false);
         }
         let claimed = vacancies.free_count < before;
@@ -372,5 +378,20 @@ mod tests {
             slot: 0
         }));
         assert_eq!(map.free_count(), 64);
+    }
+
+    #[test]
+    fn a_segment_that_is_missing_takes_no_memory_and_gives_no_slot() {
+        let map = SlotMap::default();
+        map.add(7, None, 1 << 24);
+        let id = |slot| SlotId {
+            segment_id: 7,
+            slot,
+        };
+        assert!(map.claim(id((1 << 24) - 1)), "its blocks can be listed");
+        assert!(!map.claim(id(1 << 24)));
+        assert_eq!(map.free_count(), 0);
+        assert!(map.take(1).is_none() && map.pin(id(0)).is_none());
+        assert!(map.get(7).unwrap().pins.is_empty());
     }
 }
