@@ -125,12 +125,18 @@ fn reseal(volume: &SimVolume, name: &str, page_at: u64) {
             super::wal::seal_group(&mut header);
             volume.overwrite(name, page_at, &header);
         }
-        Some(b"STEPNVME" | b"STEPSEGM" | b"STEPWALF") => {
+        Some(b"STEPSLRC") => {
+            let mut record = bytes.to_vec();
+            super::slab::seal_record(&mut record);
+            volume.overwrite(name, page_at, &record);
+        }
+        Some(b"STEPNVME" | b"STEPSEGM" | b"STEPWALF" | b"STEPSLAB" | b"STEPSLSG") => {
             let mut page = bytes[..PAGE_BYTES.min(bytes.len())].to_vec();
             seal_page(&mut page);
             volume.overwrite(name, page_at, &page);
         }
         _ if name.starts_with("CHECKPOINT") => reseal_checkpoint(volume, name),
+        _ if name.starts_with("TABLE-") => super::slab::reseal_table(volume, name),
         _ => {}
     }
 }

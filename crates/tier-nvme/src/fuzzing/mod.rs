@@ -4,6 +4,7 @@
 //! makes of their encoding. It is no part of the public interface.
 
 mod image;
+mod slab;
 mod structures;
 mod wal;
 
@@ -19,7 +20,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 13] = [
     Target {
         name: "superblock",
         run: structures::superblock,
@@ -59,6 +60,31 @@ pub const TARGETS: [Target; 8] = [
         name: "wal",
         run: wal::log,
         seeds: wal::log_seeds,
+    },
+    Target {
+        name: "slab_superblock",
+        run: slab::superblock,
+        seeds: slab::superblock_seeds,
+    },
+    Target {
+        name: "slab_segment_header",
+        run: slab::segment_header,
+        seeds: slab::segment_header_seeds,
+    },
+    Target {
+        name: "slab_record",
+        run: slab::record,
+        seeds: slab::record_seeds,
+    },
+    Target {
+        name: "slab_table",
+        run: slab::table,
+        seeds: slab::table_seeds,
+    },
+    Target {
+        name: "slab",
+        run: slab::slab,
+        seeds: slab::slab_seeds,
     },
 ];
 
