@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use core_view::contract::{BlockKey, BlockStore};
+use core_view::BufferMut;
+use core_view::contract::{BlockKey, BlockPut, BlockStore, Failure, Transfer};
 use tier_nvme::sim::{Random, SimVolume, Survival, Workload, fail_power_everywhere};
 use tier_nvme::{BlockSlab, NvmeError};
 
@@ -23,16 +24,18 @@ enum Step {
     /// So many blocks from this key on, in one batch.
     Put(u128, u128),
     Remove(u128, u128),
+    /// Two blocks from the first key on, and the removal of the other key, under way at once.
+    Together(u128, u128),
     Close,
     /// The process ends and what it wrote stays.
     Kill,
 }
 
-use Step::{Close, Kill, Put, Remove};
+use Step::{Close, Kill, Put, Remove, Together};
 
-/// Fresh blocks, replacements, removals and slots used again, over two segments; the logs fill up once, and both
+/// Fresh blocks, replacements, removals, changes that share a commit, and slots used again, over two segments; the logs fill up once, and both
 /// ways to end are followed by opening.
-const LIFE: [Step; 16] = [
+const LIFE: [Step; 18] = [
     Put(0, 6),
     Put(2, 3),
     Remove(0, 2),
@@ -48,6 +51,8 @@ const LIFE: [Step; 16] = [
     Remove(5, 1),
     Kill,
     Put(6, 2),
+    Together(7, 6),
+    Together(22, 7),
     Close,
 ];
 
@@ -78,21 +83,45 @@ impl Life {
         Ok(self.slab.as_ref().unwrap())
     }
 
+    fn values(&mut self, first: u128, count: u128) -> BTreeMap<u128, Value> {
+        let keys = first..first + count;
+        keys.map(|key| (key, Value::any(&mut self.random)))
+            .collect()
+    }
+
+    /// Waits for a put; what it stored is not unknown any more.
+    fn land(
+        &mut self,
+        values: BTreeMap<u128, Value>,
+        put: Transfer<Vec<Result<BufferMut, Failure>>>,
+    ) -> Result<(), NvmeError> {
+        for item in put.wait()? {
+            item?;
+        }
+        self.unknown.retain(|key, _| !values.contains_key(key));
+        self.acknowledged.extend(values);
+        Ok(())
+    }
+
     fn step(&mut self, step: Step) -> Result<(), NvmeError> {
         match step {
             Put(first, count) => {
-                let random = &mut self.random;
-                let values: BTreeMap<u128, Value> = (first..first + count)
-                    .map(|key| (key, Value::any(random)))
-                    .collect();
+                let values = self.values(first, count);
                 self.slab()?;
                 self.unknown = values.iter().map(|(&key, &it)| (key, Some(it))).collect();
-                let puts = values.iter().map(|(&key, value)| value.put(key, true));
-                let items = self.slab()?.put(puts.collect()).wait()?;
-                for item in items {
-                    item?;
-                }
-                self.acknowledged.extend(values);
+                let put = self.slab()?.put(puts_of(&values));
+                self.land(values, put)?;
+            }
+            Together(first, removed) => {
+                let values = self.values(first, 2);
+                self.slab()?;
+                self.unknown = values.iter().map(|(&key, &it)| (key, Some(it))).collect();
+                self.unknown.insert(removed, None);
+                let put = self.slab()?.put(puts_of(&values));
+                let remove = self.slab()?.remove(&[BlockKey(removed)]);
+                self.land(values, put)?;
+                remove.wait()?;
+                self.acknowledged.remove(&removed);
             }
             Remove(first, count) => {
                 self.slab()?;
@@ -182,6 +211,13 @@ impl Workload for Life {
         assert!(report.is_whole(), "{what}: {report:?}");
         assert_eq!(slab.usage().blocks, held.len() as u64 + 1, "{what}");
     }
+}
+
+fn puts_of(values: &BTreeMap<u128, Value>) -> Vec<BlockPut> {
+    values
+        .iter()
+        .map(|(&key, value)| value.put(key, true))
+        .collect()
 }
 
 fn open(volume: &SimVolume) -> Result<BlockSlab, NvmeError> {
