@@ -20,12 +20,13 @@ use crate::report::Report;
 use crate::target::Target;
 use crate::weights::{ModelFiles, restore};
 use floor::Floor;
-use outcome::{Deduplication, Outcome};
+use outcome::{Deduplication, FineTune, Outcome};
 use step::{Step, Work};
 
 /// Models of the tour by name.
 const FIRST: &str = "first";
 const SECOND: &str = "second";
+const TUNE: &str = "tune";
 
 /// What `tour` takes.
 #[derive(Debug, Args)]
@@ -37,7 +38,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// How content is stored: auto, none, gzip, gzip:LEVEL (1 to 9) or lz4.
-    #[arg(long, default_value = "none")]
+    #[arg(long, default_value = "auto")]
     codec: Codec,
 }
 
@@ -73,9 +74,9 @@ pub(crate) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
     outcome.check()
 }
 
-/// Two versions, the store of both, two copies out of it, and the floor's file at another time.
+/// Three versions, the store of all, as many copies out of it, and the floor's file at another time.
 fn check_room(dir: &Path, input_bytes: u64) -> Result<(), CliError> {
-    let needed_bytes = input_bytes.saturating_mul(6).saturating_add(1 << 30);
+    let needed_bytes = input_bytes.saturating_mul(9).saturating_add(1 << 30);
     let free_bytes = free_bytes(dir)?;
     if free_bytes >= needed_bytes {
         return Ok(());
@@ -109,6 +110,8 @@ impl Tour<'_> {
         };
         let second = self.folder.join("second.safetensors");
         let changed = model::change_one_layer(&first, &second)?;
+        let tune = self.folder.join("tune.safetensors");
+        model::train_on(&first, &tune)?;
         let len =
             std::fs::metadata(&first).map_err(|source| CliError::file("open", &first, source));
         let len_bytes = len?.len();
@@ -124,10 +127,15 @@ impl Tour<'_> {
         steps.push(step);
         let (step, shared) = self.add(&store, SECOND, &second, "store 2nd", &floor)?;
         steps.push(step);
+        let (step, tuned) = self.add(&store, TUNE, &tune, "store tune", &floor)?;
+        steps.push(step);
         steps.push(self.verify(&store, &floor)?);
         let mut differing = Vec::new();
-        for (name, original, what) in [(FIRST, &first, "restore"), (SECOND, &second, "restore 2nd")]
-        {
+        for (name, original, what) in [
+            (FIRST, &first, "restore"),
+            (SECOND, &second, "restore 2nd"),
+            (TUNE, &tune, "restore tune"),
+        ] {
             let copy = self.folder.join(format!("{name}.out"));
             steps.push(self.restore(&store, name, &copy, what, &floor)?);
             let (before, after) = (model::sha256(original)?, model::sha256(&copy)?);
@@ -135,6 +143,7 @@ impl Tour<'_> {
                 differing.push(format!("{name} had the SHA-256 {before} and has {after}"));
             }
         }
+        let stats = store.stats()?;
         store.close()?;
         Ok(Outcome {
             dir: self.folder.display().to_string(),
@@ -147,6 +156,13 @@ impl Tour<'_> {
                 deduplicated_tensors: shared.deduplicated_tensors,
                 first_stored_bytes: stored.stored_bytes,
                 second_stored_bytes: shared.stored_bytes,
+            },
+            fine_tune: FineTune {
+                tensors: tuned.tensors,
+                delta_tensors: tuned.delta_tensors,
+                stored_bytes: tuned.stored_bytes,
+                naive_bytes: stats.logical_bytes,
+                family_stored_bytes: stats.stored_bytes,
             },
             floor,
             steps,

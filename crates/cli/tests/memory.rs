@@ -1,11 +1,11 @@
-//! How much memory it takes to add and get a model that is much larger.
+//! How much memory it takes to add and get a model that is much larger, and a fine-tune of it.
 //!
 //! `STEPWELL_MEMORY_MIB` sets the size of the model (768 if unset, 4096 for the full measurement).
 #![cfg(target_os = "linux")]
 
 use std::error::Error;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -17,8 +17,9 @@ const MIB: u64 = 1 << 20;
 const LARGEST_TENSOR_MIB: u64 = 128;
 const BOUND_MIB: u64 = 256;
 
-/// A model of tensors of 128 MiB and of 8 MiB whose bytes do not compress.
-fn make_model(path: &Path, size_mib: u64) -> Result<(), Box<dyn Error>> {
+/// A model of tensors of 128 MiB and of 8 MiB whose bytes do not compress; a tuned one has another lowest bit in
+/// half of its elements.
+fn make_model(path: &Path, size_mib: u64, tuned: bool) -> Result<(), Box<dyn Error>> {
     let mut header = HeaderBuilder::new();
     let mut left_mib = size_mib;
     let mut sizes_mib = Vec::new();
@@ -43,7 +44,8 @@ fn make_model(path: &Path, size_mib: u64) -> Result<(), Box<dyn Error>> {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            word.copy_from_slice(&state.to_le_bytes());
+            let change = if tuned { state >> 40 & 1 } else { 0 };
+            word.copy_from_slice(&(state ^ change).to_le_bytes());
         }
         file.write_all(&chunk)?;
     }
@@ -78,6 +80,22 @@ fn peak_mib(arguments: &[&str]) -> Result<u64, Box<dyn Error>> {
     }
 }
 
+/// Whether two files have the same bytes.
+fn same(first: &Path, second: &Path) -> Result<bool, Box<dyn Error>> {
+    let (mut first, mut second) = (File::open(first)?, File::open(second)?);
+    let (mut here, mut there) = (vec![0; MIB as usize], vec![0; MIB as usize]);
+    if first.metadata()?.len() != second.metadata()?.len() {
+        return Ok(false);
+    }
+    loop {
+        let len = first.read(&mut here)?;
+        second.read_exact(there.get_mut(..len).unwrap_or_default())?;
+        if len == 0 || here.get(..len) != there.get(..len) {
+            return Ok(len == 0);
+        }
+    }
+}
+
 #[test]
 fn memory_stays_bounded_whatever_the_size_of_the_model() -> Result<(), Box<dyn Error>> {
     let size_mib = match std::env::var("STEPWELL_MEMORY_MIB") {
@@ -86,16 +104,36 @@ fn memory_stays_bounded_whatever_the_size_of_the_model() -> Result<(), Box<dyn E
     };
     let directory = tempfile::tempdir()?;
     let model = directory.path().join("model.safetensors");
+    let tuned = directory.path().join("tuned.safetensors");
     let store = directory.path().join("store");
     let restored = directory.path().join("restored.safetensors");
-    make_model(&model, size_mib)?;
-    let [model, store, restored] = [&model, &store, &restored].map(|path| path.to_string_lossy());
-    let add = peak_mib(&["weights", "add", "--store", &store, &model])?;
-    std::fs::remove_file(&*model)?;
-    let get = peak_mib(&[
-        "weights", "get", "--store", &store, "model", "--output", &restored,
-    ])?;
-    println!("{size_mib} MiB: add took {add} MiB, get took {get} MiB at most");
+    make_model(&model, size_mib, false)?;
+    make_model(&tuned, size_mib, true)?;
+    let [model, tuned, store, restored] =
+        [&model, &tuned, &store, &restored].map(|path| path.to_string_lossy());
+    let mut worst = [0, 0];
+    for (name, file) in [("model", &model), ("tuned", &tuned)] {
+        let add = peak_mib(&["weights", "add", "--store", &store, file])?;
+        let output = ["--force", "--output", &restored];
+        let get = ["weights", "get", "--store", &store, name];
+        let get = peak_mib(&[&get[..], &output[..]].concat())?;
+        assert!(
+            same(Path::new(&**file), Path::new(&*restored))?,
+            "{name} came back changed"
+        );
+        println!("{name}, {size_mib} MiB: add took {add} MiB, get took {get} MiB at most");
+        worst = [add.max(worst[0]), get.max(worst[1])];
+    }
+    let stats = Command::new(env!("CARGO_BIN_EXE_stepwell"))
+        .args(["--json", "weights", "stats", "--store", &store])
+        .output()?;
+    let stats: serde_json::Value = serde_json::from_slice(&stats.stdout)?;
+    let saved = stats["saved"]["delta_bytes"].as_u64().unwrap_or(0);
+    assert!(
+        saved > size_mib * MIB / 2,
+        "the second was no fine-tune: {stats}"
+    );
+    let [add, get] = worst;
     assert!(add > 1 && get > 1, "the process was never seen");
     assert!(add < BOUND_MIB + LARGEST_TENSOR_MIB, "add took {add} MiB");
     assert!(get < BOUND_MIB + LARGEST_TENSOR_MIB, "get took {get} MiB");

@@ -42,18 +42,53 @@ pub(super) fn make(path: &Path) -> Result<(), CliError> {
     let mut file = File::create(path).map_err(failed)?;
     file.write_all(header.raw()).map_err(failed)?;
     let mut block = vec![0; BLOCK_BYTES];
-    let mut left = header.data_len();
     let mut seed = SEED;
-    while left > 0 {
-        fill(seed, &mut block);
-        let len = left.min(BLOCK_BYTES as u64);
-        let (part, _) = block.split_at(len as usize);
-        file.write_all(part).map_err(failed)?;
-        left -= len;
-        seed += 1;
+    for tensor in header.tensors() {
+        let mut left = tensor.len_bytes();
+        while left > 0 {
+            let len = left.min(BLOCK_BYTES as u64) as usize;
+            let (part, _) = block.split_at_mut(len);
+            fill(seed, part);
+            shape(tensor.dtype, part);
+            file.write_all(part).map_err(failed)?;
+            left -= len as u64;
+            seed += 1;
+        }
     }
     // What is measured later should not wait for this.
     file.sync_all().map_err(failed)
+}
+
+/// Turns random bytes into weights as training leaves them: about normal, and small.
+fn shape(dtype: DType, bytes: &mut [u8]) {
+    // The sum of a few bytes of the word is about normal; its other bits fill the mantissa.
+    let normal = |word: u32| {
+        let sum: u32 = word.to_le_bytes().iter().map(|byte| u32::from(*byte)).sum();
+        let fine = word.wrapping_mul(0x9E37_79B9) as f32 / u32::MAX as f32;
+        (sum as f32 + fine - 510.5) * 1.4e-4
+    };
+    match dtype {
+        DType::F32 => {
+            for element in bytes.as_chunks_mut::<4>().0 {
+                *element = normal(u32::from_le_bytes(*element)).to_le_bytes();
+            }
+        }
+        DType::BF16 | DType::F16 => {
+            for element in bytes.as_chunks_mut::<2>().0 {
+                let word = u32::from(u16::from_le_bytes(*element)).wrapping_mul(0x85EB_CA6B);
+                let bits = normal(word).to_bits();
+                let short = match dtype {
+                    DType::BF16 => bits >> 16,
+                    // Five bits of exponent instead of eight: the numbers are within their range.
+                    _ => {
+                        (bits >> 31 << 15) | ((bits & 0x7FFF_FFFF) >> 13).saturating_sub(112 << 10)
+                    }
+                };
+                *element = (short as u16).to_le_bytes();
+            }
+        }
+        _ => {}
+    }
 }
 
 fn synthetic_header() -> Result<Header, core_view::safetensors::SafetensorsError> {
@@ -76,15 +111,7 @@ fn synthetic_header() -> Result<Header, core_view::safetensors::SafetensorsError
 
 /// Copies a model and changes the bytes of one tensor; returns that tensor's name.
 pub(super) fn change_one_layer(source: &Path, target: &Path) -> Result<String, CliError> {
-    let reading = |error| CliError::file("read", source, error);
-    let mut file = File::open(source).map_err(reading)?;
-    let len_bytes = file.metadata().map_err(reading)?.len();
-    let header = Header::read(&mut file, len_bytes).map_err(|error| {
-        CliError::Weights(weightstore::WeightError::Safetensors {
-            file: source.display().to_string(),
-            source: error,
-        })
-    })?;
+    let header = header_of(source)?;
     let writing = |error| CliError::file("write the second version", target, error);
     std::fs::copy(source, target).map_err(writing)?;
     let changed = File::options().read(true).write(true).open(target);
@@ -100,6 +127,77 @@ pub(super) fn change_one_layer(source: &Path, target: &Path) -> Result<String, C
     .map_err(writing)?;
     changed.sync_all().map_err(writing)?;
     Ok(tensor.name.clone())
+}
+
+/// Copies a model and changes every float of it a little, as training on does.
+pub(super) fn train_on(source: &Path, target: &Path) -> Result<(), CliError> {
+    let header = header_of(source)?;
+    let writing = |error| CliError::file("write the fine-tune", target, error);
+    std::fs::copy(source, target).map_err(writing)?;
+    let file = File::options().read(true).write(true).open(target);
+    let file = file.map_err(writing)?;
+    let mut seed = !SEED;
+    let (mut block, mut noise) = (vec![0; BLOCK_BYTES], vec![0; BLOCK_BYTES]);
+    for tensor in header.tensors() {
+        let mut at = header.data_start() + tensor.start;
+        let end = at + tensor.len_bytes();
+        while at < end && low_bits(tensor.dtype).is_some() {
+            let len = (end - at).min(BLOCK_BYTES as u64) as usize;
+            let (part, _) = block.split_at_mut(len);
+            let (noise, _) = noise.split_at_mut(len);
+            file.read_exact_at(part, at).map_err(writing)?;
+            fill(seed, noise);
+            nudge(tensor.dtype, part, noise);
+            file.write_all_at(part, at).map_err(writing)?;
+            at += len as u64;
+            seed = seed.wrapping_add(1);
+        }
+    }
+    file.sync_all().map_err(writing)
+}
+
+/// The bits of a float that a change of about a thousandth reaches.
+fn low_bits(dtype: DType) -> Option<u32> {
+    match dtype {
+        DType::F32 => Some(0x1FFF),
+        DType::F16 => Some(1),
+        DType::BF16 => Some(1),
+        _ => None,
+    }
+}
+
+/// Adds or takes a little from each float; half of the short ones stay.
+fn nudge(dtype: DType, bytes: &mut [u8], noise: &[u8]) {
+    let mask = low_bits(dtype).unwrap_or(0);
+    match dtype {
+        DType::F32 => {
+            let pairs = bytes.as_chunks_mut::<4>().0.iter_mut();
+            for (element, noise) in pairs.zip(noise.as_chunks::<4>().0) {
+                let changed = u32::from_le_bytes(*element) ^ (u32::from_le_bytes(*noise) & mask);
+                *element = changed.to_le_bytes();
+            }
+        }
+        _ => {
+            let pairs = bytes.as_chunks_mut::<2>().0.iter_mut();
+            for (element, noise) in pairs.zip(noise.as_chunks::<2>().0) {
+                let changed =
+                    u16::from_le_bytes(*element) ^ (u16::from_le_bytes(*noise) & mask as u16);
+                *element = changed.to_le_bytes();
+            }
+        }
+    }
+}
+
+fn header_of(path: &Path) -> Result<Header, CliError> {
+    let reading = |error| CliError::file("read", path, error);
+    let mut file = File::open(path).map_err(reading)?;
+    let len_bytes = file.metadata().map_err(reading)?.len();
+    Header::read(&mut file, len_bytes).map_err(|error| {
+        CliError::Weights(weightstore::WeightError::Safetensors {
+            file: path.display().to_string(),
+            source: error,
+        })
+    })
 }
 
 /// A tensor from the middle of the model: the one of median size that is not empty.
@@ -154,6 +252,43 @@ mod tests {
         );
         for dtype in [DType::I64, DType::F32, DType::F16, DType::BF16] {
             assert!(header.tensors().iter().any(|tensor| tensor.dtype == dtype));
+        }
+    }
+
+    #[test]
+    fn made_weights_are_small_numbers_of_either_sign() {
+        let mut bytes = vec![0; 4096];
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            fill(3, &mut bytes);
+            shape(dtype, &mut bytes);
+            let number = |short: u16| match dtype {
+                DType::BF16 => f32::from_bits(u32::from(short) << 16),
+                _ => {
+                    let exponent = i32::from(short >> 10 & 31) - 25;
+                    let mantissa = f32::from(short & 1023) + 1024.0;
+                    mantissa * 2_f32.powi(exponent) * if short >> 15 == 1 { -1.0 } else { 1.0 }
+                }
+            };
+            let numbers: Vec<f32> = match dtype {
+                DType::F32 => bytes
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|x| f32::from_le_bytes(*x))
+                    .collect(),
+                _ => {
+                    let shorts = bytes.as_chunks().0.iter();
+                    shorts.map(|x| number(u16::from_le_bytes(*x))).collect()
+                }
+            };
+            let squares: f32 = numbers.iter().map(|x| x * x).sum();
+            let rms = (squares / numbers.len() as f32).sqrt();
+            assert!((0.015..0.03).contains(&rms), "{dtype} {rms}");
+            let negative = numbers.iter().filter(|x| **x < 0.0).count();
+            assert!(
+                negative.abs_diff(numbers.len() / 2) < numbers.len() / 10,
+                "{dtype}"
+            );
         }
     }
 

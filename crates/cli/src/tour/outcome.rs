@@ -15,9 +15,10 @@ pub(super) struct Outcome {
     pub(super) model_bytes: u64,
     pub(super) sha256: String,
     pub(super) deduplication: Deduplication,
+    pub(super) fine_tune: FineTune,
     pub(super) floor: Floor,
     pub(super) steps: Vec<Step>,
-    /// Whether both versions came back with their SHA-256.
+    /// Whether all versions came back with their SHA-256.
     pub(super) identical: bool,
     #[serde(skip)]
     pub(super) differing: Vec<String>,
@@ -34,6 +35,18 @@ pub(super) struct Deduplication {
     pub(super) second_stored_bytes: u64,
 }
 
+/// What a fine-tune cost that was found to be one.
+#[derive(Debug, Serialize)]
+pub(super) struct FineTune {
+    pub(super) tensors: u64,
+    pub(super) delta_tensors: u64,
+    pub(super) stored_bytes: u64,
+    /// Bytes of all three files.
+    pub(super) naive_bytes: u64,
+    /// What the store takes for them.
+    pub(super) family_stored_bytes: u64,
+}
+
 impl Outcome {
     /// Fails if anything came back changed.
     pub(super) fn check(&self) -> Result<(), CliError> {
@@ -47,6 +60,7 @@ impl Outcome {
 
     pub(super) fn text(&self) -> String {
         let shared = &self.deduplication;
+        let tune = &self.fine_tune;
         let mut rows = vec![row([
             "step",
             "size",
@@ -70,6 +84,8 @@ impl Outcome {
         format!(
             "model: {}, SHA-256 {}\n\
              second version: {} of {} tensors shared, {} new ({}), {} stored instead of {}\n\
+             fine-tune: {} of {} tensors found and stored as deltas, {} stored\n\
+             all three: {} stored for {}, ratio {:.3}\n\
              this machine ({}): write and sync {}, read {}, SHA-256 {} a core, {} cores\n\
              restored: {}\n\n{}",
             bytes(self.model_bytes),
@@ -80,13 +96,19 @@ impl Outcome {
             shared.changed_tensor,
             bytes(shared.second_stored_bytes),
             bytes(shared.first_stored_bytes),
+            tune.delta_tensors,
+            tune.tensors,
+            bytes(tune.stored_bytes),
+            bytes(tune.family_stored_bytes),
+            bytes(tune.naive_bytes),
+            tune.family_stored_bytes as f64 / tune.naive_bytes.max(1) as f64,
             self.floor.mode,
             speed(self.floor.write_bytes_per_s),
             speed(self.floor.read_bytes_per_s),
             speed(self.floor.sha256_bytes_per_s),
             self.floor.cores,
             if self.identical {
-                "both versions byte for byte"
+                "all versions byte for byte"
             } else {
                 "NOT what was stored"
             },

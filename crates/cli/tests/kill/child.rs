@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::mpsc::sync_channel;
 
 use tier_nvme::StorageConfig;
-use weightstore::{ImportOptions, NativeConfig, NativeStore, SourceFile};
+use weightstore::{GcOptions, ImportOptions, NativeConfig, NativeStore, SourceFile};
 
 use crate::models::{Random, file, name, number};
-use crate::stage;
+use crate::{Work, stage};
 
 /// Segments so small that they are changed often, and checkpoints with them.
 const SEGMENT_BYTES: u64 = 512 << 10;
@@ -23,7 +23,7 @@ pub(crate) fn config(storage: StorageConfig) -> NativeConfig {
         .with_storage(storage.with_segment_bytes(SEGMENT_BYTES))
 }
 
-pub(crate) fn run(folder: &Path) {
+pub(crate) fn run(folder: &Path, work: Work) {
     let observer = stage::observer(&folder.join("stage"));
     let storage = StorageConfig::default().with_observer(observer);
     let store = NativeStore::open(folder.join("store"), config(storage)).unwrap();
@@ -34,15 +34,29 @@ pub(crate) fn run(folder: &Path) {
     let (sender, made) = sync_channel(8);
     std::thread::spawn(move || (first..).all(|next| sender.send((next, file(next))).is_ok()));
     tell("ready");
+    for model in store.models().unwrap() {
+        tell(&format!("found {}", number(&model)));
+    }
+    tell("opened 0");
     for (next, bytes) in made {
         let models = store.models().unwrap();
-        if models.len() >= MODELS_MAX || (!models.is_empty() && random.below(6) == 0) {
+        let (most, share) = match work {
+            Work::Adding => (MODELS_MAX, 6),
+            Work::Collecting => (MODELS_MAX / 3, 2),
+        };
+        if models.len() >= most || (!models.is_empty() && random.below(share) == 0) {
             let index = random.below(models.len() as u64) as usize;
             let victim = models.get(index).unwrap();
             let number = number(victim);
             tell(&format!("removing {number}"));
             store.remove_model(victim).unwrap();
             tell(&format!("removed {number}"));
+        }
+        if work == Work::Collecting || random.below(20) == 0 {
+            tell(&format!("collecting {next}"));
+            let options = GcOptions::default().with_rebase(work == Work::Collecting);
+            store.gc(options).unwrap();
+            tell(&format!("collected {next}"));
         }
         let source = SourceFile {
             name: "model.safetensors",

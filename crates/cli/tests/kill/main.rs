@@ -1,5 +1,5 @@
-//! SIGKILL while models are added and removed, and while values are: what was acknowledged is whole, nothing is
-//! half there.
+//! SIGKILL while models are added, removed and collected, and while values are put: what was acknowledged is whole,
+//! nothing is half there.
 //!
 //! `STEPWELL_KILLS` sets how often (10 unless given), `STEPWELL_SEED` the random numbers. A kill says
 //! nothing of syncs; the simulated volume of tier-nvme does.
@@ -16,12 +16,27 @@ mod values;
 use std::env;
 use std::path::Path;
 
-/// The process that is killed. The other test starts it; alone it has nothing to do.
+/// What the process does that is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// Mostly adds models.
+    Adding,
+    /// Removes as many as it adds, and collects what they leave after each.
+    Collecting,
+}
+
+/// The process that is killed. The other tests start it; alone it has nothing to do.
 #[test]
-#[ignore = "the test of kills starts it in a process of its own"]
+#[ignore = "the tests of kills start it in a process of its own"]
 fn child_process() {
     if let Some(folder) = env::var_os(parent::FOLDER_VARIABLE) {
-        child::run(Path::new(&folder));
+        let collecting = env::var_os(parent::COLLECTING_VARIABLE).is_some();
+        let work = if collecting {
+            Work::Collecting
+        } else {
+            Work::Adding
+        };
+        child::run(Path::new(&folder), work);
     }
 }
 
@@ -31,7 +46,14 @@ fn number(name: &str, default: u64) -> u64 {
 
 #[test]
 fn acknowledged_models_survive_kills() {
-    parent::run(number("STEPWELL_KILLS", 10), number("STEPWELL_SEED", 1));
+    let kills = number("STEPWELL_KILLS", 10);
+    parent::run(Work::Adding, kills, number("STEPWELL_SEED", 1));
+}
+
+#[test]
+fn acknowledged_models_survive_kills_of_collections() {
+    let kills = number("STEPWELL_KILLS", 10);
+    parent::run(Work::Collecting, kills, number("STEPWELL_SEED", 2));
 }
 
 #[test]

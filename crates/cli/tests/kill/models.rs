@@ -34,7 +34,11 @@ pub(crate) fn number(name: &str) -> u64 {
     name.strip_prefix("model-").unwrap().parse().unwrap()
 }
 
-/// The safetensors file of a model. Most models share a tensor with their neighbours; some are large.
+/// Rows and columns of a tensor that is nearly the same in several models.
+const ROWS: u64 = 128;
+
+/// The safetensors file of a model. Most models share a tensor with their neighbours, and have one that is nearly
+/// the same as theirs; some are large.
 pub(crate) fn file(number: u64) -> Vec<u8> {
     let mut random = Random::new(number);
     let count = 1 + random.below(8);
@@ -46,13 +50,15 @@ pub(crate) fn file(number: u64) -> Vec<u8> {
     let lengths: Vec<u64> = (0..count).map(|_| random.below(longest)).collect();
     let mut header = HeaderBuilder::new()
         .metadata("number", number.to_string())
-        .tensor("shared", DType::U8, &[5000]);
+        .tensor("shared", DType::U8, &[5000])
+        .tensor("family", DType::BF16, &[ROWS, ROWS]);
     for (index, &len) in lengths.iter().enumerate() {
         header = header.tensor(format!("own.{index}"), DType::U8, &[len]);
     }
     let header = header.build().unwrap();
     let mut bytes = header.raw().to_vec();
     append(&mut bytes, number / 6, 5000);
+    append_weights(&mut bytes, number / 12, number);
     for (index, &len) in (1_u64..).zip(&lengths) {
         append(&mut bytes, (number << 8) + index, len);
     }
@@ -62,4 +68,14 @@ pub(crate) fn file(number: u64) -> Vec<u8> {
 fn append(bytes: &mut Vec<u8>, seed: u64, len: u64) {
     let mut random = Random::new(seed);
     bytes.extend((0..len).map(|_| (random.next() >> 32) as u8));
+}
+
+/// Weights of a family, changed a little for each member.
+fn append_weights(bytes: &mut Vec<u8>, family: u64, member: u64) {
+    let (mut base, mut change) = (Random::new(family), Random::new(!member));
+    let small = |random: &mut Random| (random.below(1 << 16) as f32 / 32768.0 - 1.0) * 0.02;
+    for _ in 0..ROWS * ROWS {
+        let weight = small(&mut base) + 0.002 * small(&mut change);
+        bytes.extend_from_slice(&((weight.to_bits() >> 16) as u16).to_le_bytes());
+    }
 }

@@ -10,15 +10,18 @@ use std::time::{Duration, Instant};
 
 use tempfile::tempdir;
 use tier_nvme::StorageConfig;
-use weightstore::{ExportOptions, NativeStore, WeightStore};
+use weightstore::{ExportOptions, GcOptions, NativeStore, WeightStore};
 
 use crate::child::config;
 use crate::expectation::Expectation;
 use crate::models::{Random, file, name, number};
-use crate::stage;
+use crate::{Work, stage};
 
 /// Where the child works.
 pub(crate) const FOLDER_VARIABLE: &str = "STEPWELL_KILL_FOLDER";
+
+/// There if the child collects.
+pub(crate) const COLLECTING_VARIABLE: &str = "STEPWELL_KILL_COLLECTING";
 
 /// How long a child may take to open the store.
 pub(crate) const OPEN_MAX: Duration = Duration::from_secs(60);
@@ -30,7 +33,7 @@ pub(crate) const SIGKILL: i32 = 9;
 pub(crate) const KILLS_PER_CLOSE: u64 = 8;
 
 /// Longest time that a child adds before its moment comes.
-const DELAY_MAX_US: u64 = 60_000;
+const DELAY_MAX_US: u64 = 150_000;
 
 /// How long a wanted stage is waited for before any stage will do.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -44,11 +47,15 @@ struct Tally {
     tails_taken: u64,
     tails_discarded: u64,
     files_removed: u64,
-    undecided_there: u64,
-    undecided_absent: u64,
+    /// Kills that met a collection.
+    in_collections: u64,
+    /// Chunks that nothing reached after a kill.
+    unreachable: u64,
+    /// Tensors that were stored as differences when the store was looked at.
+    differences: u64,
 }
 
-pub(crate) fn run(kills: u64, seed: u64) {
+pub(crate) fn run(work: Work, kills: u64, seed: u64) {
     // On the disk that the program was built on: memory would hide what a device does.
     let folder = tempfile::Builder::new()
         .prefix("kill-")
@@ -59,7 +66,13 @@ pub(crate) fn run(kills: u64, seed: u64) {
     let mut random = Random::new(seed);
     let mut expectation = Expectation::default();
     let mut tally = Tally::default();
-    for kill in 1..=kills {
+    let enough = |kill: u64, tally: &Tally| match work {
+        Work::Adding => kill >= kills,
+        Work::Collecting => tally.in_collections >= kills || kill >= 5 * kills,
+    };
+    let mut kill = 0;
+    while !enough(kill, &tally) {
+        kill += 1;
         let next = (expectation.last + 1).to_string();
         std::fs::write(folder.join("next"), next).unwrap();
         let idle = tally.stages.first().copied().unwrap();
@@ -69,7 +82,8 @@ pub(crate) fn run(kills: u64, seed: u64) {
             wanted: (4 * idle >= kill)
                 .then(|| 1 + random.below(stage::NAMES.len() as u64 - 1) as usize),
         };
-        kill_one(folder, moment, &mut expectation);
+        kill_one(folder, work, moment, &mut expectation);
+        tally.in_collections += u64::from(std::mem::take(&mut expectation.collecting));
         let met = stage::read(&folder.join("stage"));
         if let Some(count) = tally.stages.get_mut(met) {
             *count += 1;
@@ -77,16 +91,22 @@ pub(crate) fn run(kills: u64, seed: u64) {
         let read_only = !kill.is_multiple_of(KILLS_PER_CLOSE);
         check(folder, read_only, &mut expectation, &mut tally);
     }
-    print(kills, seed, &expectation, &tally);
+    print(kill, seed, &expectation, &tally);
     let idle = tally.stages.first().copied().unwrap();
     assert!(
-        2 * idle <= kills,
-        "only {} of {kills} kills met a commit",
-        kills - idle
+        work == Work::Collecting || 2 * idle <= kill,
+        "only {} of {kill} kills met a commit",
+        kill - idle
     );
     assert!(
-        4 * expectation.acknowledged >= kills,
+        4 * expectation.acknowledged >= kill,
         "hardly anything was added"
+    );
+    assert!(tally.differences > 0, "no tensor was like another");
+    let (collected, met) = (expectation.collected, tally.in_collections);
+    assert!(
+        work == Work::Adding || (met >= kills && collected > 0),
+        "of {kill} kills {met} met a collection, and {collected} ended"
     );
 }
 
@@ -100,9 +120,11 @@ struct Moment {
 }
 
 impl Moment {
-    fn wait(self, folder: &Path) {
+    fn wait(self, folder: &Path, work: Work) {
         std::thread::sleep(self.delay);
-        let Some(wanted) = self.wanted else { return };
+        let Some(wanted) = self.wanted.filter(|_| work == Work::Adding) else {
+            return;
+        };
         let path = folder.join("stage");
         let started = Instant::now();
         loop {
@@ -116,8 +138,8 @@ impl Moment {
 }
 
 /// Lets a child work until the moment and kills it; what it said by then is taken in.
-fn kill_one(folder: &Path, moment: Moment, expectation: &mut Expectation) {
-    let mut child = start(folder);
+fn kill_one(folder: &Path, work: Work, moment: Moment, expectation: &mut Expectation) {
+    let mut child = start(folder, work);
     let pipe = BufReader::new(child.stdout.take().unwrap());
     let (sender, receiver) = mpsc::channel();
     let reader = std::thread::spawn(move || {
@@ -129,8 +151,13 @@ fn kill_one(folder: &Path, moment: Moment, expectation: &mut Expectation) {
         }
     });
     let ready = receiver.recv_timeout(OPEN_MAX);
+    expectation.begin();
+    let mut heard = Vec::new();
     if ready.is_ok() {
-        moment.wait(folder);
+        moment.wait(folder, work);
+        if work == Work::Collecting {
+            heard = wait_for_collection(&receiver, moment, &folder.join("stage"));
+        }
     }
     child.kill().unwrap();
     let status = child.wait().unwrap();
@@ -141,13 +168,39 @@ fn kill_one(folder: &Path, moment: Moment, expectation: &mut Expectation) {
         "the child did not open the store"
     );
     assert_eq!(status.signal(), Some(SIGKILL), "the child ended by itself");
-    for line in receiver {
+    for line in heard.into_iter().chain(receiver) {
         expectation.hear(&line);
     }
 }
 
-fn start(folder: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+/// Listens until a collection begins, and for some of them until it commits something; returns what was said.
+fn wait_for_collection(
+    receiver: &mpsc::Receiver<String>,
+    moment: Moment,
+    stage: &Path,
+) -> Vec<String> {
+    let mut heard: Vec<String> = receiver.try_iter().collect();
+    while let Ok(line) = receiver.recv_timeout(10 * PATIENCE) {
+        let begins = line.starts_with("collecting");
+        heard.push(line);
+        if begins {
+            break;
+        }
+    }
+    std::thread::sleep(moment.delay / 30);
+    let started = Instant::now();
+    while moment.wanted.is_some() && started.elapsed() < PATIENCE / 4 && stage::read(stage) == 0 {
+        std::hint::spin_loop();
+    }
+    heard
+}
+
+fn start(folder: &Path, work: Work) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    if work == Work::Collecting {
+        command.env(COLLECTING_VARIABLE, "1");
+    }
+    command
         .args(["--exact", "child_process", "--ignored", "--nocapture"])
         .env(FOLDER_VARIABLE, folder)
         .stdin(Stdio::null())
@@ -171,10 +224,7 @@ fn check(folder: &Path, read_only: bool, expectation: &mut Expectation, tally: &
     tally.files_removed += recovery.files_removed;
     let models = store.models().unwrap();
     let listed: BTreeSet<u64> = models.iter().map(|name| number(name)).collect();
-    let there = expectation.open.intersection(&listed).count() as u64;
-    tally.undecided_there += there;
-    tally.undecided_absent += expectation.open.len() as u64 - there;
-    expectation.settle(&listed);
+    expectation.settle(&listed, !read_only);
     for &number in &listed {
         let mut bytes = Vec::new();
         let options = ExportOptions::default();
@@ -185,6 +235,13 @@ fn check(folder: &Path, read_only: bool, expectation: &mut Expectation, tally: &
     }
     let verified = store.verify(None).unwrap();
     assert!(verified.is_whole(), "{verified:?}");
+    tally.unreachable += verified.unreachable;
+    tally.differences += store.stats().unwrap().depths.iter().skip(1).sum::<u64>();
+    if !read_only {
+        let report = store.gc(GcOptions::default()).unwrap();
+        assert_eq!(report.removed_chunks, verified.unreachable);
+        assert_eq!(store.verify(None).unwrap().unreachable, 0);
+    }
     store.close().unwrap();
 }
 
@@ -201,7 +258,7 @@ fn print(kills: u64, seed: u64, expectation: &Expectation, tally: &Tally) {
     );
     println!(
         "  of the calls cut off, {} had their model there and {} not",
-        tally.undecided_there, tally.undecided_absent
+        expectation.undecided_there, expectation.undecided_absent
     );
     println!(
         "  recovery: {} batches replayed, {} unacknowledged ones taken, {} discarded, \
@@ -211,5 +268,10 @@ fn print(kills: u64, seed: u64, expectation: &Expectation, tally: &Tally) {
         tally.tails_discarded,
         tally.files_removed,
         tally.clean_opens
+    );
+    println!(
+        "  {} kills met a collection, {} collections ended, {} chunks that nothing reached were left; \
+         {} differences seen",
+        tally.in_collections, expectation.collected, tally.unreachable, tally.differences
     );
 }

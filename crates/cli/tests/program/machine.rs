@@ -54,6 +54,8 @@ fn tour_brings_a_model_back_and_cleans_up() {
     assert_eq!(answer["identical"], true);
     assert_eq!(answer["deduplication"]["new_tensors"], 1);
     assert_eq!(answer["deduplication"]["deduplicated_tensors"], 4);
+    // The small ones are stored alone, what is no float is shared.
+    assert_eq!(answer["fine_tune"]["delta_tensors"], 2);
     let steps = answer["steps"].as_array().unwrap();
     let names: Vec<&str> = steps
         .iter()
@@ -61,7 +63,15 @@ fn tour_brings_a_model_back_and_cleans_up() {
         .collect();
     assert_eq!(
         names,
-        ["store", "store 2nd", "verify", "restore", "restore 2nd"]
+        [
+            "store",
+            "store 2nd",
+            "store tune",
+            "verify",
+            "restore",
+            "restore 2nd",
+            "restore tune"
+        ]
     );
     for step in steps {
         assert!(step["ratio"].as_f64().unwrap() > 0.0, "{step}");
