@@ -2,10 +2,10 @@
 //! interleavings in tests.
 
 #[cfg(not(shuttle))]
-pub(crate) use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic};
+pub(crate) use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak, atomic};
 
 #[cfg(shuttle)]
-pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic};
+pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak, atomic};
 
 /// Locks, also after a panic of another holder: a holder of these locks leaves nothing half done.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

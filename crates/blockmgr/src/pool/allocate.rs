@@ -4,11 +4,11 @@ use std::cell::Cell as ThreadCell;
 
 use core_view::contract::SlotId;
 
-use super::core::{Core, LANES};
+use super::core::Core;
 use super::observer::{BlockEvent, EvictedBlock};
-use super::shard::{Choice, Cursor};
+use super::shard::{Choice, Shard};
 use crate::Error;
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// Slots taken from one shard before another is considered: a long request then ages all shards alike.
 const CHUNK: usize = 64;
@@ -21,12 +21,12 @@ struct Departures {
 }
 
 /// A number for the calling thread, the same at each call.
-fn lane() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static LANE: ThreadCell<usize> = const { ThreadCell::new(usize::MAX) });
+fn lane() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    thread_local!(static LANE: ThreadCell<u32> = const { ThreadCell::new(u32::MAX) });
     LANE.with(|lane| {
-        if lane.get() == usize::MAX {
-            lane.set(NEXT.fetch_add(1, Ordering::Relaxed) % LANES);
+        if lane.get() == u32::MAX {
+            lane.set(NEXT.fetch_add(1, Ordering::Relaxed));
         }
         lane.get()
     })
@@ -35,21 +35,70 @@ fn lane() -> usize {
 impl Core {
     /// Hands out `count` slots or none.
     pub(super) fn allocate(&self, count: usize) -> Result<Vec<u32>, Error> {
-        let available = self.shards.available();
-        if count > available {
+        let mut slots = Vec::with_capacity(count.min(self.capacity as usize));
+        let mut departures = Departures::default();
+        if count <= self.shards.available() {
+            self.fill(&mut slots, count, &mut departures);
+        }
+        let mut outcome = Ok(());
+        if slots.len() < count {
+            outcome = self.fill_exactly(&mut slots, count, &mut departures);
+        }
+        self.announce_evicted(&departures.evicted, &departures.events);
+        match outcome {
+            Ok(()) => Ok(slots),
+            Err(error) => {
+                self.give_back(&slots);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes slots where the pool is fullest of old blocks; fewer than `count` if other threads take them too.
+    fn fill(&self, slots: &mut Vec<u32>, count: usize, departures: &mut Departures) {
+        let lane = lane();
+        let now = self.clock.0.requests.load(Ordering::Relaxed) as u32;
+        let mut vain_tries = 0;
+        while slots.len() < count && vain_tries <= self.shards.count() {
+            let Some((choice, mut cursor)) = self.shards.choose(lane, now) else {
+                return;
+            };
+            let wanted = (count - slots.len()).min(CHUNK);
+            let before = slots.len();
+            let shard = cursor.enter(choice.shard);
+            self.take(shard, choice, slots, wanted, departures);
+            vain_tries += usize::from(slots.len() == before);
+        }
+    }
+
+    /// Takes the slots that are missing with all shards locked, or tells that there are too few.
+    #[cold]
+    fn fill_exactly(
+        &self,
+        slots: &mut Vec<u32>,
+        count: usize,
+        departures: &mut Departures,
+    ) -> Result<(), Error> {
+        let mut cursors = self.shards.lock_all();
+        let mut available = slots.len();
+        for (shard, cursor) in cursors.iter_mut().enumerate() {
+            available += cursor.enter(shard).available();
+        }
+        if available < count {
             return Err(self.exhausted(count, available));
         }
-        let mut slots = Vec::with_capacity(count);
-        let mut departures = Departures::default();
-        self.fill(&mut slots, count, &mut departures);
-        self.announce_evicted(&departures.evicted, &departures.events);
-        if slots.len() < count {
-            // Other threads were faster. What was evicted is gone, its slots are free.
-            let taken = slots.len();
-            self.give_back(&slots);
-            return Err(self.exhausted(count, taken));
+        for evicts in [false, true] {
+            for (shard, cursor) in cursors.iter_mut().enumerate() {
+                let wanted = count - slots.len();
+                let choice = Choice { shard, evicts };
+                self.take(cursor.enter(shard), choice, slots, wanted, departures);
+            }
         }
-        Ok(slots)
+        if slots.len() < count {
+            // Only a policy that doesn't give up what it counts as evictable comes here.
+            return Err(self.exhausted(count, slots.len()));
+        }
+        Ok(())
     }
 
     #[cold]
@@ -61,47 +110,18 @@ impl Core {
         }
     }
 
-    /// Takes slots where the pool is fullest of old blocks; fewer than `count` only if other threads take them too.
-    fn fill(&self, slots: &mut Vec<u32>, count: usize, departures: &mut Departures) {
-        let slack = u64::from(self.capacity) / (16 * self.shards.count() as u64);
-        let lane = &self.lanes[lane()].0;
-        let mut preferred = lane.load(Ordering::Relaxed) as usize;
-        // Other threads may take what this one chose. After so many vain tries it is them, or a policy that keeps
-        // what it says it could give.
-        let mut tries = 4 * self.shards.count();
-        while slots.len() < count && tries > 0 {
-            let Some(choice) = self.shards.choose(preferred, slack) else {
-                break;
-            };
-            let shard = choice.shard;
-            preferred = shard;
-            let wanted = (count - slots.len()).min(CHUNK);
-            self.shards.claim(shard, wanted as u64);
-            let before = slots.len();
-            let mut cursor = self.shards.cursor();
-            self.take(&mut cursor, choice, slots, wanted, departures);
-            drop(cursor);
-            let taken = slots.len() - before;
-            tries = tries.saturating_sub(usize::from(taken == 0));
-            self.shards.disclaim(shard, (wanted - taken) as u64);
-        }
-        lane.store(preferred as u32, Ordering::Relaxed);
-    }
-
     /// Takes up to `wanted` slots from a shard: free ones, and if there are none anywhere, by eviction.
     fn take(
         &self,
-        cursor: &mut Cursor<'_>,
+        shard: &mut Shard,
         choice: Choice,
         slots: &mut Vec<u32>,
         wanted: usize,
         departures: &mut Departures,
     ) {
-        let index = choice.shard;
-        let shard = cursor.enter(index);
         for _ in 0..wanted {
             if let Some(local) = shard.take_free() {
-                slots.push(self.shards.slot(index, local));
+                slots.push(self.shards.slot(choice.shard, local));
                 continue;
             }
             if !choice.evicts {
@@ -111,7 +131,7 @@ impl Core {
                 break;
             };
             shard.counts.evicted += 1;
-            let slot = self.shards.slot(index, local);
+            let slot = self.shards.slot(choice.shard, local);
             if self.hook.is_some() || self.sink.is_some() {
                 let sequence_hash = self.directory.identity(slot);
                 self.note_removed(&mut departures.events, sequence_hash);

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::time::Instant;
 
-use super::core::{Clock, Core, LANES};
+use super::core::{Clock, Core};
 use super::directory::Directory;
 use super::shard::Shards;
 use super::{BlockPool, Duplicates, EventSink, EvictionHook};
 use crate::Error;
 use crate::policy::{Policy, PolicyKind};
-use crate::sync::atomic::{AtomicU32, AtomicU64};
+use crate::sync::atomic::AtomicU64;
 use crate::sync::{Arc, Padded};
 
 /// The most blocks of a pool: slot numbers have 31 bits.
@@ -127,12 +127,6 @@ impl BlockPoolBuilder {
             duplicates: self.duplicates,
             shards: Shards::new(capacity, shards.trailing_zeros(), make),
             directory: Directory::new(capacity),
-            lanes: std::array::from_fn(|lane| {
-                // Threads begin at different shards.
-                Padded(AtomicU32::new(
-                    (lane * shards / LANES.min(shards)) as u32 % shards as u32,
-                ))
-            }),
             clock: Padded(Clock {
                 started: Instant::now(),
                 requests: AtomicU64::new(0),

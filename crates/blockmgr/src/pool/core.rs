@@ -9,10 +9,7 @@ use super::{Duplicates, PoolStatus};
 use crate::SequenceHash;
 use crate::policy::{Access, EvictionPolicy, Request, Slot};
 use crate::sync::Padded;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
-/// Threads that are told apart when a shard is chosen; more of them share.
-pub(super) const LANES: usize = 16;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) struct Core {
     pub(super) capacity: u32,
@@ -20,8 +17,6 @@ pub(crate) struct Core {
     pub(super) duplicates: Duplicates,
     pub(super) shards: Shards,
     pub(super) directory: Directory,
-    /// The shard that each thread took slots from last.
-    pub(super) lanes: [Padded<AtomicU32>; LANES],
     pub(super) clock: Padded<Clock>,
     pub(super) hook: Option<std::sync::Arc<dyn EvictionHook>>,
     pub(super) sink: Option<std::sync::Arc<dyn EventSink>>,
@@ -110,7 +105,9 @@ impl Core {
                 ..Request::default()
             },
         };
-        shard.cells[local].state = State::Registered;
+        let cell = &mut shard.cells[local];
+        cell.state = State::Registered;
+        cell.used = access.request.tick as u32;
         shard.policy.insert(Slot::new(local as u32), &access);
         shard.policy.release(Slot::new(local as u32));
         self.note_stored(events, hash);

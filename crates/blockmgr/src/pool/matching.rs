@@ -45,6 +45,7 @@ impl Core {
                 .policy
                 .hit(Slot::new(local as u32), &access(*hash, request));
             shard.counts.hits += 1;
+            shard.cells[local].used = request.tick as u32;
             shard.add_user(local);
             if slots.is_empty() {
                 slots.reserve(hashes.len().min(ROOM_BLOCKS));

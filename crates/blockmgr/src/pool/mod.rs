@@ -108,7 +108,7 @@ impl BlockPool {
     ///
     /// # Errors
     /// [`Error::Exhausted`] if the pool can't give all of them; it gives none then, and evicts none unless another
-    /// thread took what was there in the middle of this.
+    /// thread took in the middle of this what was there at first.
     pub fn allocate_blocks(&self, count: usize) -> Result<MutableBlocks, Error> {
         let slots = self.core.allocate(count)?;
         Ok(MutableBlocks::new(Arc::clone(&self.core), slots))

@@ -47,6 +47,7 @@ impl Core {
             before = slot;
             let cell = &mut shard.cells[local];
             cell.users = 1;
+            cell.used = request.tick as u32;
             cell.next = NONE;
             if entered.is_ok() {
                 cell.state = State::Registered;
@@ -128,6 +129,7 @@ impl Core {
         }
         let cell = &mut shard.cells[local];
         cell.users = 1;
+        cell.used = request.tick as u32;
         cell.next = NONE;
         cell.state = State::Registered;
         shard.counts.registered += 1;

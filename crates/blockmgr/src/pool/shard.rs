@@ -2,8 +2,11 @@
 
 use super::directory::NONE;
 use crate::policy::{EvictionPolicy, Policy, Slot};
-use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, Padded, lock};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, Padded, TryLockError, lock};
+
+/// Victims count as equally old that are younger than the oldest by less than this part.
+const SLACK: u32 = 64;
 
 /// What a slot is in the middle of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub(super) struct Cell {
     pub(super) users: u32,
     /// Counts the blocks that the slot has had.
     pub(super) generation: u32,
+    /// When a request last matched or registered the block: its number, modulo 2³².
+    pub(super) used: u32,
     /// Where the block that followed this one last was, in any shard; a guess.
     pub(super) next: u32,
 }
@@ -47,6 +52,8 @@ pub(super) struct Shard {
     pub(super) free: Vec<u32>,
     pub(super) policy: Policy,
     pub(super) counts: Counts,
+    /// When the blocks that left lately were used last; the newer ones count more.
+    victim_used: u32,
 }
 
 impl Shard {
@@ -55,6 +62,7 @@ impl Shard {
             state: State::Free,
             users: 0,
             generation: 0,
+            used: 0,
             next: NONE,
         };
         Self {
@@ -62,10 +70,16 @@ impl Shard {
             free: (0..slots).rev().collect(),
             policy,
             counts: Counts::default(),
+            victim_used: 0,
         }
     }
 
     /// Slots that could be handed out now.
+    pub(super) fn available(&self) -> usize {
+        let idle = self.idle();
+        idle.free as usize + idle.cached as usize
+    }
+
     fn idle(&self) -> Idle {
         Idle {
             free: self.free.len() as u32,
@@ -98,6 +112,9 @@ impl Shard {
         debug_assert_eq!((cell.state, cell.users), (State::Registered, 0));
         cell.state = State::Taken;
         cell.generation = cell.generation.wrapping_add(1);
+        // A step towards this victim: not all the way, for the choice of a single one may be odd.
+        let later = cell.used.wrapping_sub(self.victim_used).cast_signed();
+        self.victim_used = self.victim_used.wrapping_add_signed(step(later));
         Some(local.get())
     }
 
@@ -110,6 +127,11 @@ impl Shard {
         }
         cell.users += 1;
     }
+}
+
+/// A quarter of a distance, and not nothing.
+fn step(distance: i32) -> i32 {
+    distance / 4 + distance.signum()
 }
 
 /// Slots of a shard that nobody uses.
@@ -146,9 +168,22 @@ struct Place {
     shard: Mutex<Shard>,
     /// [`Idle`] when the lock was last given up.
     idle: AtomicU64,
-    /// Slots handed out since the pool was made, which the pool keeps even over the shards: then a block that nobody
-    /// uses grows equally old in each.
-    handed_out: AtomicU64,
+    /// [`Shard::victim_used`] then. The pool evicts where it is oldest, so that a block which nobody uses grows equally
+    /// old in all shards, whatever each is asked for.
+    victim_used: AtomicU32,
+}
+
+impl Place {
+    fn idle(&self) -> Idle {
+        Idle::unpacked(self.idle.load(Ordering::Relaxed))
+    }
+
+    /// Requests since the shard's latest victims were used.
+    fn victim_age(&self, now: u32) -> u32 {
+        // A request that began later may have been counted already.
+        let age = now.wrapping_sub(self.victim_used.load(Ordering::Relaxed));
+        u32::try_from(age.cast_signed()).unwrap_or(0)
+    }
 }
 
 /// All shards of a pool. A slot belongs to the shard that its lowest bits name.
@@ -173,7 +208,7 @@ impl Shards {
                     .packed(),
                 ),
                 shard: Mutex::new(Shard::new(slots, policy(slots))),
-                handed_out: AtomicU64::new(0),
+                victim_used: AtomicU32::new(0),
             })
         };
         Self {
@@ -200,50 +235,79 @@ impl Shards {
     /// Slots of all shards that could be handed out; exact while no other thread uses the pool.
     pub(super) fn available(&self) -> usize {
         let available = |Padded(place): &Padded<Place>| {
-            let idle = Idle::unpacked(place.idle.load(Ordering::Relaxed));
+            let idle = place.idle();
             idle.free as usize + idle.cached as usize
         };
         self.places.iter().map(available).sum()
     }
 
-    /// Where a thread should take slots from: the shard it took from last, `preferred`, unless that is `slack` slots
-    /// ahead of the one with the fewest handed out. Shards with free slots come first. `None` if no shard seems to
-    /// have a slot.
-    pub(super) fn choose(&self, preferred: usize, slack: u64) -> Option<Choice> {
-        let mut free = Candidates::default();
-        let mut cached = Candidates::default();
-        for (shard, Padded(place)) in self.places.iter().enumerate() {
-            let idle = Idle::unpacked(place.idle.load(Ordering::Relaxed));
-            let out = place.handed_out.load(Ordering::Relaxed);
+    /// Locks the shard where the thread of a lane should take slots: one that has free slots; if there is none, one of
+    /// those whose victims are about as old as any. Each lane begins to look elsewhere, and passes over shards that
+    /// are locked, so that threads stay out of each other's way. `None` if no shard seems to have a slot. `now` is the
+    /// number of the request.
+    pub(super) fn choose(&self, lane: u32, now: u32) -> Option<(Choice, Cursor<'_>)> {
+        let count = self.places.len();
+        // Reversed bits: half of the shards lie between the first two lanes, a quarter between those and the next two.
+        let first = lane.reverse_bits().checked_shr(32 - self.bits).unwrap_or(0) as usize;
+        let places = || (first..count).chain(0..first);
+        // Others change the numbers meanwhile, so that what was seen once has to do.
+        let mut free = None;
+        let mut oldest = None;
+        for shard in places() {
+            let place = &self.places[shard].0;
+            let idle = place.idle();
             if idle.free > 0 {
-                free.add(shard, out, preferred);
+                free = free.or(Some(shard));
             }
-            if idle.cached > 0 {
-                cached.add(shard, out, preferred);
+            let age = place.victim_age(now);
+            if idle.cached > 0 && oldest.is_none_or(|(most, _)| age > most) {
+                oldest = Some((age, shard));
             }
         }
-        let choice = |evicts| move |shard| Choice { shard, evicts };
-        free.choose(preferred, slack)
-            .map(choice(false))
-            .or_else(|| cached.choose(preferred, slack).map(choice(true)))
+        let fits = |&shard: &usize| {
+            let place = &self.places[shard].0;
+            match (free, oldest) {
+                (Some(_), _) => place.idle().free > 0,
+                (None, Some((most, _))) => {
+                    place.idle().cached > 0 && place.victim_age(now) >= most - most / SLACK
+                }
+                (None, None) => false,
+            }
+        };
+        let evicts = free.is_none();
+        let not_busy = places().filter(fits).find_map(|shard| {
+            let cursor = self.try_cursor(shard)?;
+            Some((Choice { shard, evicts }, cursor))
+        });
+        not_busy.or_else(|| {
+            let shard = free.or(oldest.map(|(_, shard)| shard))?;
+            let mut cursor = self.cursor();
+            cursor.enter(shard);
+            Some((Choice { shard, evicts }, cursor))
+        })
     }
 
-    /// States that a shard hands out slots, before its lock is taken, so that others choose another.
-    pub(super) fn claim(&self, shard: usize, slots: u64) {
-        self.places[shard]
-            .0
-            .handed_out
-            .fetch_add(slots, Ordering::Relaxed);
+    /// All shards, locked in order.
+    pub(super) fn lock_all(&self) -> Vec<Cursor<'_>> {
+        let cursors = (0..self.count()).map(|shard| {
+            let mut cursor = self.cursor();
+            cursor.enter(shard);
+            cursor
+        });
+        cursors.collect()
     }
 
-    /// Takes back part of a claim.
-    pub(super) fn disclaim(&self, shard: usize, slots: u64) {
-        if slots > 0 {
-            self.places[shard]
-                .0
-                .handed_out
-                .fetch_sub(slots, Ordering::Relaxed);
-        }
+    /// A cursor at a shard that nobody has locked.
+    fn try_cursor(&self, shard: usize) -> Option<Cursor<'_>> {
+        let guard = match self.places[shard].0.shard.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(Cursor {
+            shards: self,
+            held: Some((shard, guard)),
+        })
     }
 
     /// A cursor that holds no lock yet.
@@ -251,34 +315,6 @@ impl Shards {
         Cursor {
             shards: self,
             held: None,
-        }
-    }
-}
-
-/// The best of the shards seen so far.
-#[derive(Default)]
-struct Candidates {
-    /// The fewest slots handed out, and by which.
-    least: Option<(u64, usize)>,
-    /// The slots that the preferred shard handed out.
-    preferred_out: Option<u64>,
-}
-
-impl Candidates {
-    fn add(&mut self, shard: usize, out: u64, preferred: usize) {
-        if shard == preferred {
-            self.preferred_out = Some(out);
-        }
-        if self.least.is_none_or(|(fewest, _)| out < fewest) {
-            self.least = Some((out, shard));
-        }
-    }
-
-    fn choose(&self, preferred: usize, slack: u64) -> Option<usize> {
-        let (fewest, shard) = self.least?;
-        match self.preferred_out {
-            Some(out) if out <= fewest + slack => Some(preferred),
-            _ => Some(shard),
         }
     }
 }
@@ -330,8 +366,11 @@ impl<'a> Cursor<'a> {
     pub(super) fn leave(&mut self) {
         if let Some((shard, guard)) = self.held.take() {
             // Stored before the lock is given up, so that the latest holder's number stays.
-            let idle = &self.shards.places[shard].0.idle;
-            idle.store(guard.idle().packed(), Ordering::Relaxed);
+            let place = &self.shards.places[shard].0;
+            place.idle.store(guard.idle().packed(), Ordering::Relaxed);
+            place
+                .victim_used
+                .store(guard.victim_used, Ordering::Relaxed);
         }
     }
 }
