@@ -2,7 +2,8 @@
 //!
 //! A [`BlockPool`] has the blocks of one tier; the life of a block is in the types of [`block`]:
 //! [`MutableBlock`] → [`CompleteBlock`] → [`ImmutableBlock`] ⇄ [`WeakBlock`]. [`identity`] tells which block is
-//! which, and [`policy`] decides which block leaves a full pool.
+//! which, [`layout`] where its parts lie in memory, and [`policy`] decides which block leaves a full pool.
+//! [`KvBlockManager`] makes the tiers of a process, pools with their storage, from one configuration.
 //!
 //! An engine matches the leading blocks of a prompt, allocates the rest, fills and registers them:
 //!
@@ -35,6 +36,7 @@ pub mod pool;
 #[cfg(feature = "trace")]
 pub mod simulate;
 mod sync;
+pub mod tiers;
 #[cfg(feature = "trace")]
 pub mod trace;
 
@@ -44,9 +46,14 @@ pub use block::{
 };
 pub use error::{Error, Refused};
 pub use identity::{BlockHash, Salt, SequenceHash, TokenBlock, TokenSequence};
+pub use layout::{LayoutType, calculate_storage_requirements};
 pub use pool::{
     BlockEvent, BlockPool, BlockPoolBuilder, Duplicates, EventSink, EvictedBlock, EvictionHook,
     PoolStatus, RequestOptions,
+};
+pub use tiers::{
+    KvBlockManager, KvBlockManagerConfig, KvManagerLayoutConfig, KvManagerModelConfig,
+    KvManagerRuntimeConfig,
 };
 
 #[cfg(doctest)]

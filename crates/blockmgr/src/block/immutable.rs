@@ -5,9 +5,9 @@ use std::fmt;
 use core_view::contract::SlotId;
 
 use super::WeakBlock;
-use crate::SequenceHash;
 use crate::pool::Core;
 use crate::sync::Arc;
+use crate::{BlockPool, SequenceHash};
 
 /// A registered block, kept in its place while this or a clone of it lives. After the last is dropped, the block
 /// stays in the pool until it is evicted.
@@ -25,6 +25,11 @@ impl ImmutableBlock {
     /// The slot whose memory the block has.
     pub fn slot(&self) -> SlotId {
         SlotId(self.slot)
+    }
+
+    /// Whether the block belongs to this pool.
+    pub fn is_of(&self, pool: &BlockPool) -> bool {
+        pool.is(&self.core)
     }
 
     /// Who it is.

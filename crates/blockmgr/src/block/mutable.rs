@@ -9,7 +9,7 @@ use super::{CompleteBlock, CompleteBlocks};
 use crate::identity::TokenBlock;
 use crate::pool::Core;
 use crate::sync::Arc;
-use crate::{Error, Refused, SequenceHash};
+use crate::{BlockPool, Error, Refused, SequenceHash};
 
 /// A block that is its owner's alone and may be written. Dropping it frees it.
 pub struct MutableBlock {
@@ -24,6 +24,11 @@ impl MutableBlock {
     /// The slot whose memory the block has.
     pub fn slot(&self) -> SlotId {
         SlotId(self.taken.slot())
+    }
+
+    /// Whether the block belongs to this pool.
+    pub fn is_of(&self, pool: &BlockPool) -> bool {
+        pool.is(self.taken.core())
     }
 
     /// States that the block has the content of these tokens.

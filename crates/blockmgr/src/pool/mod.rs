@@ -190,6 +190,10 @@ impl BlockPool {
         self.core.status()
     }
 
+    pub(crate) fn is(&self, core: &Arc<Core>) -> bool {
+        Arc::ptr_eq(&self.core, core)
+    }
+
     /// Blocks of the pool.
     pub fn capacity_blocks(&self) -> usize {
         self.core.capacity as usize
