@@ -103,6 +103,30 @@ pub enum WeightError {
         /// What does not match.
         reason: String,
     },
+    /// A tensor is stored as a difference from one that is not there.
+    #[error(
+        "tensor {hash} is stored as a difference from {base}, which is not there; transfer that first"
+    )]
+    BaseNotFound {
+        /// The tensor.
+        hash: WeightHash,
+        /// Its base.
+        base: WeightHash,
+    },
+    /// A tensor is no longer stored as it was.
+    #[error("tensor {hash} is stored otherwise now, or gone; ask for its encoding again")]
+    Moved {
+        /// The tensor.
+        hash: WeightHash,
+    },
+    /// A transfer is not where it has to be.
+    #[error("tensor {hash} can't be taken: {reason}")]
+    NotStaged {
+        /// The tensor.
+        hash: WeightHash,
+        /// What is missing.
+        reason: &'static str,
+    },
     /// A record was written by a newer version or with unknown features.
     #[error("{structure} {name} needs a newer program: {reason}")]
     Newer {

@@ -19,6 +19,8 @@ const MODEL_PREFIX: u8 = 2;
 #[cfg(feature = "native")]
 const HINT_PREFIX: u8 = 3;
 const DELTA_PREFIX: u8 = 4;
+#[cfg(feature = "native")]
+const ENCODED_PREFIX: u8 = 5;
 
 /// The digest of one chunk of at most [`CHUNK_LEN_BYTES`].
 pub fn leaf_digest(chunk: &[u8]) -> Leaf {
@@ -62,6 +64,14 @@ pub(crate) fn delta_root(fields: &[u8], len_bytes: u64, leaves: &[Leaf]) -> Weig
     hasher.update(len_bytes.to_le_bytes());
     hasher.update(leaves.as_flattened());
     finish(hasher)
+}
+
+/// What tells encodings of one tensor apart, from the head of an encoded object.
+#[cfg(feature = "native")]
+pub(crate) fn encoded_tag(head: &[u8]) -> [u8; 32] {
+    let mut hasher = start(ENCODED_PREFIX, "stepwell.encoded.v1");
+    hasher.update(head);
+    hasher.finalize().into()
 }
 
 /// A hasher of the content of models; the caller feeds it the files.

@@ -30,6 +30,8 @@ mod codec;
 mod coral;
 mod delta;
 mod difference;
+#[cfg(feature = "native")]
+mod encoded;
 mod error;
 #[cfg(feature = "foreign")]
 mod foreign;
@@ -58,6 +60,11 @@ pub use codec::chunk::ChunkEncoding;
 pub use coral::{CoralFidelity, DecodedDelta, decode_coral_delta};
 pub use delta::{Delta, DeltaKind};
 pub use difference::{Difference, decode_delta, encode_delta};
+#[cfg(feature = "native")]
+pub use encoded::{
+    EncodedModel, EncodedObject, EncodedSink, EncodedSource, TRANSFER_STATE_LEN_MAX,
+    TransferJournal,
+};
 pub use error::WeightError;
 #[cfg(feature = "foreign")]
 pub use foreign::{ForeignFile, ModelFormat};

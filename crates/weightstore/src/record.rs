@@ -10,6 +10,7 @@ mod key;
 mod label;
 mod manifest;
 mod object;
+mod staging;
 mod system;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ pub(crate) use key::{BodyId, Key};
 pub(crate) use label::LabelRecord;
 pub(crate) use manifest::{FileEntry, Manifest};
 pub(crate) use object::{BaseLink, DEPTH_MAX, ObjectRecord};
+pub(crate) use staging::{JournalRecord, StagingRecord};
 pub(crate) use system::{BASE_LINK_RECORD, BodyReservation, HINT_RECORD, StoreRecord};
 
 use crate::WeightError;

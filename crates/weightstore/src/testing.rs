@@ -14,8 +14,13 @@ use std::fmt::Debug;
 use crate::{WeightError, WeightStore};
 
 mod deltas;
+#[cfg(feature = "native")]
+mod encoded;
 mod lifecycle;
 mod weights;
+
+#[cfg(feature = "native")]
+pub use encoded::{EncodedStore, MakeEncodedStore, check_encoded_store};
 
 /// A rule of [`WeightStore`] that an implementation breaks.
 #[derive(Debug, thiserror::Error)]

@@ -33,6 +33,21 @@ mod native {
         testing::check_weight_store(&mut || on_simulation(Codec::Auto))
     }
 
+    #[test]
+    fn the_native_store_moves_tensors_as_they_are_stored() -> Result<(), testing::Nonconformance> {
+        for codec in [Codec::None, Codec::Auto] {
+            testing::check_encoded_store(&mut || {
+                let storage = StorageConfig::default().with_segment_bytes(8 << 20);
+                let config = NativeConfig::default()
+                    .with_storage(storage)
+                    .with_codec(codec);
+                let volume = SimVolume::new(7).handle();
+                Ok(Box::new(NativeStore::on_volume(volume, config)?))
+            })?;
+        }
+        Ok(())
+    }
+
     #[cfg(feature = "lz4")]
     #[test]
     fn the_native_store_conforms_with_lz4() -> Result<(), testing::Nonconformance> {

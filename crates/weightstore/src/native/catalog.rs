@@ -153,7 +153,7 @@ impl Catalog {
                     self.dependents.insert((base, hash));
                 }
             }
-            Key::Format | Key::Bodies | Key::Chunk(..) => {}
+            Key::Format | Key::Bodies | Key::Chunk(..) | Key::Staging(_) | Key::Journal(_) => {}
         }
     }
 

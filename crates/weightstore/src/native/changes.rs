@@ -64,8 +64,12 @@ pub(super) struct Changes {
     pub(super) rewrites: Vec<Rewrite>,
     pub(super) labels: Vec<(WeightHash, Label)>,
     pub(super) deltas: Vec<(WeightHash, DeltaRecord)>,
+    /// Records of transfers.
+    pub(super) records: Vec<(Key, Vec<u8>)>,
     pub(super) model: Option<NewModel>,
     pub(super) deletes: BTreeSet<Vec<u8>>,
+    /// The highest body number that a record names.
+    named_body: BodyId,
     payload_bytes: usize,
     entries: usize,
 }
@@ -115,6 +119,14 @@ impl Changes {
         self.deltas.push((id, record));
     }
 
+    /// Takes a record in that names a body, whose chunks may come later.
+    pub(super) fn add_record(&mut self, key: Key, record: Vec<u8>, body: BodyId) {
+        self.payload_bytes += padded(record.len());
+        self.entries += 1;
+        self.named_body = self.named_body.max(body);
+        self.records.push((key, record));
+    }
+
     /// Deletes the chunks of a body, those that wait in these changes and those committed before.
     pub(super) fn drop_body(&mut self, body: BodyId, count: u32) {
         self.chunks.retain(|(chunk_body, ..)| *chunk_body != body);
@@ -126,7 +138,7 @@ impl Changes {
     /// The highest body number that they use.
     pub(super) fn body_max(&self) -> BodyId {
         let numbers = self.chunks.iter().map(|(body, ..)| *body);
-        numbers.max().unwrap_or_default()
+        numbers.max().unwrap_or_default().max(self.named_body)
     }
 }
 

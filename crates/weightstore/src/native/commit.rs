@@ -211,6 +211,9 @@ impl Core {
                 writer.put(&link, BASE_LINK_RECORD.to_vec());
             }
         }
+        for (key, record) in changes.records.drain(..) {
+            writer.put(&key, record);
+        }
         for label in labels {
             writer.put(&label.key(), label.record.clone());
         }

@@ -101,6 +101,18 @@ impl Core {
         check_leaf(source, index, entry, target)
     }
 
+    /// Decodes a chunk that is not stored yet, and compares it with its leaf.
+    pub(super) fn decode_and_check(
+        &self,
+        source: Source<'_>,
+        index: usize,
+        encoded: &[u8],
+        target: &mut [u8],
+    ) -> Result<(), WeightError> {
+        self.decode(source, index, encoded, target)?;
+        check_leaf(source, index, entry_of(source, index)?, target)
+    }
+
     /// One chunk, decoded and not compared with anything.
     fn unchecked(&self, source: Source<'_>, index: usize) -> Result<BufferMut, WeightError> {
         let entry = entry_of(source, index)?;

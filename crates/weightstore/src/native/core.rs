@@ -167,6 +167,8 @@ pub(super) fn described(key: &Key) -> (&'static str, String) {
         Key::Delta(id) => ("delta", hash_of(id)),
         Key::Model(name) => ("model", format!("{name:?}")),
         Key::Sketch(_, hash) => ("sketch of tensor", hash_of(hash)),
+        Key::Staging(hash) => ("staged tensor", hash_of(hash)),
+        Key::Journal(name) => ("transfer", format!("{name:?}")),
         Key::BaseLink { hash, .. } => ("base link of tensor", hash_of(hash)),
     }
 }

@@ -159,6 +159,12 @@ impl Gc<'_> {
         self.report.unreadable.clear();
         // Before any header is read: one that is committed later names a body from here on.
         self.fence = core.first_unfinished();
+        for (hash, body) in core.staged() {
+            match body {
+                Some(body) => drop(self.named.insert(body)),
+                None => self.report.unreadable.push(format!("staged tensor {hash}")),
+            }
+        }
         self.phase = Phase::Headers(core.catalog().hashes().copied().collect());
         Ok(())
     }

@@ -20,7 +20,8 @@ use crate::record::{FileEntry, Manifest, ObjectRecord};
 use crate::{Codec, WeightError};
 use bases::Bases;
 use group::HINT_CHUNKS;
-use input::{Input, check_name, open_files};
+pub(super) use input::check_name;
+use input::{Input, open_files};
 use pipeline::{FileTensors, Pipeline, Settings};
 
 pub use options::{ImportOptions, ImportReport, OnProgress, Progress, SourceFile};

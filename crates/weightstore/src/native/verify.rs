@@ -161,6 +161,7 @@ impl NativeStore {
         verification.models();
         verification.tensors()?;
         if verification.report.stopped_at.is_none() {
+            verification.staged();
             verification.records();
             verification.deltas();
             verification.blobs()?;
@@ -290,6 +291,22 @@ impl Verification<'_> {
         let catalog = self.core.catalog();
         let early = |hash: &WeightHash| self.options.after.is_some_and(|after| *hash <= after);
         catalog.hashes().copied().partition(early)
+    }
+
+    /// What transfers have staged counts as reachable.
+    fn staged(&mut self) {
+        for (hash, body) in self.core.staged() {
+            self.report.checked += 1;
+            match body {
+                Some(body) => drop(self.bodies.insert(body)),
+                None => self.damage(
+                    DamageKind::Structure,
+                    format!("staged tensor {hash}"),
+                    Vec::new(),
+                    "its record can't be read; discard it".to_owned(),
+                ),
+            }
+        }
     }
 
     /// The small records: uses, links, hints and sketches, and those of the store itself.

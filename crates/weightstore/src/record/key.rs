@@ -26,6 +26,10 @@ pub(crate) enum Key {
         base: WeightHash,
         hash: WeightHash,
     },
+    /// A tensor that is being transferred.
+    Staging(WeightHash),
+    /// The state of a transfer.
+    Journal(String),
 }
 
 impl Key {
@@ -37,6 +41,8 @@ impl Key {
     pub(crate) const MODELS: &'static [u8] = b"m/";
     pub(crate) const SKETCHES: &'static [u8] = b"k/";
     pub(crate) const BASE_LINKS: &'static [u8] = b"b/";
+    pub(crate) const STAGING: &'static [u8] = b"t/";
+    pub(crate) const JOURNAL: &'static [u8] = b"j/";
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         match self {
@@ -68,6 +74,8 @@ impl Key {
                 hash.as_bytes(),
             ]
             .concat(),
+            Self::Staging(hash) => [Self::STAGING, hash.as_bytes()].concat(),
+            Self::Journal(name) => [Self::JOURNAL, name.as_bytes()].concat(),
             Self::BaseLink { base, hash } => {
                 [Self::BASE_LINKS, base.as_bytes(), hash.as_bytes()].concat()
             }
@@ -83,6 +91,11 @@ impl Key {
                 let name = String::from_utf8(rest.to_vec()).ok()?;
                 return Some(Self::Model(name));
             }
+            Self::JOURNAL => {
+                let name = String::from_utf8(rest.to_vec()).ok()?;
+                return Some(Self::Journal(name));
+            }
+            Self::STAGING => Self::Staging(hash(&mut rest)?),
             Self::OBJECTS => {
                 let hash = hash(&mut rest)?;
                 let alias = CoralAlias::from_u64(u64::from_be_bytes(array(&mut rest)?));

@@ -65,25 +65,32 @@ impl ObjectRecord {
         hash: &WeightHash,
         alias: CoralAlias,
     ) -> Result<Self, RecordError> {
+        let record = Self::parse_any(bytes, hash)?;
+        let own_alias = record.alias;
+        if own_alias != alias {
+            return Err(RecordError::Damaged(format!(
+                "its alias is {own_alias}, its key says {alias}"
+            )));
+        }
+        Ok(record)
+    }
+
+    /// Reads the header of the tensor of that hash, whatever its alias, and proves that it is.
+    pub(crate) fn parse_any(bytes: &[u8], hash: &WeightHash) -> Result<Self, RecordError> {
         let (mut cursor, features) = Cursor::open_with(bytes, MAGIC, HAS_BASE)?;
         let dtype = cursor.dtype()?;
         let shape = cursor.shape()?;
-        let own_alias = CoralAlias::from_u64(cursor.u64()?);
+        let alias = CoralAlias::from_u64(cursor.u64()?);
         let record = Self {
             dtype,
             shape,
-            alias: own_alias,
+            alias,
             base: match features & HAS_BASE {
                 0 => None,
                 _ => Some(parse_base(&mut cursor)?),
             },
             body: Body::parse(cursor)?,
         };
-        if own_alias != alias {
-            return Err(RecordError::Damaged(format!(
-                "its alias is {own_alias}, its key says {alias}"
-            )));
-        }
         if len_bytes(dtype, &record.shape) != Some(record.body.len_bytes) {
             return Err(RecordError::Damaged(format!(
                 "{dtype} {:?} does not have {} bytes",

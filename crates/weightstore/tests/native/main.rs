@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod damage;
+mod encoded;
 mod family;
 mod fixture;
 mod full_disk;

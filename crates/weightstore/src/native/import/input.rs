@@ -154,7 +154,7 @@ fn check_index(model: &str, index: &str, inputs: &[Input<'_>]) -> Result<(), Wei
 /// Longest name of a model or file in bytes.
 const NAME_LEN_MAX: usize = 512;
 
-pub(super) fn check_name(what: &'static str, name: &str) -> Result<(), WeightError> {
+pub(in crate::native) fn check_name(what: &'static str, name: &str) -> Result<(), WeightError> {
     let reason = if name.is_empty() {
         "it is empty"
     } else if name.len() > NAME_LEN_MAX {
