@@ -93,7 +93,7 @@ impl Default for HitCeiling {
 }
 
 /// A bijection in which every bit of the result depends on every bit given (Stafford's variant 13).
-pub(super) const fn mix(value: u64) -> u64 {
+pub(crate) const fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)

@@ -22,6 +22,8 @@ mod slot;
 
 pub use access::{Access, Heritage, Request};
 pub use ceiling::HitCeiling;
+#[cfg(feature = "trace")]
+pub(crate) use ceiling::mix;
 pub use kind::{Policy, PolicyKind};
 pub use lru::Lru;
 pub use slot::Slot;

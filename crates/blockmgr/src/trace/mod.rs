@@ -1,4 +1,4 @@
-//! What a service was asked, request by request: traces read and written.
+//! What a service was asked, request by request: traces read, written and made.
 //!
 //! The format is Mooncake's: a JSON object a line with `timestamp` (milliseconds), `input_length` and
 //! `output_length` (tokens) and `hash_ids`, one for each block of 512 tokens of the prompt, where equal ids mean
@@ -15,6 +15,7 @@
 //! ```
 
 mod error;
+pub mod generate;
 mod reader;
 mod request;
 mod writer;
