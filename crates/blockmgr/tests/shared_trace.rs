@@ -51,3 +51,15 @@ fn the_least_recently_used_policy_is_where_it_was_measured() {
         .map(|capacity| thousandths(simulate(&workload, PolicyKind::Lru, capacity).rate()));
     assert_eq!(rates, [45, 112, 212, 288, 355]);
 }
+
+#[test]
+fn the_default_is_nowhere_below_the_best_known() {
+    let Some(workload) = conversation() else {
+        return;
+    };
+    let rates = CAPACITIES
+        .map(|capacity| thousandths(simulate(&workload, PolicyKind::default(), capacity).rate()));
+    for (rate, best_known) in rates.iter().zip([56, 145, 225, 289, 355]) {
+        assert!(*rate >= best_known, "{rates:?}");
+    }
+}

@@ -7,7 +7,6 @@ use super::{Access, EvictionPolicy, Slot};
 #[derive(Debug, Clone)]
 pub struct Lru {
     lists: Lists,
-    linked: Vec<bool>,
 }
 
 impl Lru {
@@ -15,7 +14,6 @@ impl Lru {
     pub fn new(slots: u32) -> Self {
         Self {
             lists: Lists::new(slots, 1),
-            linked: vec![false; slots as usize],
         }
     }
 }
@@ -26,28 +24,22 @@ impl EvictionPolicy for Lru {
     fn hit(&mut self, _slot: Slot, _access: &Access) {}
 
     fn pin(&mut self, slot: Slot) {
-        if std::mem::take(&mut self.linked[slot.index()]) {
-            self.lists.unlink(0, slot);
-        }
+        self.lists.remove(slot);
     }
 
     fn release(&mut self, slot: Slot) {
-        if !std::mem::replace(&mut self.linked[slot.index()], true) {
-            self.lists.push_newest(0, slot);
-        }
+        self.lists.push_newest(0, slot);
     }
 
     fn evict(&mut self) -> Option<Slot> {
-        let slot = self.lists.oldest(0)?;
-        self.pin(slot);
-        Some(slot)
+        self.lists.pop_oldest(0)
     }
 
     fn remove(&mut self, slot: Slot) {
-        self.pin(slot);
+        self.lists.remove(slot);
     }
 
     fn evictable_slots(&self) -> u32 {
-        self.lists.len(0)
+        self.lists.total_len()
     }
 }

@@ -14,19 +14,34 @@
 //! [`EvictionPolicy`] and goes in as [`Policy::Custom`].
 
 mod access;
+mod adaptive;
+mod arc;
 mod ceiling;
+mod frequency;
+mod history;
 mod kind;
+mod lineage;
 mod list;
 mod lru;
+mod multi_lru;
+mod priority;
+mod s3_fifo;
 mod slot;
+mod w_tiny_lfu;
 
 pub use access::{Access, Heritage, Request};
+pub use adaptive::Adaptive;
+pub use arc::Arc;
 pub use ceiling::HitCeiling;
-#[cfg(feature = "trace")]
 pub(crate) use ceiling::mix;
-pub use kind::{Policy, PolicyKind};
+pub use kind::{Policy, PolicyKind, UnknownPolicy};
+pub use lineage::Lineage;
 pub use lru::Lru;
+pub use multi_lru::MultiLru;
+pub use priority::Priority;
+pub use s3_fifo::S3Fifo;
 pub use slot::Slot;
+pub use w_tiny_lfu::WTinyLfu;
 
 /// Chooses the block that leaves.
 ///
