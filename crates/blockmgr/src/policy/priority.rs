@@ -24,12 +24,23 @@ impl Priority {
         }
     }
 
-    fn unlink(&mut self, slot: Slot) {
-        if let Some(list) = self.lists.remove(slot)
-            && self.lists.len(list) == 0
-        {
+    fn link(&mut self, slot: Slot) {
+        let list = usize::from(self.priorities[slot.index()]);
+        self.lists.push_newest(list, slot);
+        if self.lists.len(list) > 0 {
+            self.present[list / 64] |= 1 << (list % 64);
+        }
+    }
+
+    /// Whether the slot was evictable.
+    fn unlink(&mut self, slot: Slot) -> bool {
+        let Some(list) = self.lists.remove(slot) else {
+            return false;
+        };
+        if self.lists.len(list) == 0 {
             self.present[list / 64] &= !(1 << (list % 64));
         }
+        true
     }
 }
 
@@ -40,7 +51,13 @@ impl EvictionPolicy for Priority {
 
     fn hit(&mut self, slot: Slot, access: &Access) {
         let priority = &mut self.priorities[slot.index()];
-        *priority = (*priority).max(access.request.priority);
+        if access.request.priority <= *priority {
+            return;
+        }
+        *priority = access.request.priority;
+        if self.unlink(slot) {
+            self.link(slot);
+        }
     }
 
     fn pin(&mut self, slot: Slot) {
@@ -48,9 +65,7 @@ impl EvictionPolicy for Priority {
     }
 
     fn release(&mut self, slot: Slot) {
-        let list = usize::from(self.priorities[slot.index()]);
-        self.lists.push_newest(list, slot);
-        self.present[list / 64] |= 1 << (list % 64);
+        self.link(slot);
     }
 
     fn evict(&mut self) -> Option<Slot> {
