@@ -49,7 +49,7 @@ pub use identity::{BlockHash, Salt, SequenceHash, TokenBlock, TokenSequence};
 pub use layout::{LayoutType, calculate_storage_requirements};
 pub use pool::{
     BlockEvent, BlockPool, BlockPoolBuilder, Duplicates, EventSink, EvictedBlock, EvictionHook,
-    PoolStatus, RequestOptions,
+    LeaseId, PoolStatus, RequestOptions,
 };
 pub use tiers::{
     KvBlockManager, KvBlockManagerConfig, KvManagerLayoutConfig, KvManagerModelConfig,

@@ -103,7 +103,7 @@ fn engine(pool: &BlockPool, memory: &Memory, seed: u64) -> u64 {
     matched
 }
 
-fn run(shards: usize, duplicates: Duplicates) {
+fn run(shards: usize, duplicates: Duplicates, policy: PolicyKind) {
     // As tight as can be: each thread holds at most so many at once, and one more by upgrading.
     let capacity = THREADS * (HELD + 1);
     let memory = Arc::new(Memory((0..capacity).map(|_| AtomicU32::new(0)).collect()));
@@ -111,7 +111,7 @@ fn run(shards: usize, duplicates: Duplicates) {
     let pool = BlockPool::builder()
         .capacity_blocks(capacity)
         .shards(shards)
-        .policy(PolicyKind::Lru)
+        .policy(policy)
         .duplicates(duplicates)
         .eviction_hook(Arc::clone(&checker) as Arc<dyn EvictionHook>)
         .build()
@@ -137,15 +137,22 @@ fn run(shards: usize, duplicates: Duplicates) {
 
 #[test]
 fn one_shard_serves_threads() {
-    run(1, Duplicates::Allow);
+    run(1, Duplicates::Allow, PolicyKind::default());
 }
 
 #[test]
 fn shards_serve_threads_with_duplicates() {
-    run(4, Duplicates::Allow);
+    run(4, Duplicates::Allow, PolicyKind::default());
 }
 
 #[test]
 fn shards_serve_threads_without_duplicates() {
-    run(4, Duplicates::Reject);
+    run(4, Duplicates::Reject, PolicyKind::default());
+}
+
+#[test]
+fn every_policy_serves_threads() {
+    for policy in PolicyKind::ALL {
+        run(2, Duplicates::Allow, policy);
+    }
 }

@@ -111,6 +111,16 @@ impl ImmutableBlocks {
         Some(ImmutableBlock::new(Arc::clone(&self.core), slot))
     }
 
+    /// Whether the blocks belong to this pool.
+    pub fn is_of(&self, pool: &BlockPool) -> bool {
+        pool.is(&self.core)
+    }
+
+    /// The slots, with a use of each.
+    pub(crate) fn into_slots(mut self) -> Vec<u32> {
+        std::mem::take(&mut self.slots)
+    }
+
     /// Appends blocks of the same pool.
     ///
     /// # Errors

@@ -35,6 +35,7 @@ fn lane() -> u32 {
 impl Core {
     /// Hands out `count` slots or none.
     pub(super) fn allocate(&self, count: usize) -> Result<Vec<u32>, Error> {
+        self.end_leases();
         let mut slots = Vec::with_capacity(count.min(self.capacity as usize));
         let mut departures = Departures::default();
         if count <= self.shards.available() {

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::core::{Clock, Core};
 use super::directory::Directory;
+use super::lease::Leases;
 use super::shard::Shards;
 use super::{BlockPool, Duplicates, EventSink, EvictionHook};
 use crate::Error;
@@ -132,6 +133,7 @@ impl BlockPoolBuilder {
                 requests: AtomicU64::new(0),
                 blocks: AtomicU64::new(0),
             }),
+            leases: Leases::new(),
             hook: self.hook,
             sink: self.sink,
             event_sequence: AtomicU64::new(0),

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::directory::Directory;
+use super::lease::Leases;
 use super::observer::{BlockEvent, EventSink, EvictedBlock, EvictionHook};
 use super::shard::{Shard, Shards, State};
 use super::{Duplicates, PoolStatus};
@@ -18,6 +19,7 @@ pub(crate) struct Core {
     pub(super) shards: Shards,
     pub(super) directory: Directory,
     pub(super) clock: Padded<Clock>,
+    pub(super) leases: Leases,
     pub(super) hook: Option<std::sync::Arc<dyn EvictionHook>>,
     pub(super) sink: Option<std::sync::Arc<dyn EventSink>>,
     pub(super) event_sequence: AtomicU64,

@@ -10,6 +10,7 @@ mod allocate;
 mod builder;
 mod core;
 mod directory;
+mod lease;
 mod matching;
 mod observer;
 mod register;
@@ -21,6 +22,7 @@ use crate::{Error, Refused, SequenceHash};
 
 pub(crate) use self::core::Core;
 pub use builder::{BlockPoolBuilder, PolicyFactory};
+pub use lease::LeaseId;
 pub use observer::{BlockEvent, EventSink, EvictedBlock, EvictionHook};
 
 /// What happens when a block is registered whose content another block of the pool has.
@@ -182,6 +184,27 @@ impl BlockPool {
     /// Removes all blocks that nobody uses; tells how many. Those in use stay, as [`PoolStatus`] shows.
     pub fn reset(&self) -> usize {
         self.core.reset()
+    }
+
+    /// Keeps blocks for a time without a handle, as between the turns of a conversation. When the time is over, by the
+    /// pool's clock, they go back to the pool with the next allocation.
+    ///
+    /// # Errors
+    /// [`Error::ForeignBlock`], with the blocks, if they belong to another pool.
+    pub fn lease_blocks(
+        &self,
+        blocks: ImmutableBlocks,
+        duration_ms: u64,
+    ) -> Result<LeaseId, Refused<ImmutableBlocks>> {
+        if !blocks.is_of(self) {
+            return Err(Refused::new(Error::ForeignBlock, blocks));
+        }
+        Ok(self.core.lease(blocks.into_slots(), duration_ms))
+    }
+
+    /// Ends a lease before its time; whether it was still running.
+    pub fn end_lease(&self, lease: LeaseId) -> bool {
+        self.core.end_lease(lease)
     }
 
     /// Counts of blocks now and since the pool was made. The numbers of a pool in use are of slightly different
