@@ -70,3 +70,108 @@ proptest! {
         prop_assert!(store.verify(None).unwrap().is_whole());
     }
 }
+
+/// How a tensor came from the one before.
+#[derive(Debug, Clone)]
+enum Change {
+    /// Some bits are others, wherever: signs, exponents, what becomes a NaN.
+    Bits(u64, usize),
+    /// The lowest byte of each so many bytes is another.
+    LowBytes(u64, usize),
+    /// All of it is this byte.
+    Fill(u8),
+    /// It ends with so many more rows, or fewer.
+    Rows(u64, i64),
+    /// Nothing of it is left.
+    Stranger(u64),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        (any::<u64>(), 0_usize..500).prop_map(|(seed, count)| Change::Bits(seed, count)),
+        (any::<u64>(), 1_usize..64).prop_map(|(seed, step)| Change::LowBytes(seed, step)),
+        any::<u8>().prop_map(Change::Fill),
+        (any::<u64>(), -20_i64..20).prop_map(|(seed, rows)| Change::Rows(seed, rows)),
+        any::<u64>().prop_map(Change::Stranger),
+    ]
+}
+
+fn changed(before: &Tensor, change: &Change) -> Tensor {
+    let mut tensor = before.clone();
+    let bytes = &mut tensor.bytes;
+    match *change {
+        Change::Bits(seed, count) => {
+            for place in noise(seed, 4 * count).as_chunks::<4>().0 {
+                let bit = u32::from_le_bytes(*place) as usize % (8 * bytes.len());
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+        }
+        Change::LowBytes(seed, step) => {
+            let changes = noise(seed, bytes.len());
+            let low = bytes.iter_mut().zip(changes).step_by(8 * step);
+            low.for_each(|(byte, change)| *byte ^= change & 7);
+        }
+        Change::Fill(byte) => bytes.fill(byte),
+        Change::Rows(seed, rows) => {
+            let row_len = bytes.len() / before.shape[0] as usize;
+            let rows = before.shape[0].saturating_add_signed(rows).max(1);
+            let more = noise(seed, rows as usize * row_len);
+            let kept = bytes.len().min(more.len());
+            bytes.truncate(kept);
+            bytes.extend_from_slice(&more[kept..]);
+            tensor.shape[0] = rows;
+        }
+        Change::Stranger(seed) => *bytes = noise(seed, bytes.len()),
+    }
+    tensor
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn chains_of_any_changes_round_trip(
+        dtype in select(DType::all().collect::<Vec<_>>()),
+        rows in 20_u64..80,
+        seed in any::<u64>(),
+        changes in proptest::collection::vec(change(), 1..7),
+        depth_max in 0_u8..5,
+        codec in select(codecs()),
+        order in any::<u64>(),
+    ) {
+        let volume = tier_nvme::sim::SimVolume::new(1);
+        let config = crate::fixture::config().with_chain_depth_max(depth_max);
+        let store = weightstore::NativeStore::on_volume(volume.handle(), config).unwrap();
+        let len = dtype.len_bytes(rows as usize * 256).unwrap();
+        let start = Tensor { name: "w".into(), dtype, shape: vec![rows, 256], bytes: noise(seed, len) };
+        let mut chain = vec![start];
+        for change in &changes {
+            let next = changed(chain.last().unwrap(), change);
+            chain.push(next);
+        }
+        let mut left = Vec::new();
+        for (index, tensor) in chain.iter().enumerate() {
+            let file = safetensors(std::slice::from_ref(tensor));
+            // Named, so that what is not alike is tried too.
+            let base = index.checked_sub(1).map(|before| before.to_string());
+            let mut options = ImportOptions::default().with_codec(codec);
+            if let Some(base) = &base {
+                options = options.with_base(base);
+            }
+            add_with(&store, &index.to_string(), &file, &options).unwrap();
+            left.push((index.to_string(), file));
+        }
+        prop_assert!(store.stats().unwrap().depths.len() <= usize::from(depth_max) + 1);
+        while !left.is_empty() {
+            for (name, file) in &left {
+                prop_assert!(get(&store, name).unwrap() == *file, "{}", name);
+            }
+            let gone = left.remove((order as usize) % left.len());
+            store.remove_model(&gone.0).unwrap();
+            store.gc(weightstore::GcOptions::default().with_rebase(order % 2 == 0)).unwrap();
+            let report = store.verify(None).unwrap();
+            prop_assert!(report.is_whole() && report.unreachable == 0, "{:?}", report);
+        }
+        prop_assert!(store.list_weights().unwrap().is_empty());
+    }
+}
