@@ -8,14 +8,21 @@ use super::core::Core;
 use super::export::header_of;
 use super::session::Session;
 use super::tensor::Tensor;
-use crate::record::{BaseLink, Key};
+use crate::record::{BaseLink, Body, Key};
 use crate::{Sketch, SketchPlace, WeightError, WeightHash};
 
 /// Below this a tensor has no sketch, which would be a noticeable part of it.
 pub(super) const SKETCHED_LEN_MIN: u64 = 32 << 10;
 
+/// Below this what is stored of a tensor, a difference above all, is not worth a sketch either. What is like it
+/// is like its base, which has one.
+const STORED_LEN_MIN: u64 = 16 << 10;
+
 /// Stored sketches that are read to find a base.
 const CANDIDATES: usize = 8;
+
+/// Nearer than this no other candidate is looked at.
+const NEAR_ENOUGH: f64 = 0.01;
 
 /// Whether tensors of that length are sketched.
 pub(super) fn is_sketched(len_bytes: u64) -> bool {
@@ -25,6 +32,11 @@ pub(super) fn is_sketched(len_bytes: u64) -> bool {
 /// The sketch of a tensor in memory, if it is to have one.
 pub(super) fn sketch_of(dtype: DType, shape: &[u64], bytes: &[u8]) -> Option<Sketch> {
     is_sketched(bytes.len() as u64).then(|| Sketch::of(dtype, shape, bytes))?
+}
+
+/// Whether a body is large enough for its tensor's sketch to be kept.
+pub(super) fn keeps_sketch(body: &Body) -> bool {
+    body.encoded_bytes() >= STORED_LEN_MIN
 }
 
 /// The link from a tensor that needs that base.
@@ -54,6 +66,9 @@ impl Core {
                 && likeness.is_promising()
             {
                 near.push((likeness.distance(), hash));
+                if likeness.distance() < NEAR_ENOUGH {
+                    break;
+                }
             }
         }
         near.sort_by(|a, b| a.0.total_cmp(&b.0));

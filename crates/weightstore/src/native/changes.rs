@@ -3,6 +3,7 @@
 use core_view::BufferMut;
 use std::collections::BTreeSet;
 
+use super::base::keeps_sketch;
 use crate::metadata::Label;
 use crate::record::{BodyId, DeltaRecord, Key, Manifest, ObjectRecord};
 use crate::{Sketch, WeightHash};
@@ -33,6 +34,8 @@ pub(super) struct Rewrite {
     /// The header that has to be there still, else nothing changes.
     pub(super) before: ObjectRecord,
     pub(super) now: ObjectRecord,
+    /// Its sketch, if it is to have one and has none yet.
+    pub(super) sketch: Option<Sketch>,
 }
 
 impl Rewrite {
@@ -94,7 +97,8 @@ impl Changes {
         self.chunks.push((body, index, encoded));
     }
 
-    pub(super) fn add_object(&mut self, object: NewObject) {
+    pub(super) fn add_object(&mut self, mut object: NewObject) {
+        object.sketch = object.sketch.filter(|_| keeps_sketch(&object.record.body));
         self.payload_bytes += header_bytes(object.record.body.chunks.len());
         self.payload_bytes += object.sketch.as_ref().map_or(0, |_| Sketch::LEN_BYTES);
         self.entries += 4;
@@ -103,6 +107,7 @@ impl Changes {
 
     pub(super) fn add_rewrite(&mut self, rewrite: Rewrite) {
         self.payload_bytes += header_bytes(rewrite.now.body.chunks.len());
+        self.payload_bytes += rewrite.sketch.as_ref().map_or(0, |_| Sketch::LEN_BYTES);
         self.entries += 4;
         self.rewrites.push(rewrite);
     }

@@ -207,6 +207,10 @@ impl Core {
         for rewrite in &changes.rewrites {
             let key = Key::Object(rewrite.hash, rewrite.now.alias);
             writer.put(&key, rewrite.now.encode());
+            if let Some(sketch) = &rewrite.sketch {
+                let key = Key::Sketch(sketch.place(), rewrite.hash);
+                writer.put(&key, sketch.to_bytes().to_vec());
+            }
             if let (_, Some(link)) = rewrite.links() {
                 writer.put(&link, BASE_LINK_RECORD.to_vec());
             }
@@ -276,6 +280,9 @@ impl Core {
             catalog.pin(&object.hash);
         }
         for rewrite in changes.rewrites {
+            if let Some(sketch) = &rewrite.sketch {
+                catalog.insert(Key::Sketch(sketch.place(), rewrite.hash));
+            }
             if let (_, Some(link)) = rewrite.links() {
                 catalog.insert(link);
             }

@@ -13,6 +13,8 @@ use crate::{WeightError, WeightHash, parallel};
 const HEADERS_PER_STEP: usize = 1024;
 /// Tensors that a step deletes.
 const TENSORS_PER_STEP: usize = 256;
+/// Bases that a step does away with.
+const BASES_PER_STEP: usize = 64;
 /// Other records that a step deletes.
 const RECORDS_PER_STEP: usize = 4096;
 
@@ -268,16 +270,12 @@ impl Gc<'_> {
     }
 
     fn rebase(&mut self, core: &Core, mut bases: Vec<WeightHash>) -> Result<(), WeightError> {
-        if let Some(base) = bases.pop()
-            // It may have found a user, or have gone with another one, since it was listed.
-            && core.catalog().is_only_a_base(&base)
-        {
-            self.report.rebased_tensors += core.rebase_from(&base)?;
-            let released = core.release(&BTreeSet::from([base]))?;
-            self.report.removed_tensors += released.tensors + released.bases;
-            self.report.reclaimed_bytes += released.freed_bytes;
-            self.report.kept_bases -= released.tensors.min(self.report.kept_bases);
-        }
+        let rest = bases.len().saturating_sub(BASES_PER_STEP);
+        let (rebased, released) = core.remove_bases(bases.split_off(rest))?;
+        self.report.rebased_tensors += rebased;
+        self.report.removed_tensors += released.tensors + released.bases;
+        self.report.reclaimed_bytes += released.freed_bytes;
+        self.report.kept_bases -= released.tensors.min(self.report.kept_bases);
         match bases.is_empty() {
             true => self.list_chunks(core),
             false => self.phase = Phase::Bases(bases),

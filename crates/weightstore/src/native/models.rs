@@ -152,12 +152,8 @@ impl Core {
         let released = self.release(&roots)?;
         let mut removed_tensors = released.tensors;
         if self.config.rebase() {
-            for root in &roots {
-                if self.catalog().is_only_a_base(root) {
-                    self.rebase_from(root)?;
-                    removed_tensors += self.release(&BTreeSet::from([*root]))?.tensors;
-                }
-            }
+            let (_, removed) = self.remove_bases(roots.iter().copied().collect())?;
+            removed_tensors += removed.tensors;
         }
         let catalog = self.catalog();
         let unreadable = catalog

@@ -2,63 +2,127 @@
 
 use std::sync::Arc;
 
-use super::base::link_to;
+use super::base::{is_sketched, keeps_sketch, link_to};
 use super::body_writer::{BodyWriter, EncodedChunk, Encoding};
+use super::catalog::ObjectEntry;
 use super::changes::{Changes, Rewrite};
 use super::core::Core;
+use super::reachability::Released;
 use super::session::Session;
 use super::tensor::Tensor;
 use crate::record::ObjectRecord;
-use crate::{WeightError, WeightHash, parallel};
+use crate::sketch::SketchBuilder;
+use crate::{Sketch, WeightError, WeightHash, parallel};
 
 /// Chunks that are read and encoded at once.
 const CHUNKS_AT_ONCE: usize = 16;
 
 impl Core {
-    /// Stores what is stored against a tensor otherwise, so that nothing needs it any more; returns how many
-    /// tensors.
-    ///
-    /// The first takes its place, against its base or alone, and the others are stored against that one. No
-    /// chain grows.
-    pub(super) fn rebase_from(&self, hash: &WeightHash) -> Result<u64, WeightError> {
-        let Some(base) = self.tensor(hash)? else {
-            return Ok(0);
-        };
-        let dependents: Vec<WeightHash> = self.catalog().dependents_of(hash).collect();
-        let mut heir: Option<Arc<Tensor>> = None;
-        let mut stored = 0;
-        for dependent in dependents {
-            let below = heir.as_ref().or(base.base.as_ref());
-            let anew =
-                self.in_session(|session| self.store_anew(session, &dependent, hash, below))?;
-            stored += u64::from(anew);
-            if heir.is_none() && anew {
-                heir = self.tensor(&dependent)?.map(Arc::new);
+    /// Deletes those of the tensors that are there only because others are stored against them, after storing those
+    /// otherwise; returns how many were stored otherwise, and what was deleted.
+    pub(super) fn remove_bases(
+        &self,
+        mut bases: Vec<WeightHash>,
+    ) -> Result<(u64, Released), WeightError> {
+        let (mut stored, mut removed) = (0, Released::default());
+        loop {
+            {
+                let catalog = self.catalog();
+                bases.retain(|base| catalog.is_only_a_base(base));
+            }
+            if bases.is_empty() {
+                return Ok((stored, removed));
+            }
+            stored += self.rebase_from(&bases)?;
+            let now = self.release(&bases.iter().copied().collect())?;
+            removed.tensors += now.tensors;
+            removed.bases += now.bases;
+            removed.freed_bytes += now.freed_bytes;
+            // Of bases that are stored against each other some take another round.
+            if now.tensors == 0 {
+                return Ok((stored, removed));
             }
         }
-        Ok(stored)
     }
 
-    /// Stores a tensor against another base, or alone; whether it was there and stored against the old one.
-    fn store_anew(
-        &self,
-        session: &Session<'_>,
+    /// Stores what is stored against some tensors otherwise, so that nothing needs them any more; returns how
+    /// many tensors.
+    ///
+    /// Of those that are stored against the same one, the first takes its place, against its base or alone, and
+    /// the others are stored against that one. No chain grows.
+    pub(super) fn rebase_from(&self, bases: &[WeightHash]) -> Result<u64, WeightError> {
+        self.in_session(|session| {
+            let mut anew = Anew::new(self, session);
+            let mut others = Vec::new();
+            for hash in bases {
+                let Some(base) = self.tensor(hash)? else {
+                    continue;
+                };
+                let dependents: Vec<WeightHash> = self.catalog().dependents_of(hash).collect();
+                if let Some((first, rest)) = dependents.split_first() {
+                    anew.store(first, hash, base.base.as_ref())?;
+                    others.extend(rest.iter().map(|other| (*other, *hash, *first)));
+                }
+            }
+            // Before anything is stored against the first ones.
+            anew.commit()?;
+            for (hash, old, first) in others {
+                let base = self.tensor(&first)?.map(Arc::new);
+                // It could not take the place: it was deleted, or is stored otherwise by somebody else.
+                let base = base.filter(|base| base.record.base.is_none_or(|link| link.hash != old));
+                anew.store(&hash, &old, base.as_ref())?;
+            }
+            anew.commit()?;
+            Ok(anew.stored)
+        })
+    }
+}
+
+/// Tensors that are being stored otherwise.
+struct Anew<'a> {
+    core: &'a Core,
+    session: &'a Session<'a>,
+    changes: Changes,
+    stored: u64,
+}
+
+impl<'a> Anew<'a> {
+    fn new(core: &'a Core, session: &'a Session<'a>) -> Self {
+        Self {
+            core,
+            session,
+            changes: Changes::default(),
+            stored: 0,
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), WeightError> {
+        self.session
+            .commit(std::mem::take(&mut self.changes))
+            .map(drop)
+    }
+
+    /// Stores a tensor against another base, or alone, unless it is not stored against the old one any more.
+    fn store(
+        &mut self,
         hash: &WeightHash,
         old: &WeightHash,
         base: Option<&Arc<Tensor>>,
-    ) -> Result<bool, WeightError> {
-        if !session.keep(hash) {
-            return Ok(false);
+    ) -> Result<(), WeightError> {
+        if !self.session.keep(hash) {
+            return Ok(());
         }
-        let Some(tensor) = self.tensor(hash)? else {
-            return Ok(false);
+        let Some(tensor) = self.core.tensor(hash)? else {
+            return Ok(());
         };
         if tensor.record.base.is_none_or(|link| link.hash != *old) {
-            return Ok(false);
+            return Ok(());
         }
-        let base = base.filter(|base| session.keep(&base.hash));
-        let mut changes = Changes::default();
-        let writer = self.encode_anew(session, &mut changes, &tensor, base)?;
+        let base = base.filter(|base| {
+            let shallow = tensor.record.depth() > base.record.depth();
+            shallow && self.session.keep(&base.hash)
+        });
+        let (writer, sketch) = self.encode(&tensor, base)?;
         let base = base.filter(|_| writer.needs_base());
         let now = ObjectRecord {
             base: base.map(|base| link_to(base)),
@@ -66,45 +130,64 @@ impl Core {
             shape: tensor.record.shape.clone(),
             ..tensor.record
         };
-        changes.add_rewrite(Rewrite {
+        let sketched = |entry: &ObjectEntry| entry.sketch.is_some();
+        let has_sketch = self.core.catalog().object(hash).is_some_and(sketched);
+        self.changes.add_rewrite(Rewrite {
             hash: *hash,
             before: tensor.record,
+            sketch: sketch.filter(|_| !has_sketch && keeps_sketch(&now.body)),
             now,
         });
-        session.commit(changes)?;
-        Ok(true)
+        self.stored += 1;
+        Ok(())
     }
 
     /// Reads, checks and encodes all chunks of a tensor; full changes are committed on the way.
-    fn encode_anew(
-        &self,
-        session: &Session<'_>,
-        changes: &mut Changes,
+    fn encode(
+        &mut self,
         tensor: &Tensor,
         base: Option<&Arc<Tensor>>,
-    ) -> Result<BodyWriter, WeightError> {
-        let body = &tensor.record.body;
+    ) -> Result<(BodyWriter, Option<Sketch>), WeightError> {
+        let core = self.core;
+        let record = &tensor.record;
+        let body = &record.body;
+        let mut sketch = is_sketched(body.len_bytes)
+            .then(|| SketchBuilder::new(record.dtype, &record.shape, body.len_bytes))
+            .flatten();
         let mut writer = BodyWriter::new(body.len_bytes);
         let chunks: Vec<_> = body.chunks.iter().enumerate().collect();
         for group in chunks.chunks(CHUNKS_AT_ONCE) {
-            let threads = self.config.threads();
-            let encoded = parallel::map(threads, group.to_vec(), |(index, entry)| {
+            let read = parallel::map(core.config.threads(), group.to_vec(), |(index, entry)| {
+                let raw = core.chunk(tensor.source(), index)?;
+                Ok((index, entry.leaf, raw))
+            });
+            let mut chunks = Vec::with_capacity(read.len());
+            for chunk in read {
+                let (index, leaf, raw) = chunk?;
+                if let Some(sketch) = &mut sketch {
+                    sketch.update(&raw);
+                }
+                chunks.push((index, leaf, raw));
+            }
+            let encoded = parallel::map(core.config.threads(), chunks, |(index, leaf, raw)| {
                 let encoding = Encoding {
-                    codec: self.config.codec(),
-                    dtype: tensor.record.dtype,
+                    codec: core.config.codec(),
+                    dtype: record.dtype,
                     base: base.map(|base| (Arc::clone(base), index)),
                 };
-                let raw = self.chunk(tensor.source(), index)?;
-                EncodedChunk::from_buffer(self, &encoding, raw).map(|encoded| (entry.leaf, encoded))
+                EncodedChunk::from_buffer(core, &encoding, raw).map(|encoded| (leaf, encoded))
             });
             for result in encoded {
                 let (leaf, encoded) = result?;
-                if changes.is_full(encoded.bytes.len(), self.batch_bytes()) {
-                    session.commit(std::mem::take(changes))?;
+                if self
+                    .changes
+                    .is_full(encoded.bytes.len(), core.batch_bytes())
+                {
+                    self.commit()?;
                 }
-                writer.push(self, leaf, encoded, changes);
+                writer.push(core, leaf, encoded, &mut self.changes);
             }
         }
-        Ok(writer)
+        Ok((writer, sketch.map(SketchBuilder::finish)))
     }
 }

@@ -183,7 +183,7 @@ impl Core {
 
     fn delete_weight(&self, hash: &WeightHash) -> Result<bool, WeightError> {
         if self.config.rebase() {
-            self.rebase_from(hash)?;
+            self.rebase_from(std::slice::from_ref(hash))?;
         }
         let mut ledger = self.ledger();
         self.read_references()?;

@@ -117,7 +117,7 @@ fn chains_are_bounded() {
         let volume = SimVolume::new(1);
         let config = config().with_chain_depth_max(depth_max);
         let store = NativeStore::on_volume(volume.handle(), config).unwrap();
-        let mut now = weights(1, 64 * COLUMNS as usize);
+        let mut now = weights(1, 640 * COLUMNS as usize);
         let mut files = Vec::new();
         for step in 0..8 {
             let file = safetensors(&[bf16("w", COLUMNS, &now)]);

@@ -180,9 +180,14 @@ fn models_of_a_chain_go_in_every_order() {
     let volume = SimVolume::new(1);
     let store = NativeStore::on_volume(volume.handle(), config()).unwrap();
     for (step, file) in files.iter().enumerate() {
-        add(&store, &step.to_string(), file).unwrap();
+        let before = step.saturating_sub(1).to_string();
+        let options = match step {
+            0 => ImportOptions::default(),
+            _ => ImportOptions::default().with_base(&before),
+        };
+        add_with(&store, &step.to_string(), file, &options).unwrap();
     }
-    assert_eq!(store.stats().unwrap().depths.iter().skip(1).sum::<u64>(), 3);
+    assert_eq!(store.stats().unwrap().depths, [5, 1, 1, 1]);
     store.close().unwrap();
     for (index, order) in orders(&[0, 1, 2, 3]).into_iter().enumerate() {
         let rebase = index % 2 == 0;
@@ -266,23 +271,41 @@ fn churn(store: &NativeStore, files: &[Vec<u8>], thread: usize) {
     }
 }
 
+/// Takes bases away from what is stored against them until one was stored otherwise, reading it meanwhile.
+fn shake(store: &NativeStore, files: &[Vec<u8>], rebased: &AtomicU64) {
+    let on_root = ImportOptions::default().with_base("root");
+    for round in 0..400 {
+        if round >= 5 && rebased.load(Ordering::SeqCst) > 0 {
+            return;
+        }
+        add_with(store, "root", &files[0], &ImportOptions::default()).unwrap();
+        for (name, file) in [("leaf", &files[1]), ("twig", &files[2])] {
+            add_with(store, name, file, &on_root).unwrap();
+        }
+        store.remove_model("root").unwrap();
+        for (name, file) in [("leaf", &files[1]), ("twig", &files[2])] {
+            assert!(get(store, name).unwrap() == *file);
+            store.remove_model(name).unwrap();
+        }
+    }
+}
+
 #[test]
 fn adding_removing_collecting_and_verifying_at_once_loses_nothing() {
     let (_, store) = store();
-    let files: Vec<Vec<u8>> = (0..6).map(generation).collect();
-    let lasting = generation(7);
+    let files: Vec<Vec<u8>> = (0..9).map(generation).collect();
+    let lasting = generation(10);
     add(&store, "lasting", &lasting).unwrap();
-    let done = AtomicBool::new(false);
+    let (done, rebased) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
-        let (store, files, done) = (&store, &files, &done);
+        let (store, done, rebased) = (&store, &done, &rebased);
+        let (first, others) = files.split_at(6);
         let collector = scope.spawn(move || {
-            let mut rebased = 0;
             while !done.load(Ordering::SeqCst) {
                 let report = store.gc(GcOptions::default().with_rebase(true)).unwrap();
                 assert!(report.unreadable.is_empty(), "{report:?}");
-                rebased += report.rebased_tensors;
+                rebased.fetch_add(report.rebased_tensors, Ordering::SeqCst);
             }
-            rebased
         });
         let reader = scope.spawn(move || {
             while !done.load(Ordering::SeqCst) {
@@ -293,15 +316,18 @@ fn adding_removing_collecting_and_verifying_at_once_loses_nothing() {
                 }
             }
         });
-        let churners: Vec<_> = (0..2)
-            .map(|thread| scope.spawn(move || churn(store, files, thread)))
-            .collect();
-        let churned: Vec<_> = churners.into_iter().map(|thread| thread.join()).collect();
+        let mut changers = vec![scope.spawn(move || shake(store, others, rebased))];
+        changers.extend((0..2).map(|thread| scope.spawn(move || churn(store, first, thread))));
+        let changed: Vec<_> = changers.into_iter().map(|thread| thread.join()).collect();
         done.store(true, Ordering::SeqCst);
-        assert!(churned.iter().all(Result::is_ok));
+        assert!(changed.iter().all(Result::is_ok));
         reader.join().unwrap();
-        println!("{} tensors stored anew", collector.join().unwrap());
+        collector.join().unwrap();
     });
+    assert!(
+        rebased.load(Ordering::SeqCst) > 0,
+        "no base was taken away in time"
+    );
     assert!(get(&store, "lasting").unwrap() == lasting);
     for name in store.models().unwrap() {
         store.remove_model(&name).unwrap();

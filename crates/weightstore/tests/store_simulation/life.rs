@@ -29,6 +29,7 @@ fn config(random: &mut Random) -> NativeConfig {
 }
 
 struct Life<'a> {
+    volume: &'a SimVolume,
     store: &'a NativeStore,
     random: &'a mut Random,
     expected: &'a mut Expected,
@@ -51,6 +52,7 @@ pub(crate) fn run(seed: u64) -> (Counts, FaultCounts) {
             while counts.operations < OPERATIONS {
                 counts.operations += 1;
                 let mut life = Life {
+                    volume: &volume,
                     store: &store,
                     random: &mut random,
                     expected: &mut expected,
@@ -125,9 +127,9 @@ impl Life<'_> {
             0..=2 => self.remove(model),
             3 | 4 => self.store_weight(),
             5 | 6 => self.delete_weight(),
-            7 => self.collect(),
-            8 => self.collect_in_part(),
-            9 => self.compact(),
+            7 | 8 => self.collect(),
+            9 => self.collect_in_part(),
+            10 => self.compact(),
             _ => self.import(model),
         }
     }
@@ -201,7 +203,10 @@ impl Life<'_> {
     }
 
     fn collect(&mut self) -> Result<(), WeightError> {
-        let options = GcOptions::default().with_rebase(self.random.below(2) == 0);
+        if self.random.below(3) == 0 {
+            self.volume.fail_power_after(self.random.below(4));
+        }
+        let options = GcOptions::default().with_rebase(self.random.below(3) > 0);
         let collected = self.store.gc(options);
         self.counts.collections_cut_off += u64::from(collected.is_err());
         let report = collected?;
@@ -218,7 +223,9 @@ impl Life<'_> {
         let store = self.store;
         let mut gc = store.begin_gc(GcOptions::default().with_rebase(true));
         for _ in 0..self.random.below(8) {
-            if gc.step()? {
+            let stepped = gc.step();
+            self.counts.collections_cut_off += u64::from(stepped.is_err());
+            if stepped? {
                 break;
             }
             let model = format!("model-{}", self.random.below(MODELS));
