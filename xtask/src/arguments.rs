@@ -16,6 +16,7 @@ usage: cargo xtask TASK [OPTIONS]
   tidy                   the house rules that no compiler checks
   hw                     the test suites in each configuration that this machine has
   replay                 that matrix's block-level crash replay alone
+  coral                  that matrix's exchange of files with Coral alone
   sim [--seeds N]        the crash simulations of blob store, slab and log (1000 seeds)
   sim --seed N           one seed of them again
   kill [--count N]       kills of processes that store blocks and models (200)
@@ -44,6 +45,7 @@ pub(crate) enum Task {
     },
     Hardware,
     Replay,
+    Coral,
     Simulation {
         seeds: u64,
     },
@@ -78,6 +80,7 @@ pub(crate) fn parse(mut parser: Parser) -> Result<Task, Error> {
         "coverage" => alone(parser, Task::Coverage),
         "hw" => alone(parser, Task::Hardware),
         "replay" => alone(parser, Task::Replay),
+        "coral" => alone(parser, Task::Coral),
         "mutants" => parse_count(parser, "seeds", crate::mutants::SEEDS_DEFAULT)
             .map(|seeds| Task::Mutants { seeds }),
         "sim" => parse_simulation(parser),
