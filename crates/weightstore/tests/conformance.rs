@@ -118,7 +118,7 @@ mod hdf5 {
         ($($name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {
             $(fn $name(&self, $($argument: $type),*) -> Result<$answer, WeightError> {
                 let answer = self.0.$name($($argument),*)?;
-                if self.1.fetch_add(1, Ordering::Relaxed).is_multiple_of(5) {
+                if self.1.fetch_add(1, Ordering::Relaxed).is_multiple_of(11) {
                     self.0.commit()?;
                 }
                 Ok(answer)

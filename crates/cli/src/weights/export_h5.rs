@@ -1,14 +1,15 @@
 //! `stepwell weights export-h5`.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use weightstore::{
-    CoralFileWriter, Hdf5Compression, ModelInfo, ModelTensor, NativeStore, WeightError,
-    WeightStore, WeightTensor,
+    CoralFileWriter, ExportOptions, Hdf5Compression, ModelFile, ModelInfo, WeightError,
+    WeightTensor,
 };
 
 use super::Location;
@@ -81,12 +82,22 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
     }
     let mut target = Target::open(&arguments.file, arguments.force)?;
     let mut writer = CoralFileWriter::new(arguments.compression);
+    let progress = report.progress(&format!("export {}", model.name));
+    let on_progress = |done| progress.set(done);
     let mut added = 0;
-    for tensor in tensors() {
-        let about = attributes.get(&tensor.name);
-        let weight = load(&store, tensor, &model.name, about)?;
-        added += u64::from(writer.add(&weight)?);
+    for file in &model.files {
+        let options = ExportOptions::default()
+            .with_file(&file.name)
+            .with_progress(&on_progress);
+        let mut splitter = Splitter::new(file, &model.name, &attributes, &mut writer);
+        let exported = store.export_model(&model.name, &mut splitter, &options);
+        if let Some(failure) = splitter.failure {
+            return Err(failure.into());
+        }
+        exported?;
+        added += splitter.added;
     }
+    drop(progress);
     let len_bytes = writer.finish_to(&mut target)?;
     target.publish()?;
     let count = tensors().count() as u64;
@@ -113,26 +124,105 @@ fn attributes_of(model: &ModelInfo) -> BTreeMap<String, Attributes> {
         .unwrap_or_default()
 }
 
-/// A tensor under the names that Coral is to see.
-fn load(
-    store: &NativeStore,
-    tensor: &ModelTensor,
-    model: &str,
-    about: Option<&Attributes>,
-) -> Result<WeightTensor, CliError> {
-    let absent = || WeightError::corrupt("tensor", tensor.hash.to_string(), "it is not there");
-    let content = store.load(&tensor.hash.into())?.ok_or_else(absent)?;
-    let data = content.data().clone();
-    let mut weight = WeightTensor::new(&*tensor.name, tensor.dtype, &tensor.shape, data)?;
-    let model_name = about.and_then(|about| about.model_name.as_deref());
-    weight = weight.with_model_name(model_name.unwrap_or(model));
-    if let Some(layer_type) = about.and_then(|about| about.layer_type.as_deref()) {
-        weight = weight.with_layer_type(layer_type);
+/// Takes a safetensors file apart as it is restored: each tensor goes to the writer when it is whole.
+struct Splitter<'a> {
+    file: &'a ModelFile,
+    model: &'a str,
+    attributes: &'a BTreeMap<String, Attributes>,
+    writer: &'a mut CoralFileWriter,
+    /// Bytes of the header that are still to come.
+    header_bytes: u64,
+    /// The tensor that is being filled.
+    next: usize,
+    content: Vec<u8>,
+    added: u64,
+    failure: Option<WeightError>,
+}
+
+impl<'a> Splitter<'a> {
+    fn new(
+        file: &'a ModelFile,
+        model: &'a str,
+        attributes: &'a BTreeMap<String, Attributes>,
+        writer: &'a mut CoralFileWriter,
+    ) -> Self {
+        // The tensors tile what is behind the header, without holes.
+        let data_bytes: u64 = file.tensors.iter().map(|tensor| tensor.len_bytes).sum();
+        Self {
+            file,
+            model,
+            attributes,
+            writer,
+            header_bytes: file.len_bytes.saturating_sub(data_bytes),
+            next: 0,
+            content: Vec::new(),
+            added: 0,
+            failure: None,
+        }
     }
-    if let Some(json) = about.and_then(|about| about.compression_info.as_deref()) {
-        weight = weight.with_compression_info(json);
+
+    /// Gives the writer every tensor that is whole.
+    fn settle(&mut self) -> Result<(), WeightError> {
+        while let Some(tensor) = self.file.tensors.get(self.next) {
+            if self.header_bytes > 0 || self.content.len() as u64 != tensor.len_bytes {
+                break;
+            }
+            let about = self.attributes.get(&tensor.name);
+            let content = std::mem::take(&mut self.content);
+            let mut weight =
+                WeightTensor::new(&*tensor.name, tensor.dtype, &tensor.shape, content)?;
+            let model_name = about.and_then(|about| about.model_name.as_deref());
+            weight = weight.with_model_name(model_name.unwrap_or(self.model));
+            if let Some(layer_type) = about.and_then(|about| about.layer_type.as_deref()) {
+                weight = weight.with_layer_type(layer_type);
+            }
+            if let Some(json) = about.and_then(|about| about.compression_info.as_deref()) {
+                weight = weight.with_compression_info(json);
+            }
+            self.added += u64::from(self.writer.add(&weight)?);
+            self.next += 1;
+        }
+        Ok(())
     }
-    Ok(weight)
+
+    fn take<'b>(&mut self, bytes: &'b [u8]) -> Result<&'b [u8], WeightError> {
+        if self.header_bytes > 0 {
+            let len = bytes.len().min(self.header_bytes as usize);
+            self.header_bytes -= len as u64;
+            self.settle()?;
+            return Ok(bytes.get(len..).unwrap_or_default());
+        }
+        let wanted = self.file.tensors.get(self.next);
+        let missing = wanted.map_or(0, |tensor| tensor.len_bytes) - self.content.len() as u64;
+        let (taken, rest) = bytes.split_at(bytes.len().min(missing as usize));
+        self.content.extend_from_slice(taken);
+        self.settle()?;
+        Ok(rest)
+    }
+}
+
+impl Write for Splitter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            if self.header_bytes == 0 && self.next == self.file.tensors.len() {
+                return Err(io::Error::other("the file has more than its tensors"));
+            }
+            rest = match self.take(rest) {
+                Ok(rest) => rest,
+                Err(failure) => {
+                    let error = io::Error::other(failure.to_string());
+                    self.failure = Some(failure);
+                    return Err(error);
+                }
+            };
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Exported {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use core_view::DType;
-use hdf5_pure::{Dataset, FileAccessProperties, MetadataCacheConfig};
+use hdf5_pure::{ChunkCacheConfig, Dataset, FileAccessProperties, MetadataCacheConfig};
 
 use super::attributes::Attributes;
 use super::element;
@@ -68,19 +68,43 @@ pub(super) type AboutDelta = (DeltaKind, DType, Vec<u64>, String);
 /// asked for, and what was read against Coral's hash of it.
 pub struct CoralFile {
     name: String,
-    library: hdf5_pure::File,
     len_bytes: u64,
-    weights: Vec<String>,
-    deltas: Vec<String>,
+    weights: Listing,
+    deltas: Listing,
     foreign: Vec<String>,
+}
+
+/// The datasets of a group: their names in order, and a handle for each.
+#[derive(Default)]
+struct Listing {
+    keys: Vec<String>,
+    /// In the order of the keys. A look-up by name would go through the group each time.
+    datasets: Vec<Dataset>,
+}
+
+impl Listing {
+    fn read(file: &str, library: &hdf5_pure::File, group: &str) -> Result<Self, WeightError> {
+        let mut found = call(file, group, || {
+            let members = library.group(group)?.iter_datasets()?;
+            Ok(members.collect::<Vec<_>>())
+        })?;
+        found.sort_by(|one, other| one.0.cmp(&other.0));
+        let (keys, datasets) = found.into_iter().unzip();
+        Ok(Self { keys, datasets })
+    }
+
+    fn find(&self, key: &str) -> Option<&Dataset> {
+        let index = self.keys.binary_search_by(|known| known.as_str().cmp(key));
+        self.datasets.get(index.ok()?)
+    }
 }
 
 impl std::fmt::Debug for CoralFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CoralFile")
             .field("name", &self.name)
-            .field("weights", &self.weights.len())
-            .field("deltas", &self.deltas.len())
+            .field("weights", &self.weights.keys.len())
+            .field("deltas", &self.deltas.keys.len())
             .finish_non_exhaustive()
     }
 }
@@ -127,7 +151,10 @@ impl CoralFile {
             source: error,
         })?;
         let cache = MetadataCacheConfig::new(METADATA_CACHE_BYTES);
-        let properties = FileAccessProperties::new().with_metadata_cache(cache);
+        // Whoever reads a tensor reads all of it, once: chunks are not worth keeping.
+        let properties = FileAccessProperties::new()
+            .with_metadata_cache(cache)
+            .with_chunk_cache(ChunkCacheConfig::disabled());
         let source = LibrarySource { source, len_bytes };
         let library = call(&name, "its structure", || {
             hdf5_pure::File::from_source_with_options(source, properties)
@@ -136,32 +163,27 @@ impl CoralFile {
         if !groups.iter().any(|group| group == "weights") {
             return Err(unusable(&name, "it has no group \"weights\""));
         }
-        let list = |group: &str| -> Result<Vec<String>, WeightError> {
-            if !groups.iter().any(|found| found == group) {
-                return Ok(Vec::new());
-            }
-            let mut names = call(&name, group, || library.group(group)?.datasets())?;
-            names.sort_unstable();
-            Ok(names)
+        let list = |group: &str| match groups.iter().any(|found| found == group) {
+            true => Listing::read(&name, &library, group),
+            false => Ok(Listing::default()),
         };
         Ok(Self {
             weights: list("weights")?,
             deltas: list("deltas")?,
             foreign: foreign(&name, &library, &groups)?,
             name,
-            library,
             len_bytes,
         })
     }
 
     /// The keys of all tensors, sorted.
     pub fn weights(&self) -> &[String] {
-        &self.weights
+        &self.weights.keys
     }
 
     /// The keys of all deltas, sorted.
     pub fn deltas(&self) -> &[String] {
-        &self.deltas
+        &self.deltas.keys
     }
 
     /// What messages call the file.
@@ -199,7 +221,7 @@ impl CoralFile {
             len_bytes: about.len_bytes,
             stored_bytes: about.stored_bytes,
         };
-        let bytes = storage::read(self.place(&path), &dataset, extent)?;
+        let bytes = storage::read(self.place(&path), dataset, extent)?;
         let label = about.label();
         let weight = WeightTensor::new(label.name.clone(), about.dtype, &about.shape, bytes)?
             .labelled(label);
@@ -223,7 +245,7 @@ impl CoralFile {
     pub fn delta(&self, key: &str) -> Result<Delta, WeightError> {
         let path = format!("deltas/{key}");
         let place = self.place(&path);
-        let (dataset, attributes) = self.find_delta(&path)?;
+        let (dataset, attributes) = self.find_delta(key, &path)?;
         let (kind, dtype, shape, reference) = self.about_delta(&path, &attributes)?;
         let reference: HashKey = reference
             .parse()
@@ -232,8 +254,8 @@ impl CoralFile {
         if !element::is_little_endian(&stored) {
             return Err(place.wrong("its numbers are big-endian"));
         }
-        let extent = storage::extent(place, &dataset)?;
-        let payload = storage::read(place, &dataset, extent)?;
+        let extent = storage::extent(place, dataset)?;
+        let payload = storage::read(place, dataset, extent)?;
         let metadata = match attributes.text("metadata")? {
             None | Some(EMPTY_JSON) => attributes.text("metadata_text")?.unwrap_or_default(),
             Some(text) => text,
@@ -254,13 +276,17 @@ impl CoralFile {
     /// Kind, type, shape and reference of a delta, without its payload.
     pub(super) fn describe_delta(&self, key: &str) -> Result<AboutDelta, WeightError> {
         let path = format!("deltas/{key}");
-        let (_, attributes) = self.find_delta(&path)?;
+        let (_, attributes) = self.find_delta(key, &path)?;
         self.about_delta(&path, &attributes)
     }
 
-    fn find_delta<'a>(&'a self, path: &'a str) -> Result<(Dataset, Attributes<'a>), WeightError> {
-        let dataset = call(&self.name, path, || self.library.dataset(path))?;
-        let attributes = Attributes::read(&self.name, path, &dataset)?;
+    fn find_delta<'a>(
+        &'a self,
+        key: &str,
+        path: &'a str,
+    ) -> Result<(&'a Dataset, Attributes<'a>), WeightError> {
+        let dataset = self.deltas.find(key).ok_or_else(|| self.absent(path))?;
+        let attributes = Attributes::read(&self.name, path, dataset)?;
         Ok((dataset, attributes))
     }
 
@@ -283,8 +309,12 @@ impl CoralFile {
     /// Bytes that a delta takes, decoded and in the file.
     pub(super) fn delta_extent(&self, key: &str) -> Result<Extent, WeightError> {
         let path = format!("deltas/{key}");
-        let dataset = call(&self.name, &path, || self.library.dataset(&path))?;
-        storage::extent(self.place(&path), &dataset)
+        let dataset = self.deltas.find(key).ok_or_else(|| self.absent(&path))?;
+        storage::extent(self.place(&path), dataset)
+    }
+
+    fn absent(&self, path: &str) -> WeightError {
+        unusable(&self.name, format!("there is no dataset {path}"))
     }
 
     fn place<'a>(&'a self, dataset: &'a str) -> Place<'a> {
@@ -300,11 +330,11 @@ impl CoralFile {
             .ok_or_else(|| unusable(&self.name, format!("{path}: there is no dtype {name:?}")))
     }
 
-    fn find_weight(&self, key: &str) -> Result<(Dataset, CoralWeight), WeightError> {
+    fn find_weight(&self, key: &str) -> Result<(&Dataset, CoralWeight), WeightError> {
         let path = format!("weights/{key}");
         let place = self.place(&path);
-        let dataset = call(&self.name, &path, || self.library.dataset(&path))?;
-        let attributes = Attributes::read(&self.name, &path, &dataset)?;
+        let dataset = self.weights.find(key).ok_or_else(|| self.absent(&path))?;
+        let attributes = Attributes::read(&self.name, &path, dataset)?;
         let dtype = self.dtype(&path, attributes.required_text("dtype")?)?;
         let shape = attributes.shape("shape")?;
         let stored = call(&self.name, &path, || dataset.datatype())?;
@@ -314,7 +344,7 @@ impl CoralFile {
         if !element::holds(&stored, dtype) {
             return Err(place.wrong("its elements are of another type than its attribute states"));
         }
-        let extent = storage::extent(place, &dataset)?;
+        let extent = storage::extent(place, dataset)?;
         let held = call(&self.name, &path, || dataset.shape())?;
         let fits = match element::is_packed(dtype) {
             true => held == [extent.len_bytes],

@@ -10,7 +10,7 @@ use super::config::Hdf5Compression;
 use super::element;
 use super::library::call;
 use crate::coral::metadata;
-use crate::{Delta, DeltaKind, WeightError, WeightTensor};
+use crate::{Delta, DeltaKind, WeightError, WeightHash, WeightTensor};
 
 /// Bytes that a chunk has at most, unless one row of the last dimension is longer.
 const CHUNK_BYTES: u64 = 1 << 20;
@@ -96,7 +96,6 @@ impl CoralFileWriter {
             ("model_name", label.model_name.as_deref().unwrap_or("")),
             ("compression_info", information),
             ("hash", key),
-            ("sha256", &weight.compute_hash().to_string()),
         ];
         let dataset = self.weights.create_dataset(key);
         let held = match element::is_packed(weight.dtype()) {
@@ -112,6 +111,7 @@ impl CoralFileWriter {
         )?;
         dataset.set_attr("shape", AttrValue::I64Array(signed(weight.shape())?));
         set_texts(dataset, &attributes);
+        set_root(dataset, weight.compute_hash());
         Ok(true)
     }
 
@@ -129,7 +129,6 @@ impl CoralFileWriter {
         if !self.delta_keys.insert(key.to_owned()) {
             return Ok(false);
         }
-        let hash = delta.compute_hash().to_string();
         let metadata = match delta.metadata() {
             "" => "{}",
             json => json,
@@ -140,7 +139,6 @@ impl CoralFileWriter {
             ("original_dtype", delta.original_dtype().numpy_name()),
             ("reference_hash", reference.as_str()),
             ("metadata", metadata),
-            ("sha256", hash.as_str()),
         ];
         if delta.metadata() == "{}" {
             attributes.push(("metadata_text", "{}"));
@@ -155,6 +153,7 @@ impl CoralFileWriter {
             AttrValue::F64(delta.compression_ratio()),
         );
         set_texts(dataset, &attributes);
+        set_root(dataset, delta.compute_hash());
         Ok(true)
     }
 
@@ -218,6 +217,11 @@ fn set_texts(dataset: &mut DatasetBuilder, attributes: &[(&str, &str)]) {
     for (name, text) in attributes {
         dataset.set_attr(name, AttrValue::VarLenString((*text).to_owned()));
     }
+}
+
+/// Coral does not look at it, so it need not be of variable length, which takes a heap of its own.
+fn set_root(dataset: &mut DatasetBuilder, root: WeightHash) {
+    dataset.set_attr("sha256", AttrValue::AsciiString(root.to_string()));
 }
 
 /// Puts the bytes into a dataset. Like h5py, it leaves scalars and what is empty uncompressed.

@@ -108,6 +108,9 @@ def check_attributes(path):
                     assert kind == np.int64 or dataset.attrs[name].size == 0, (name, kind)
                 elif name == "compression_ratio":
                     assert kind == np.float64, (name, kind)
+                elif name == "sha256":
+                    # Ours alone; of fixed length.
+                    assert kind == np.dtype("S64"), (name, kind)
                 else:
                     text = h5py.check_string_dtype(kind)
                     assert text.encoding == "utf-8" and text.length is None, (name, kind)
