@@ -19,11 +19,8 @@ const CAPACITY_MAX: usize = 1 << 31;
 /// The most shards of a pool.
 const SHARDS_MAX: usize = 256;
 
-/// A shard has about so many slots by default: enough for a policy to learn from.
-const SHARD_SLOTS: usize = 2048;
-
-/// Shards by default, at most.
-const SHARDS_DEFAULT_MAX: usize = 16;
+/// Shards by default: a policy that learns knows in each shard only what happened there.
+const SHARDS_DEFAULT: usize = 1;
 
 /// Makes a policy for a number of slots.
 pub type PolicyFactory = Box<dyn Fn(u32) -> Policy + Send + Sync>;
@@ -68,8 +65,9 @@ impl BlockPoolBuilder {
         self
     }
 
-    /// Shards, a power of two; by default one for each 2048 blocks, and at most 16. More let more threads work
-    /// side by side, fewer let the policy see more of what happens.
+    /// Shards, a power of two; one by default. More let more threads work side by side, fewer let the policy see more
+    /// of what happens: one that learns, as the default does, loses hits with each division, one that only keeps an
+    /// order hardly any.
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards);
         self
@@ -156,11 +154,7 @@ impl BlockPoolBuilder {
     }
 
     fn checked_shards(&self) -> Result<usize, Error> {
-        let Some(shards) = self.shards else {
-            let shards = (self.capacity_blocks / SHARD_SLOTS).clamp(1, SHARDS_DEFAULT_MAX);
-            // The power of two below, so that no shard is smaller.
-            return Ok(1 << shards.ilog2());
-        };
+        let shards = self.shards.unwrap_or(SHARDS_DEFAULT);
         let fits = shards <= SHARDS_MAX && shards <= self.capacity_blocks;
         if shards.is_power_of_two() && fits {
             return Ok(shards);
