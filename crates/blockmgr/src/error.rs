@@ -1,6 +1,7 @@
 //! What can go wrong.
 
 use core_alloc::StorageError;
+use core_view::contract::ContractError;
 
 /// A failure of the block manager, with the facts that led to it.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +101,26 @@ pub enum Error {
         tier: &'static str,
         /// The allocator's reason.
         source: StorageError,
+    },
+    /// A tier failed as a whole.
+    #[error("the {tier} tier failed to {operation}; check its device")]
+    Tier {
+        /// The tier.
+        tier: &'static str,
+        /// What was to be done.
+        operation: &'static str,
+        /// The tier's reason.
+        source: ContractError,
+    },
+    /// A tier below memory has blocks of another version.
+    #[error(
+        "blocks are of version {found}, this program knows {known}; use the program that wrote them, or another tier"
+    )]
+    BlockVersion {
+        /// The version found.
+        found: u16,
+        /// The version known.
+        known: u16,
     },
 }
 

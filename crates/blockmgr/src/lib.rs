@@ -4,6 +4,7 @@
 //! [`MutableBlock`] → [`CompleteBlock`] → [`ImmutableBlock`] ⇄ [`WeakBlock`]. [`identity`] tells which block is
 //! which, [`layout`] where its parts lie in memory, and [`policy`] decides which block leaves a full pool.
 //! [`KvBlockManager`] makes the tiers of a process, pools with their storage, from one configuration.
+//! which, and [`policy`] decides which block leaves a full pool. [`movement`] composes tiers.
 //!
 //! An engine matches the leading blocks of a prompt, allocates the rest, fills and registers them:
 //!
@@ -31,8 +32,11 @@ pub mod block;
 mod error;
 pub mod identity;
 pub mod layout;
+pub mod movement;
 pub mod policy;
 pub mod pool;
+#[cfg(feature = "trace")]
+pub mod replay;
 #[cfg(feature = "trace")]
 pub mod simulate;
 mod sync;
@@ -47,6 +51,7 @@ pub use block::{
 pub use error::{Error, Refused};
 pub use identity::{BlockHash, Salt, SequenceHash, TokenBlock, TokenSequence};
 pub use layout::{LayoutType, calculate_storage_requirements};
+pub use movement::{TieredCache, TieredCacheBuilder};
 pub use pool::{
     BlockEvent, BlockPool, BlockPoolBuilder, Duplicates, EventSink, EvictedBlock, EvictionHook,
     LeaseId, PoolStatus, RequestOptions,

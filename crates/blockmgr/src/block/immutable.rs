@@ -155,6 +155,13 @@ impl Drop for ImmutableBlocks {
     }
 }
 
+impl From<ImmutableBlock> for ImmutableBlocks {
+    fn from(block: ImmutableBlock) -> Self {
+        block.core.retain(&[block.slot]);
+        Self::new(Arc::clone(&block.core), vec![block.slot])
+    }
+}
+
 impl IntoIterator for ImmutableBlocks {
     type Item = ImmutableBlock;
     type IntoIter = IntoImmutable;

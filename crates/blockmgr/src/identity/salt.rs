@@ -58,6 +58,11 @@ impl Salt {
         }
     }
 
+    /// A number that tells salts apart and from which no key can be computed.
+    pub fn fingerprint(&self) -> u64 {
+        first_half(&blake3::keyed_hash(&self.key, b"f")) as u64
+    }
+
     /// The hash of a block's own tokens.
     pub fn block_hash(&self, tokens: &[u32]) -> BlockHash {
         // A leading byte keeps block and sequence hashes apart.

@@ -1,0 +1,326 @@
+//! A tier below memory: a store of blocks, and a pool that knows which it has.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use core_view::BufferMut;
+use core_view::contract::{Block, BlockGet, BlockKey, BlockPut, BlockStore, Failure};
+
+use super::header::{HeaderForm, Mismatch};
+use super::patience::{Late, Patience, Waited};
+use super::{DropReason, TierId};
+use crate::{BlockPool, BlockPoolBuilder, Error, EvictedBlock, EvictionHook, SequenceHash};
+
+/// Entries of a listing read at a time.
+const LIST_COUNT: usize = 1024;
+
+/// What to do with a store that has blocks of another layout or version.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum ForeignBlocks {
+    /// Fail to open it, and name the first field that differs.
+    #[default]
+    Refuse,
+    /// Count them and match none; they go when their room is needed.
+    Ignore,
+}
+
+/// What was found in a tier below memory when it was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reopened {
+    /// Blocks that can be matched again.
+    pub restored_blocks: u64,
+    /// Blocks that can't, by [`Mismatch::name`].
+    pub ignored: BTreeMap<&'static str, u64>,
+    /// Blocks beyond the tier's capacity, which were removed.
+    pub surplus_blocks: u64,
+}
+
+/// Keys that leave the store before the next block comes in.
+#[derive(Debug, Default)]
+struct Doomed(Mutex<Vec<SequenceHash>>);
+
+impl Doomed {
+    fn lock(&self) -> MutexGuard<'_, Vec<SequenceHash>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl EvictionHook for Doomed {
+    fn evicted(&self, blocks: &[EvictedBlock]) {
+        self.lock()
+            .extend(blocks.iter().map(|block| block.sequence_hash));
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct DurableTier {
+    pub(super) store: Arc<dyn BlockStore>,
+    /// Its slots stand for places in the store.
+    pub(super) pool: BlockPool,
+    form: HeaderForm,
+    doomed: Arc<Doomed>,
+}
+
+/// What became of a batch that was stored.
+pub(super) struct PutOutcome {
+    /// One for each block: nothing, or why it isn't stored.
+    pub(super) refused: Vec<Option<DropReason>>,
+    pub(super) buffers: Vec<BufferMut>,
+    pub(super) late: Option<Late>,
+}
+
+/// What became of a batch that was fetched.
+pub(super) struct GetOutcome {
+    pub(super) buffers: Vec<BufferMut>,
+    /// The first block that is not what was asked for, why, and what differs if that is known.
+    pub(super) failed: Option<(usize, DropReason, Option<Mismatch>)>,
+    pub(super) late: Option<Late>,
+}
+
+pub(super) fn key(hash: SequenceHash) -> BlockKey {
+    BlockKey(hash.as_u128())
+}
+
+fn put_buffers(outcome: Result<Vec<Result<BufferMut, Failure>>, Failure>) -> Vec<BufferMut> {
+    match outcome {
+        Ok(items) => items.into_iter().flat_map(put_buffer).collect(),
+        Err(failure) => failure.into_parts().1.reclaim(),
+    }
+}
+
+fn put_buffer(item: Result<BufferMut, Failure>) -> Vec<BufferMut> {
+    item.map_or_else(
+        |failure| failure.into_parts().1.reclaim(),
+        |buffer| vec![buffer],
+    )
+}
+
+fn get_buffers(outcome: Result<Vec<Result<Block, Failure>>, Failure>) -> Vec<BufferMut> {
+    let buffer = |item: Result<Block, Failure>| match item {
+        Ok(block) => vec![block.target],
+        Err(failure) => failure.into_parts().1.reclaim(),
+    };
+    match outcome {
+        Ok(items) => items.into_iter().flat_map(buffer).collect(),
+        Err(failure) => failure.into_parts().1.reclaim(),
+    }
+}
+
+impl DurableTier {
+    /// Opens a tier on `store`; all its blocks of this form can be matched again.
+    pub(super) fn open(
+        store: Arc<dyn BlockStore>,
+        pool: BlockPoolBuilder,
+        form: HeaderForm,
+        foreign: ForeignBlocks,
+    ) -> Result<(Self, Reopened), Error> {
+        let doomed = Arc::new(Doomed::default());
+        let pool = pool.eviction_hook(Arc::clone(&doomed) as _).build()?;
+        let tier = Self {
+            store,
+            pool,
+            form,
+            doomed,
+        };
+        tier.check_capabilities()?;
+        let mut reopened = Reopened::default();
+        let mut known = Vec::new();
+        let mut after = None;
+        loop {
+            let entries = tier
+                .store
+                .list(after, LIST_COUNT)
+                .map_err(|source| Error::Tier {
+                    tier: TierId::G3.name(),
+                    operation: "list its blocks",
+                    source,
+                })?;
+            let Some(last) = entries.last() else { break };
+            after = Some(last.key);
+            for entry in &entries {
+                match tier.form.identify(entry.key, &entry.meta) {
+                    Ok(hash) => known.push(hash),
+                    Err(mismatch) => {
+                        if foreign == ForeignBlocks::Refuse
+                            && let Some(error) = mismatch.into_error()
+                        {
+                            return Err(error);
+                        }
+                        *reopened.ignored.entry(mismatch.name()).or_default() += 1;
+                    }
+                }
+            }
+        }
+        tier.restore(known, &mut reopened)?;
+        Ok((tier, reopened))
+    }
+
+    fn check_capabilities(&self) -> Result<(), Error> {
+        let capabilities = self.store.capabilities();
+        let block_bytes = self.form.payload_bytes();
+        let reason = if block_bytes > capabilities.payload_bytes_max {
+            "the disk tier's blocks are shorter; make it with longer ones"
+        } else if !block_bytes.is_multiple_of(capabilities.payload_alignment_bytes.max(1)) {
+            "it is a multiple of the alignment of the disk tier, 4096 or less; pad the blocks"
+        } else {
+            return Ok(());
+        };
+        Err(Error::InvalidConfig {
+            field: "block_bytes",
+            value: block_bytes.to_string(),
+            reason,
+        })
+    }
+
+    /// Makes blocks of the store known, the ends of chains first, so that they count as the oldest.
+    fn restore(&self, mut known: Vec<SequenceHash>, reopened: &mut Reopened) -> Result<(), Error> {
+        known.sort_unstable_by_key(|hash| (hash.position(), hash.as_u128()));
+        let surplus = known.split_off(known.len().min(self.pool.capacity_blocks()));
+        reopened.surplus_blocks = surplus.len() as u64;
+        self.doomed.lock().extend(surplus);
+        known.reverse();
+        for hashes in known.chunks(LIST_COUNT) {
+            let complete = self.pool.allocate_blocks(hashes.len())?.complete(hashes)?;
+            drop(self.pool.register_blocks(complete)?);
+        }
+        reopened.restored_blocks = known.len() as u64;
+        Ok(())
+    }
+
+    /// Forgets a block; it leaves the store before the next block comes in.
+    pub(super) fn forget(&self, hash: SequenceHash) {
+        if self.pool.remove_blocks(&[hash]) > 0 {
+            self.doomed.lock().push(hash);
+        }
+    }
+
+    /// The blocks that are to leave the store now.
+    pub(super) fn take_doomed(&self) -> Vec<SequenceHash> {
+        std::mem::take(&mut *self.doomed.lock())
+    }
+
+    /// Removes blocks from the store. What can't be removed stays until room is short.
+    pub(super) fn remove(&self, hashes: &[SequenceHash], patience: &Patience) -> Option<Late> {
+        if hashes.is_empty() {
+            return None;
+        }
+        let keys: Vec<BlockKey> = hashes.iter().map(|&hash| key(hash)).collect();
+        match patience.wait(self.store.remove(&keys)) {
+            Waited::Done(_) => None,
+            Waited::Late(_, transfer) => Some(Late::new(transfer, |_| Vec::new(), 0)),
+        }
+    }
+
+    /// Stores blocks, each with its bytes.
+    pub(super) fn put(
+        &self,
+        hashes: &[SequenceHash],
+        buffers: Vec<BufferMut>,
+        patience: &Patience,
+    ) -> PutOutcome {
+        let taken = buffers.len();
+        let mut puts = Vec::with_capacity(taken);
+        for (&hash, payload) in hashes.iter().zip(buffers) {
+            // A header always fits.
+            let Ok(meta) = self.form.encode(hash, &payload) else {
+                continue;
+            };
+            puts.push(BlockPut {
+                key: key(hash),
+                meta,
+                payload,
+            });
+        }
+        let all = |reason| vec![Some(reason); hashes.len()];
+        match patience.wait(self.store.put(puts)) {
+            Waited::Done(Ok(items)) => {
+                let refused = items.iter().map(|item| match item {
+                    Ok(_) => None,
+                    Err(failure) => Some(patience.reason(failure.kind())),
+                });
+                PutOutcome {
+                    refused: refused.collect(),
+                    buffers: items.into_iter().flat_map(put_buffer).collect(),
+                    late: None,
+                }
+            }
+            Waited::Done(Err(failure)) => PutOutcome {
+                refused: all(patience.reason(failure.kind())),
+                buffers: failure.into_parts().1.reclaim(),
+                late: None,
+            },
+            Waited::Late(reason, transfer) => PutOutcome {
+                refused: all(reason),
+                buffers: Vec::new(),
+                late: Some(Late::new(transfer, put_buffers, taken)),
+            },
+        }
+    }
+
+    /// Fetches blocks and checks each against what was asked for.
+    pub(super) fn get(
+        &self,
+        hashes: &[SequenceHash],
+        targets: Vec<BufferMut>,
+        staged: usize,
+        patience: &Patience,
+    ) -> GetOutcome {
+        let gets = hashes.iter().zip(targets).map(|(&hash, target)| BlockGet {
+            key: key(hash),
+            target,
+        });
+        let failed = |index, reason| Some((index, reason, None));
+        let items = match patience.wait(self.store.get(gets.collect())) {
+            Waited::Done(Ok(items)) => items,
+            Waited::Done(Err(failure)) => {
+                return GetOutcome {
+                    failed: failed(0, patience.reason(failure.kind())),
+                    buffers: failure.into_parts().1.reclaim(),
+                    late: None,
+                };
+            }
+            Waited::Late(reason, transfer) => {
+                return GetOutcome {
+                    failed: failed(0, reason),
+                    buffers: Vec::new(),
+                    late: Some(Late::new(transfer, get_buffers, staged)),
+                };
+            }
+        };
+        let first = items
+            .iter()
+            .zip(hashes)
+            .enumerate()
+            .find_map(|(index, (item, &hash))| match item {
+                Ok(block) => {
+                    let checked = self.form.verify(hash, &block.meta, block.payload());
+                    let mismatch = checked.err()?;
+                    Some((index, DropReason::Mismatch, Some(mismatch)))
+                }
+                Err(failure) => Some((index, patience.reason(failure.kind()), None)),
+            });
+        GetOutcome {
+            failed: first,
+            buffers: get_buffers(Ok(items)),
+            late: None,
+        }
+    }
+
+    /// The blocks of the store that the pool doesn't know: of another salt or layout, or left by a put or a removal
+    /// of unknown outcome.
+    pub(super) fn strays(&self) -> Vec<BlockKey> {
+        let mut strays = Vec::new();
+        let mut after = None;
+        while let Ok(entries) = self.store.list(after, LIST_COUNT) {
+            let Some(last) = entries.last() else { break };
+            after = Some(last.key);
+            let keys = entries.iter().map(|entry| entry.key);
+            strays.extend(keys.filter(|key| {
+                self.pool
+                    .count_sequence_hashes(&[SequenceHash::new(key.0, 0)])
+                    == 0
+            }));
+        }
+        strays
+    }
+}
