@@ -12,6 +12,8 @@ mod core;
 mod directory;
 mod lease;
 mod matching;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod observer;
 mod register;
 mod shard;
