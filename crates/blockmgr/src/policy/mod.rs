@@ -33,6 +33,7 @@ pub use access::{Access, Heritage, Request};
 pub use adaptive::Adaptive;
 pub use arc::Arc;
 pub use ceiling::HitCeiling;
+#[cfg(feature = "trace")]
 pub(crate) use ceiling::mix;
 pub use kind::{Policy, PolicyKind, UnknownPolicy};
 pub use lineage::Lineage;
