@@ -1,6 +1,6 @@
 //! Opening a slab: the newer table that is whole, and the records that follow it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -8,13 +8,15 @@ use super::commit::aligned_buffer;
 use super::create::{SUPERBLOCK_NAME, create, damaged, is_slab, is_unfinished, read_superblock};
 use super::journal::{Journal, JournalLock};
 use super::load::{Loaded, load_tables};
-use super::replay::{Replayed, is_payload, replay, scan_logs};
+use super::replay::{Found, Replayed, is_payload, replay, scan_logs};
 use super::slots::SlotMap;
 use super::table::BlockTable;
 use super::tables::TABLE_NAMES;
 use super::{Shared, SlabConfig};
 use crate::format::PAGE_BYTES;
-use crate::format::slab::{SlabSuperblock, SlotGeometry, blocks_name, blocks_segment_id};
+use crate::format::slab::{
+    BlockEdit, SlabSuperblock, SlotGeometry, blocks_name, blocks_segment_id,
+};
 use crate::store::Damage;
 use crate::{FileName, NvmeError, Volume, VolumeFile, VolumeLock};
 
@@ -154,7 +156,7 @@ fn recover(mut shared: Shared) -> Result<Shared, NvmeError> {
         }
     }
     let loaded = load_tables(&shared, &mut report)?;
-    let (files, unused) = segment_files(&shared, &names, &loaded, &mut report)?;
+    let (mut files, mut unused) = segment_files(&shared, &names, &loaded, &mut report)?;
     let missing = loaded.segments.iter().find(|id| !files.contains_key(id));
     let found = scan_logs(&shared, &files, loaded.header.generation)?;
     let is_quiet = loaded.header.clean && found.is_empty();
@@ -165,6 +167,12 @@ fn recover(mut shared: Shared) -> Result<Shared, NvmeError> {
             reason: "it is missing or too short, and with it what its log may have said".to_owned(),
         });
     }
+    let highest = files.keys().chain(&loaded.segments).max().copied();
+    let surplus = surplus(&files, &loaded, &found, shared.segments_max);
+    for id in &surplus {
+        files.remove(id);
+        unused.push(blocks_name(*id)?);
+    }
     for id in loaded.segments.iter().chain(files.keys()) {
         if shared.slots.get(*id).is_none() {
             let slots = shared.geometry.slots() as u32;
@@ -173,7 +181,6 @@ fn recover(mut shared: Shared) -> Result<Shared, NvmeError> {
     }
     let mut replayed = replay(&shared, &loaded, found.records, &mut report)?;
     report.clean = is_quiet;
-    let highest = files.keys().chain(&loaded.segments).max();
     let journal = Journal {
         epoch: loaded.header.generation,
         sequence: replayed.sequence,
@@ -190,6 +197,7 @@ fn recover(mut shared: Shared) -> Result<Shared, NvmeError> {
         let is_settled = is_quiet
             && loaded.is_twice
             && loaded.len_bytes >= shared.table_bytes()
+            && surplus.is_empty()
             && files.len() == loaded.segments.len();
         make_sound(&shared, journal, &mut replayed, is_settled)?;
         report.files_removed = remove_unfinished(&shared, &names, &unused)?;
@@ -276,6 +284,27 @@ fn segment_files(
         }
     }
     Ok((files, unused))
+}
+
+/// Segments beyond the bound in which nothing was ever put: making one failed and removing it did not last, and
+/// another was made instead.
+fn surplus(files: &SegmentFiles, loaded: &Loaded, found: &Found, segments_max: u64) -> Vec<u32> {
+    let excess = (files.len() as u64).saturating_sub(segments_max) as usize;
+    let mut used: BTreeSet<u32> = &loaded.segments | &found.begun;
+    for record in &found.records {
+        used.insert(record.place.segment_id);
+        used.extend(record.edits.iter().filter_map(|edit| match edit {
+            BlockEdit::Put(_, place) => Some(place.segment_id),
+            BlockEdit::Remove(_) => None,
+        }));
+    }
+    let is_empty = |id: &&u32| !used.contains(id);
+    files
+        .keys()
+        .filter(is_empty)
+        .take(excess)
+        .copied()
+        .collect()
 }
 
 /// What is wrong with the header of a segment, if it can be read.

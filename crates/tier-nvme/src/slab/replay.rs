@@ -22,13 +22,13 @@ const LOGS_IN_FLIGHT: usize = 8;
 pub(super) struct Found {
     /// In order of their sequence.
     pub(super) records: Vec<Record>,
-    /// Whether a record was begun that is not whole.
-    begun: bool,
+    /// The segments in whose logs a record was begun that is not whole.
+    pub(super) begun: BTreeSet<u32>,
 }
 
 impl Found {
     pub(super) fn is_empty(&self) -> bool {
-        self.records.is_empty() && !self.begun
+        self.records.is_empty() && self.begun.is_empty()
     }
 }
 
@@ -91,7 +91,10 @@ fn scan_log(
                 )));
             }
             Ok(_) => {}
-            Err(_) => found.begun |= is_begun(rest, shared.store_id, epoch),
+            Err(_) if is_begun(rest, shared.store_id, epoch) => {
+                found.begun.insert(segment_id);
+            }
+            Err(_) => {}
         }
     }
     Ok(())

@@ -494,6 +494,12 @@ fn no_acknowledged_block_is_lost_and_no_byte_is_wrong() {
 }
 
 #[test]
+fn what_seeds_found_stays_mended() {
+    // A segment whose making failed came back after a power loss, beside as many as may be.
+    live(83_739, &mut Branches::default());
+}
+
+#[test]
 fn a_seed_gives_the_same_life_again() {
     let life = |seed| {
         let mut branches = Branches::default();
