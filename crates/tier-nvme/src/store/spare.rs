@@ -243,8 +243,11 @@ impl Shared {
         drop(kept.file);
         let renamed = self.volume.rename(&old_name, name);
         renamed.inspect_err(|_| self.remove_segment(kept.id))?;
-        self.volume.sync_directory()?;
-        self.volume.open(name).map(Some)
+        let durable = self.volume.sync_directory();
+        let opened = durable.and_then(|()| self.volume.open(name));
+        opened
+            .inspect_err(|_| drop(self.volume.remove(name)))
+            .map(Some)
     }
 
     /// Removes what the log does not need now: when the store is closed, or when something else needs the space.

@@ -446,6 +446,13 @@ impl Simulation<'_> {
 
     /// Flips bits on a copy of a cleanly closed disk.
     fn damage(&mut self) {
+        if self.volume.has_power() {
+            let copy = self.volume.fork(0);
+            copy.set_faults(FaultRates::default());
+            let store = NvmeStore::on_volume(copy.handle(), Self::config()).unwrap();
+            let removed = store.recovery_report().files_removed;
+            assert_eq!(removed, 0, "files that the store did not know were left");
+        }
         for _ in 0..4 {
             let copy = self.volume.fork(self.random.next_u64());
             copy.set_faults(FaultRates::default());
