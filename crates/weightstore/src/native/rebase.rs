@@ -45,6 +45,14 @@ impl Core {
         }
     }
 
+    /// A tensor, unless its header or that of a base is damaged.
+    fn whole(&self, hash: &WeightHash) -> Result<Option<Tensor>, WeightError> {
+        match self.tensor(hash) {
+            Err(WeightError::Corrupt { .. } | WeightError::Newer { .. }) => Ok(None),
+            tensor => tensor,
+        }
+    }
+
     /// Stores what is stored against some tensors otherwise, so that nothing needs them any more; returns how
     /// many tensors.
     ///
@@ -55,7 +63,7 @@ impl Core {
             let mut anew = Anew::new(self, session);
             let mut others = Vec::new();
             for hash in bases {
-                let Some(base) = self.tensor(hash)? else {
+                let Some(base) = self.whole(hash)? else {
                     continue;
                 };
                 let dependents: Vec<WeightHash> = self.catalog().dependents_of(hash).collect();
@@ -67,7 +75,7 @@ impl Core {
             // Before anything is stored against the first ones.
             anew.commit()?;
             for (hash, old, first) in others {
-                let base = self.tensor(&first)?.map(Arc::new);
+                let base = self.whole(&first)?.map(Arc::new);
                 // It could not take the place: it was deleted, or is stored otherwise by somebody else.
                 let base = base.filter(|base| base.record.base.is_none_or(|link| link.hash != old));
                 anew.store(&hash, &old, base.as_ref())?;
@@ -112,7 +120,7 @@ impl<'a> Anew<'a> {
         if !self.session.keep(hash) {
             return Ok(());
         }
-        let Some(tensor) = self.core.tensor(hash)? else {
+        let Some(tensor) = self.core.whole(hash)? else {
             return Ok(());
         };
         if tensor.record.base.is_none_or(|link| link.hash != *old) {
@@ -122,7 +130,9 @@ impl<'a> Anew<'a> {
             let shallow = tensor.record.depth() > base.record.depth();
             shallow && self.session.keep(&base.hash)
         });
-        let (writer, sketch) = self.encode(&tensor, base)?;
+        let Some((writer, sketch)) = self.encode(&tensor, base)? else {
+            return Ok(());
+        };
         let base = base.filter(|_| writer.needs_base());
         let now = ObjectRecord {
             base: base.map(|base| link_to(base)),
@@ -142,12 +152,13 @@ impl<'a> Anew<'a> {
         Ok(())
     }
 
-    /// Reads, checks and encodes all chunks of a tensor; full changes are committed on the way.
+    /// Reads, checks and encodes all chunks of a tensor; full changes are committed on the way. `None` for one that is
+    /// damaged: it stays as it is, with its base.
     fn encode(
         &mut self,
         tensor: &Tensor,
         base: Option<&Arc<Tensor>>,
-    ) -> Result<(BodyWriter, Option<Sketch>), WeightError> {
+    ) -> Result<Option<(BodyWriter, Option<Sketch>)>, WeightError> {
         let core = self.core;
         let record = &tensor.record;
         let body = &record.body;
@@ -163,7 +174,16 @@ impl<'a> Anew<'a> {
             });
             let mut chunks = Vec::with_capacity(read.len());
             for chunk in read {
-                let (index, leaf, raw) = chunk?;
+                let (index, leaf, raw) = match chunk {
+                    Ok(chunk) => chunk,
+                    Err(WeightError::Corrupt { .. }) => {
+                        if let Some((body, count)) = writer.started() {
+                            self.changes.drop_body(body, count);
+                        }
+                        return Ok(None);
+                    }
+                    Err(error) => return Err(error),
+                };
                 if let Some(sketch) = &mut sketch {
                     sketch.update(&raw);
                 }
@@ -188,6 +208,6 @@ impl<'a> Anew<'a> {
                 writer.push(core, leaf, encoded, &mut self.changes);
             }
         }
-        Ok((writer, sketch.map(SketchBuilder::finish)))
+        Ok(Some((writer, sketch.map(SketchBuilder::finish))))
     }
 }

@@ -140,6 +140,45 @@ fn nothing_is_collected_while_a_header_can_not_be_read() {
 }
 
 #[test]
+fn what_is_damaged_keeps_its_base() {
+    let (volume, store) = store();
+    let files: Vec<Vec<u8>> = (0..3).map(generation).collect();
+    let on_first = ImportOptions::default().with_base("0");
+    add(&store, "0", &files[0]).unwrap();
+    for step in [1, 2] {
+        add_with(&store, &step.to_string(), &files[step], &on_first).unwrap();
+    }
+    store.close().unwrap();
+    let blobs = NvmeStore::on_volume(volume.handle(), config().storage().clone()).unwrap();
+    let chunks = blobs.keys_with_prefix(b"c/");
+    // Bodies are numbered in the order in which they are stored: the last difference is of the last model.
+    let lens = chunks.iter().map(|key| (blobs.len_of(key), key));
+    let difference = lens
+        .filter(|(len, _)| *len != Some(5000))
+        .max_by_key(|(_, key)| *key);
+    let key = difference.unwrap().1;
+    let mut value = blobs.read_direct(key).unwrap().unwrap().to_vec();
+    value[200] ^= 1;
+    blobs.write_aligned(key, &value).unwrap();
+    blobs.close().unwrap();
+    let store = NativeStore::on_volume(volume.handle(), config()).unwrap();
+    assert!(matches!(get(&store, "2"), Err(WeightError::Corrupt { .. })));
+    store.remove_model("0").unwrap();
+    let report = store.gc(GcOptions::default().with_rebase(true)).unwrap();
+    assert_eq!(
+        (report.rebased_tensors, report.kept_bases),
+        (1, 1),
+        "{report:?}"
+    );
+    assert!(get(&store, "1").unwrap() == files[1]);
+    assert_eq!(store.verify(None).unwrap().corrupt.len(), 1);
+    // It goes with its model, and the base with it.
+    store.remove_model("2").unwrap();
+    assert_eq!(unreachable(&store), 0);
+    assert_eq!(store.stats().unwrap().unnamed_tensors, 0);
+}
+
+#[test]
 fn records_without_their_tensor_are_collected() {
     let (volume, store) = store();
     let file = generation(0);
