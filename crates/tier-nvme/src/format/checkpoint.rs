@@ -330,7 +330,7 @@ impl CheckpointHeader {
     }
 
     /// Checks that the body has what the header counts, and that whatever the two point at can be there.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(feature = "fuzzing")]
     pub(crate) fn check(&self, mut body: &[u8], segment_bytes: u64) -> Result<(), FormatError> {
         self.check_numbers(segment_bytes)?;
         let segments = SegmentTable::decode(self, &mut body, segment_bytes)?;
