@@ -304,7 +304,9 @@ fn weights_kind(error: &WeightError) -> &'static str {
         WeightError::Hdf5 { .. } => "not_coral",
         WeightError::CoralDelta { .. } => "bad_delta",
         WeightError::Source { source, .. } | WeightError::Target { source, .. } => {
-            file_kind(source)
+            // A source that decodes another format fails for reasons of its own.
+            let inner = source.get_ref().and_then(|inner| inner.downcast_ref());
+            inner.map_or_else(|| file_kind(source), weights_kind)
         }
         WeightError::SourceChanged { .. } => "file_changed",
         WeightError::InvalidName { .. } | WeightError::InvalidConfig { .. } => "invalid",

@@ -138,6 +138,23 @@ fn every_model_can_go_to_coral() {
 }
 
 #[test]
+fn damaged_content_is_told_from_a_damaged_file() {
+    let folder = tempdir().unwrap();
+    let mut bytes = std::fs::read(fixture("coral-none.h5")).unwrap();
+    let whole = CoralFile::open("f", Arc::new(bytes.clone())).unwrap();
+    let weight = whole.weight(&whole.weights()[0]).unwrap();
+    let len = weight.bytes().len();
+    let at = bytes.windows(len).position(|part| part == weight.bytes());
+    bytes[at.unwrap()] ^= 1;
+    let damaged = write(folder.path(), "damaged.h5", &bytes);
+    let refused = weights("import-h5", &folder.path().join("store"), &[&damaged]);
+    assert!(
+        refused.failed_with("corrupt").contains("hash"),
+        "{refused:?}"
+    );
+}
+
+#[test]
 fn what_is_no_file_of_coral_is_refused_before_a_store_is_made() {
     let folder = tempdir().unwrap();
     let store = folder.path().join("store");
