@@ -81,8 +81,8 @@ pub use metadata::{DeltaStorageInfo, StorageInfo, WeightMetadata};
 pub use native::{
     Damage, DamageKind, ElementChange, EncodingStats, ExportOptions, ExportReport, Gc, GcOptions,
     GcReport, ImportOptions, ImportReport, LayerComparison, ModelComparison, ModelFile, ModelInfo,
-    ModelTensor, NativeConfig, NativeStore, OnProgress, Progress, RemovalReport, Saved, SourceFile,
-    StoreStats, TensorChange, TensorComparison, VerifyOptions, VerifyReport,
+    ModelTensor, NativeConfig, NativeStore, OnProgress, Progress, RemovalReport, Saved, SlotTarget,
+    SourceFile, StoreStats, TensorChange, TensorComparison, VerifyOptions, VerifyReport,
 };
 #[cfg(feature = "native")]
 pub(crate) use sketch::SketchPlace;

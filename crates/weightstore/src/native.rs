@@ -15,6 +15,7 @@ mod gc;
 mod import;
 mod journal;
 mod models;
+mod placement;
 mod reachability;
 mod rebase;
 mod session;
@@ -42,6 +43,7 @@ pub use export::{ExportOptions, ExportReport};
 pub use gc::{Gc, GcOptions, GcReport};
 pub use import::{ImportOptions, ImportReport, OnProgress, Progress, SourceFile};
 pub use models::{ModelFile, ModelInfo, ModelTensor, RemovalReport};
+pub use placement::SlotTarget;
 pub use stats::{EncodingStats, Saved, StoreStats};
 pub use verify::{Damage, DamageKind, VerifyOptions, VerifyReport};
 

@@ -138,7 +138,7 @@ impl NativeStore {
 }
 
 impl Core {
-    fn tensor_of(
+    pub(super) fn tensor_of(
         &self,
         session: &Session<'_>,
         model: &str,

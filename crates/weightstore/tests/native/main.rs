@@ -10,6 +10,7 @@ mod fixture;
 mod full_disk;
 mod gc;
 mod models;
+mod placement;
 mod properties;
 mod tampering;
 mod threads;
