@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::CliError;
 use crate::report::Report;
-use crate::{bench, doctor, store, tour, weights};
+use crate::{bench, doctor, kv, store, tour, weights};
 
 /// Tiered storage for tensors.
 #[derive(Debug, Parser)]
@@ -26,6 +26,9 @@ enum Command {
     Bench(bench::Command),
     /// Say what this machine can do for the store.
     Doctor(doctor::Arguments),
+    /// Run the KV cache of a service over a trace of what it was asked.
+    #[command(subcommand)]
+    Kv(kv::Command),
     /// Store, list and read plain values under keys.
     #[command(subcommand)]
     Store(store::Command),
@@ -46,6 +49,7 @@ pub(crate) fn run() -> ExitCode {
     let outcome = match arguments.command {
         Command::Bench(command) => bench::run(&report, command),
         Command::Doctor(arguments) => doctor::run(&report, &arguments),
+        Command::Kv(command) => kv::run(&report, command),
         Command::Store(command) => store::run(&report, command),
         Command::Tour(arguments) => tour::run(&report, &arguments),
         Command::Weights(command) => weights::run(&report, command),

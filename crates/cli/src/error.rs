@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use blockmgr::trace::TraceError;
 use core_view::contract::ErrorKind;
 use core_view::safetensors::SafetensorsError;
 use serde::Serialize;
@@ -26,6 +27,9 @@ pub(crate) enum CliError {
     /// The storage failed.
     #[error(transparent)]
     Storage(#[from] NvmeError),
+    /// A trace can't be used.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     /// A file or directory that the user named failed.
     #[error("could not {operation} {path}")]
     File {
@@ -265,7 +269,10 @@ impl CliError {
             Self::Usage { .. } => "usage",
             Self::Weights(error) => weights_kind(error),
             Self::Storage(error) => storage_kind(error),
-            Self::File { source, .. } => file_kind(source),
+            Self::Trace(TraceError::Io { source, .. }) | Self::File { source, .. } => {
+                file_kind(source)
+            }
+            Self::Trace(_) => "bad_line",
             Self::Index { .. } => "not_safetensors",
             Self::TargetExists { .. } => "target_exists",
             Self::KeyNotFound { .. } => "key_not_found",

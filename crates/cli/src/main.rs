@@ -7,6 +7,7 @@ mod doctor;
 mod error;
 mod file_source;
 mod interruption;
+mod kv;
 mod page;
 mod progress;
 mod quantity;

@@ -12,6 +12,7 @@ mod model;
 mod mount;
 mod process;
 mod store_states;
+mod traces;
 mod value_states;
 mod values;
 mod whole_path;
