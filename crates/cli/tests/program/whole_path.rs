@@ -91,13 +91,20 @@ fn content_is_stored_once_and_goes_with_its_last_model() {
     assert_eq!(
         fields(&stats),
         [
+            "depths",
+            "encodings",
             "logical_bytes",
             "models",
             "ratio",
+            "saved",
             "stored_bytes",
-            "tensors"
+            "tensors",
+            "unnamed_bytes",
+            "unnamed_tensors"
         ]
     );
+    let tensor_bytes: u64 = 700 * 512 * 4 + 128 * 300 * 2 + 300 * 2 + 8;
+    assert_eq!(stats["saved"]["dedup_bytes"], tensor_bytes);
     assert_eq!(stats["models"], 2);
     assert_eq!(stats["tensors"], TENSORS);
     assert_eq!(stats["logical_bytes"], 2 * bytes.len());
@@ -110,7 +117,19 @@ fn content_is_stored_once_and_goes_with_its_last_model() {
     assert_eq!(std::fs::read(&output).unwrap(), bytes);
 
     let verified = weights("verify", &store, &[]).done().json();
-    assert_eq!(fields(&verified), ["checked", "corrupt"]);
+    assert_eq!(
+        fields(&verified),
+        [
+            "checked",
+            "checked_bytes",
+            "corrupt",
+            "stopped_at",
+            "unreachable"
+        ]
+    );
+    assert_eq!(verified["checked_bytes"], tensor_bytes);
+    let collected = weights("gc", &store, &[]).done().json();
+    assert_eq!(collected["removed_tensors"], 0);
     assert!(verified["checked"].as_u64().unwrap() > TENSORS);
     assert_eq!(verified["corrupt"], json!([]));
 
