@@ -18,10 +18,11 @@ pub(crate) struct Counted {
     pub(crate) count_default: u64,
 }
 
-/// Simulated crashes of the blob store, the slab, the write-ahead log and the weight store, one per seed.
+/// Simulated crashes of the blob store, the slab, the write-ahead log and the weight store, and failing tiers under
+/// the block manager, one per seed.
 pub(crate) const SIMULATION: Counted = Counted {
     name: "sim",
-    packages: &["tier-nvme", "weightstore"],
+    packages: &["tier-nvme", "weightstore", "blockmgr"],
     test_suffix: "_simulation",
     variables: &["STEPWELL_SEEDS", "STEPWELL_MODEL_SEEDS"],
     count_default: 1000,

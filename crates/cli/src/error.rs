@@ -30,6 +30,9 @@ pub(crate) enum CliError {
     /// A trace can't be used.
     #[error(transparent)]
     Trace(#[from] TraceError),
+    /// The block manager failed.
+    #[error(transparent)]
+    Cache(#[from] blockmgr::Error),
     /// A file or directory that the user named failed.
     #[error("could not {operation} {path}")]
     File {
@@ -273,6 +276,7 @@ impl CliError {
                 file_kind(source)
             }
             Self::Trace(_) => "bad_line",
+            Self::Cache(error) => cache_kind(error),
             Self::Index { .. } => "not_safetensors",
             Self::TargetExists { .. } => "target_exists",
             Self::KeyNotFound { .. } => "key_not_found",
@@ -323,6 +327,19 @@ fn weights_kind(error: &WeightError) -> &'static str {
             .downcast_ref::<NvmeError>()
             .map_or("storage", storage_kind),
         _ => "weights",
+    }
+}
+
+fn cache_kind(error: &blockmgr::Error) -> &'static str {
+    match error {
+        blockmgr::Error::InvalidConfig { .. }
+        | blockmgr::Error::MissingConfig { .. }
+        | blockmgr::Error::SizeOverflow { .. } => "invalid",
+        blockmgr::Error::LayoutMismatch { .. } => "layout_mismatch",
+        blockmgr::Error::BlockVersion { .. } => "newer_version",
+        blockmgr::Error::Storage { .. } => "out_of_memory",
+        blockmgr::Error::Tier { .. } => "storage",
+        _ => "cache",
     }
 }
 
