@@ -1,6 +1,8 @@
 //! `stepwell kv`: the KV cache of a service, over traces of what it was asked.
 
+mod replay;
 mod simulate;
+mod tiers;
 
 use clap::Subcommand;
 
@@ -12,10 +14,13 @@ use crate::report::Report;
 pub(crate) enum Command {
     /// Say what each policy would have hit at each capacity, beside the most that any could.
     Simulate(simulate::Arguments),
+    /// Move and verify real bytes through real tiers.
+    Replay(replay::Arguments),
 }
 
 pub(crate) fn run(report: &Report, command: Command) -> Result<(), CliError> {
     match command {
         Command::Simulate(arguments) => simulate::run(report, &arguments),
+        Command::Replay(arguments) => replay::run(report, &arguments),
     }
 }

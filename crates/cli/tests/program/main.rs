@@ -11,6 +11,7 @@ mod measurement;
 mod model;
 mod mount;
 mod process;
+mod replay;
 mod store_states;
 mod traces;
 mod value_states;

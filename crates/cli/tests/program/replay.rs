@@ -1,0 +1,113 @@
+//! `kv replay`.
+
+use tempfile::tempdir;
+
+use crate::model::write;
+use crate::process::{Answer, fields, stepwell};
+
+/// Turns of conversations that come back after others.
+fn trace() -> String {
+    let line = |number: u64| {
+        let first = number % 8 * 100;
+        let ids: Vec<u64> = (first..=first + 2 + number / 8).collect();
+        format!(
+            r#"{{"timestamp": {number}, "input_length": 9, "output_length": 1, "hash_ids": {ids:?}}}"#
+        )
+    };
+    (0..24).map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn replay(trace: &str, more: &[&str]) -> Answer {
+    let common = [
+        "--json", "kv", "replay", "--trace", trace, "--g1", "8", "--g2", "8",
+    ];
+    stepwell(common.iter().chain(more))
+}
+
+#[test]
+fn replay_verifies_blocks_that_come_back_and_a_disk_tier_outlives_it() {
+    let folder = tempdir().unwrap();
+    let trace = write(folder.path(), "trace.jsonl", trace().as_bytes());
+    let (trace, dir) = (trace.to_str().unwrap(), folder.path().join("tier"));
+    let page = folder.path().join("page.html");
+    let (dir, page) = (dir.to_str().unwrap(), page.to_str().unwrap());
+    let disk = ["--g3", "64", "--block-bytes", "4096", "--dir", dir];
+    let first = replay(trace, &[&disk[..], &["--report", page]].concat());
+    let first = first.done().json();
+    let names = [
+        "blocks",
+        "dropped",
+        "elapsed_s",
+        "hit_rate",
+        "mismatched_blocks",
+        "requests",
+        "tiers",
+        "verified_blocks",
+    ];
+    assert_eq!(fields(&first), names);
+    assert_eq!(
+        (first["requests"].as_u64(), first["blocks"].as_u64()),
+        (Some(24), Some(96))
+    );
+    // Of each conversation, 3 and 4 blocks come back.
+    assert_eq!(first["hit_rate"].as_f64(), Some(56.0 / 96.0));
+    assert_eq!(first["verified_blocks"].as_u64(), Some(56));
+    assert_eq!(first["mismatched_blocks"].as_u64(), Some(0));
+    let tiers = first["tiers"].as_array().unwrap();
+    let tier_names = [
+        "blocks_in",
+        "blocks_out",
+        "bytes_in",
+        "bytes_out",
+        "hits",
+        "tier",
+    ];
+    assert!(tiers.iter().all(|tier| fields(tier) == tier_names));
+    assert_eq!(tiers[2]["blocks_in"].as_u64(), Some(40));
+    assert!(
+        std::fs::read_to_string(page)
+            .unwrap()
+            .matches("<svg")
+            .count()
+            >= 2
+    );
+
+    // Everything is on disk now.
+    let again = replay(trace, &disk).done().json();
+    assert_eq!(again["hit_rate"].as_f64(), Some(1.0));
+    let other = replay(trace, &[&disk[..], &["--model", "other"]].concat());
+    assert_eq!(other.done().json()["hit_rate"].as_f64(), Some(56.0 / 96.0));
+    let resized = ["--g3", "64", "--block-bytes", "8192", "--dir", dir];
+    replay(trace, &resized).failed_with("invalid");
+    let smaller = ["--g3", "64", "--block-bytes", "2048", "--dir", dir];
+    let refused = replay(trace, &smaller);
+    assert_eq!(refused.code, 1, "{refused:?}");
+}
+
+#[test]
+fn replay_names_what_it_cannot_use() {
+    let folder = tempdir().unwrap();
+    let good = write(folder.path(), "good.jsonl", trace().as_bytes());
+    let bad = write(
+        folder.path(),
+        "bad.jsonl",
+        format!("{}\nnonsense\n", trace()).as_bytes(),
+    );
+    let (good, bad) = (good.to_str().unwrap(), bad.to_str().unwrap());
+    let message = replay(bad, &["--block-bytes", "4096"]).failed_with("bad_line");
+    assert!(message.contains("bad.jsonl:25: "), "{message}");
+    replay("no/such/trace", &["--block-bytes", "4096"]).failed_with("file_not_found");
+    for (arguments, named) in [
+        (&["--block-bytes", "0"][..], "--block-bytes"),
+        (
+            &["--block-bytes", "4096", "--g4", "s3://bucket"],
+            "--g4 is not there yet",
+        ),
+        (&["--block-bytes", "4096", "--dir", "."], "--g3"),
+        (&["--block-bytes", "4096", "--policy", "newest"], "newest"),
+    ] {
+        let answer = replay(good, arguments);
+        assert_eq!(answer.code, 2, "{answer:?}");
+        assert!(answer.stderr.contains(named), "{answer:?}");
+    }
+}
