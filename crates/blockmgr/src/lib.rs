@@ -64,3 +64,7 @@ pub use tiers::{
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/kv-cache.md")]
+struct Guide;
