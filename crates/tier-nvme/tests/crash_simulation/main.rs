@@ -153,7 +153,8 @@ impl Branches {
 /// Why it is not known whether a batch is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doubt {
-    /// It failed: before it was begun, without a trace, or in the middle. Or nobody waited for it.
+    /// It failed: before it was begun, without a trace, so that the next may be there alone, or in the middle.
+    /// Or nobody waited for it.
     Alone,
     /// As that, and it is there only if the one before is.
     Behind,
@@ -168,10 +169,12 @@ struct Simulation<'a> {
     /// What the store may hold instead: the outcome of the batches under way is unknown, but they count in
     /// order.
     maybe: Vec<Model>,
-    /// Those of them that have the last of these batches.
+    /// Those after which the next batch may follow: they have the last of these batches, or it left no trace.
     tips: Vec<Model>,
     /// Whether the disk may be full.
     bounded: bool,
+    /// Whether the device refuses some of what it is told to do.
+    device_fails: bool,
     branches: &'a mut Branches,
 }
 
@@ -314,16 +317,19 @@ impl Simulation<'_> {
 
     /// The batch may be there.
     fn doubt(&mut self, changes: &Changes, doubt: Doubt) {
+        let mut without = Vec::new();
         let mut tips = std::mem::take(&mut self.tips);
         if doubt == Doubt::Alone {
-            tips = vec![self.model.clone()];
-            tips.extend(self.maybe.iter().cloned());
+            without.push(self.model.clone());
+            without.extend(self.maybe.iter().cloned());
+            tips.clone_from(&without);
         }
         for after in &mut tips {
             apply(after, changes);
         }
         self.maybe.extend(tips.iter().cloned());
-        self.tips = tips;
+        self.tips = without;
+        self.tips.extend(tips);
     }
 
     /// Writes a batch; `false` if the store has to be reopened.
@@ -348,12 +354,23 @@ impl Simulation<'_> {
         }
         let abandon = !self.bounded && self.random.chance(250);
         let mut works = !abandon;
-        let mut doubt = Doubt::Alone;
+        let mut given_up = false;
         for (changes, write) in under_way {
-            if abandon && (doubt == Doubt::Behind || !write.is_done()) {
+            let is_done = write.is_done();
+            if abandon && (given_up || !is_done) {
                 self.branches.abandoned += 1;
+                let refused = is_done.then(|| write.wait().err()).flatten();
+                if refused.is_some_and(|failure| failure.kind() == ErrorKind::InvalidInput) {
+                    self.note(&changes, Err(ErrorKind::InvalidInput));
+                    continue;
+                }
+                // Where the device fails, each may fail before it is begun.
+                let is_first = !std::mem::replace(&mut given_up, true);
+                let doubt = match is_first || self.device_fails {
+                    true => Doubt::Alone,
+                    false => Doubt::Behind,
+                };
                 self.doubt(&changes, doubt);
-                doubt = Doubt::Behind;
                 continue;
             }
             let outcome = write.wait().map_err(|failure| failure.kind());
@@ -535,14 +552,16 @@ impl Simulation<'_> {
 
     fn choose_faults(&mut self) {
         let rate = |random: &mut Random, per_mille| if random.chance(300) { per_mille } else { 0 };
-        self.volume.set_faults(FaultRates {
+        let rates = FaultRates {
             read_errors: rate(&mut self.random, 20),
             write_errors: rate(&mut self.random, 20),
             sync_errors: rate(&mut self.random, 20),
             short_transfers: rate(&mut self.random, 200),
             interruptions: rate(&mut self.random, 100),
             ..FaultRates::default()
-        });
+        };
+        self.volume.set_faults(rates);
+        self.device_fails = rates.read_errors + rates.write_errors + rates.sync_errors > 0;
         let latency = self.random.chance(600).then(Latency::of_flash);
         self.volume.set_latency(latency);
         self.bounded = self.random.chance(300);
@@ -611,6 +630,7 @@ fn simulate(seed: u64, branches: &mut Branches) -> FaultCounts {
         maybe: Vec::new(),
         tips: Vec::new(),
         bounded: false,
+        device_fails: false,
         branches,
     };
     simulation.run();
