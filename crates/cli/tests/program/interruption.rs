@@ -35,9 +35,19 @@ fn interrupt(child: &Child) {
     assert!(sent.success());
 }
 
+/// The program as a terminal starts it: what runs in the background of a script ignores the interruption, and so
+/// do its children.
+fn interruptible() -> Command {
+    let mut command = Command::new("env");
+    command
+        .arg("--default-signal=INT")
+        .arg(env!("CARGO_BIN_EXE_stepwell"));
+    command
+}
+
 /// Interrupts a tour so long after it has begun; tells whether it had not ended before.
 fn interrupt_tour(folder: &Path, delay: Duration) -> bool {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_stepwell"))
+    let mut child = interruptible()
         .args(["tour", "--dir"])
         .arg(folder)
         .stdout(Stdio::null())
