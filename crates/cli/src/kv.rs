@@ -6,6 +6,9 @@ mod tiers;
 
 use clap::Subcommand;
 
+pub(crate) use replay::Outcome as ReplayOutcome;
+pub(crate) use tiers::{Sizes, Tiers};
+
 use crate::error::CliError;
 use crate::report::Report;
 

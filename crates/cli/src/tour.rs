@@ -1,5 +1,7 @@
 //! `stepwell tour`: the main job on whatever is there, beside this machine's floor.
 
+mod cache;
+mod conversations;
 mod floor;
 mod model;
 mod outcome;
@@ -19,6 +21,7 @@ use crate::quantity::bytes;
 use crate::report::Report;
 use crate::target::Target;
 use crate::weights::{ModelFiles, restore};
+use cache::{Cache, Requests};
 use floor::Floor;
 use outcome::{Deduplication, FineTune, Outcome};
 use step::{Step, Work};
@@ -37,6 +40,10 @@ pub(crate) struct Arguments {
     /// A safetensors file; without it the tour makes one of 256 MiB.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
+    /// A trace for the KV cache, as `kv replay` takes it, of which the first requests are used; without it the tour
+    /// makes one.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// How content is stored: auto, none, gzip, gzip:LEVEL (1 to 9) or lz4.
     #[arg(long, default_value = "auto")]
     codec: Codec,
@@ -56,6 +63,7 @@ pub(crate) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         None => model::SYNTHETIC_BYTES,
     };
     check_room(&dir, input_bytes)?;
+    let requests = Requests::take(arguments.trace.as_deref())?;
     let scratch = ScratchDirectory::make(&dir, ".stepwell-tour-")?;
     report.note(&format!(
         "working in {}, which is removed at the end",
@@ -66,7 +74,7 @@ pub(crate) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         arguments,
         folder: scratch.path(),
     }
-    .walk();
+    .walk(requests);
     let removed = scratch.remove();
     let outcome = outcome?;
     report.answer(&outcome, || outcome.text())?;
@@ -98,7 +106,7 @@ struct Tour<'a> {
 }
 
 impl Tour<'_> {
-    fn walk(&self) -> Result<Outcome, CliError> {
+    fn walk(&self, requests: Requests) -> Result<Outcome, CliError> {
         let first = match &self.arguments.model {
             Some(path) => path.clone(),
             None => {
@@ -130,21 +138,15 @@ impl Tour<'_> {
         let (step, tuned) = self.add(&store, TUNE, &tune, "store tune", &floor)?;
         steps.push(step);
         steps.push(self.verify(&store, &floor)?);
-        let mut differing = Vec::new();
-        for (name, original, what) in [
-            (FIRST, &first, "restore"),
-            (SECOND, &second, "restore 2nd"),
-            (TUNE, &tune, "restore tune"),
-        ] {
-            let copy = self.folder.join(format!("{name}.out"));
-            steps.push(self.restore(&store, name, &copy, what, &floor)?);
-            let (before, after) = (model::sha256(original)?, model::sha256(&copy)?);
-            if before != after {
-                differing.push(format!("{name} had the SHA-256 {before} and has {after}"));
-            }
-        }
+        let (restored, differing) = self.restore_all(&store, [&first, &second, &tune], &floor)?;
+        steps.extend(restored);
         let stats = store.stats()?;
         store.close()?;
+        let progress = self.report.progress("kv replay");
+        let folder = self.folder.join("kv");
+        let (kv_cache, step) = Cache::replay(&folder, requests, &floor, &progress)?;
+        steps.push(step);
+        drop(progress);
         Ok(Outcome {
             dir: self.folder.display().to_string(),
             model_bytes: len_bytes,
@@ -164,6 +166,7 @@ impl Tour<'_> {
                 naive_bytes: stats.logical_bytes,
                 family_stored_bytes: stats.stored_bytes,
             },
+            kv_cache,
             floor,
             steps,
             identical: differing.is_empty(),
@@ -188,6 +191,7 @@ impl Tour<'_> {
         let elapsed_s = started.elapsed().as_secs_f64();
         let work = Work {
             bytes: added.logical_bytes,
+            hashed_bytes: added.logical_bytes,
             read_bytes: 0,
             written_bytes: added.stored_bytes,
         };
@@ -206,10 +210,35 @@ impl Tour<'_> {
         }
         let work = Work {
             bytes: verified.checked_bytes,
+            hashed_bytes: verified.checked_bytes,
             read_bytes: store.stats()?.stored_bytes,
             written_bytes: 0,
         };
         Ok(Step::new("verify", work, elapsed_s, floor))
+    }
+
+    /// Restores all versions, and says which of them differ from the originals.
+    fn restore_all(
+        &self,
+        store: &NativeStore,
+        [first, second, tune]: [&Path; 3],
+        floor: &Floor,
+    ) -> Result<(Vec<Step>, Vec<String>), CliError> {
+        let mut steps = Vec::new();
+        let mut differing = Vec::new();
+        for (name, original, what) in [
+            (FIRST, first, "restore"),
+            (SECOND, second, "restore 2nd"),
+            (TUNE, tune, "restore tune"),
+        ] {
+            let copy = self.folder.join(format!("{name}.out"));
+            steps.push(self.restore(store, name, &copy, what, floor)?);
+            let (before, after) = (model::sha256(original)?, model::sha256(&copy)?);
+            if before != after {
+                differing.push(format!("{name} had the SHA-256 {before} and has {after}"));
+            }
+        }
+        Ok((steps, differing))
     }
 
     fn restore(
@@ -226,6 +255,7 @@ impl Tour<'_> {
         let elapsed_s = started.elapsed().as_secs_f64();
         let work = Work {
             bytes: restored.len_bytes,
+            hashed_bytes: restored.len_bytes,
             read_bytes: stored_bytes(store, name)?,
             written_bytes: restored.len_bytes,
         };

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::cache::Cache;
 use super::floor::Floor;
 use super::step::Step;
 use crate::error::CliError;
@@ -16,6 +17,7 @@ pub(super) struct Outcome {
     pub(super) sha256: String,
     pub(super) deduplication: Deduplication,
     pub(super) fine_tune: FineTune,
+    pub(super) kv_cache: Cache,
     pub(super) floor: Floor,
     pub(super) steps: Vec<Step>,
     /// Whether all versions came back with their SHA-256.
@@ -51,7 +53,7 @@ impl Outcome {
     /// Fails if anything came back changed.
     pub(super) fn check(&self) -> Result<(), CliError> {
         if self.identical {
-            return Ok(());
+            return self.kv_cache.check();
         }
         Err(CliError::Mismatch {
             what: self.differing.join(", "),
@@ -86,6 +88,7 @@ impl Outcome {
              second version: {} of {} tensors shared, {} new ({}), {} stored instead of {}\n\
              fine-tune: {} of {} tensors found and stored as deltas, {} stored\n\
              all three: {} stored for {}, ratio {:.3}\n\
+             {}\n\
              this machine ({}): write and sync {}, read {}, SHA-256 {} a core, {} cores\n\
              restored: {}\n\n{}",
             bytes(self.model_bytes),
@@ -102,6 +105,7 @@ impl Outcome {
             bytes(tune.family_stored_bytes),
             bytes(tune.naive_bytes),
             tune.family_stored_bytes as f64 / tune.naive_bytes.max(1) as f64,
+            self.kv_cache.text(),
             self.floor.mode,
             speed(self.floor.write_bytes_per_s),
             speed(self.floor.read_bytes_per_s),

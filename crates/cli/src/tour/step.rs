@@ -8,8 +8,10 @@ use crate::quantity::rate;
 /// What a step has to do at least.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Work {
-    /// Bytes of content, each of which is hashed.
+    /// Bytes of content.
     pub(super) bytes: u64,
+    /// Bytes of it that are hashed.
+    pub(super) hashed_bytes: u64,
     /// Bytes that come from the device.
     pub(super) read_bytes: u64,
     /// Bytes that go to the device.
@@ -34,7 +36,7 @@ pub(super) struct Step {
 
 impl Step {
     pub(super) fn new(step: &'static str, work: Work, elapsed_s: f64, floor: &Floor) -> Self {
-        let hash_s = work.bytes as f64 / (floor.sha256_bytes_per_s * floor.cores as f64);
+        let hash_s = work.hashed_bytes as f64 / (floor.sha256_bytes_per_s * floor.cores as f64);
         let device_s = work.read_bytes as f64 / floor.read_bytes_per_s
             + work.written_bytes as f64 / floor.write_bytes_per_s;
         let (floor_s, limited_by) = if hash_s >= device_s {
@@ -69,6 +71,7 @@ mod tests {
         };
         let work = |read_bytes, written_bytes| Work {
             bytes: 1000,
+            hashed_bytes: 1000,
             read_bytes,
             written_bytes,
         };
