@@ -19,13 +19,14 @@ use crate::kv::{ReplayOutcome, Sizes, Tiers};
 use crate::progress::ProgressLine;
 use crate::quantity::bytes;
 
-const BLOCK_BYTES: usize = 64 << 10;
-/// Blocks of G1, G2 and G3 for the made trace: the conversations fit none but the last.
+/// For the made trace, and blocks of G1, G2 and G3: the conversations fit none but the last.
+const MADE_BLOCK_BYTES: usize = 64 << 10;
 const MADE_BLOCKS: [usize; 3] = [64, 192, 1024];
-/// The same for a given trace.
-const GIVEN_BLOCKS: [usize; 3] = [256, 1024, 2048];
+/// The same for a given trace: shorter blocks, so that more of it is seen.
+const GIVEN_BLOCK_BYTES: usize = 16 << 10;
+const GIVEN_BLOCKS: [usize; 3] = [256, 1024, 4096];
 /// Of a given trace, the requests until so many blocks are replayed, so that the tour ends soon.
-const TRACE_BLOCKS_MAX: usize = 4096;
+const TRACE_BLOCKS_MAX: usize = 8192;
 
 /// The requests of the step.
 pub(super) struct Requests {
@@ -92,10 +93,13 @@ impl Cache {
         floor: &Floor,
         progress: &ProgressLine,
     ) -> Result<(Self, Step), CliError> {
-        let made = requests.trace.is_none();
+        let (blocks, block_bytes) = match requests.trace {
+            None => (MADE_BLOCKS, MADE_BLOCK_BYTES),
+            Some(_) => (GIVEN_BLOCKS, GIVEN_BLOCK_BYTES),
+        };
         let sizes = Sizes {
-            blocks: if made { MADE_BLOCKS } else { GIVEN_BLOCKS },
-            block_bytes: BLOCK_BYTES,
+            blocks,
+            block_bytes,
             policy: PolicyKind::default(),
             model: "tour".to_owned(),
         };
@@ -129,7 +133,7 @@ impl Cache {
         };
         let cache = Self {
             trace: requests.trace,
-            block_bytes: BLOCK_BYTES,
+            block_bytes,
             replay: ReplayOutcome::new(run.counts, &run.traffic, elapsed_s),
             restart,
         };
