@@ -263,3 +263,63 @@ fn a_read_only_store_of_values_can_be_read() {
     let beside = mount.path().join("out");
     values("get", &store, &[&"k", &"-o", &beside]).failed_with("file");
 }
+
+/// A store of one value, whose only segment is the first.
+fn one_value(store: &Path, folder: &Path) {
+    made_with(store, 1 << 20);
+    let value = write(folder, "v", &noise(4, 50_000));
+    values("put", store, &[&"k", &value]).done();
+}
+
+#[test]
+fn a_missing_segment_is_named_and_costs_only_what_was_in_it() {
+    let folder = tempdir().unwrap();
+    let store = folder.path().join("store");
+    one_value(&store, folder.path());
+    std::fs::remove_file(store.join("SEGMENT-0000000000000001")).unwrap();
+    let output = folder.path().join("out");
+    let message = values("get", &store, &[&"k", &"-o", &output]).failed_with("corrupt");
+    assert!(message.contains("SEGMENT-0000000000000001"), "{message}");
+    assert!(!output.exists());
+    assert_eq!(values("verify", &store, &[]).code, 1);
+    let value = write(folder.path(), "w", b"value");
+    values("put", &store, &[&"l", &value]).done();
+    values("get", &store, &[&"l", &"-o", &output]).done();
+    assert_eq!(std::fs::read(&output).unwrap(), b"value");
+}
+
+#[test]
+fn damaged_headers_are_found_and_right_values_are_served() {
+    let folder = tempdir().unwrap();
+    let store = folder.path().join("store");
+    one_value(&store, folder.path());
+    let segment = store.join("SEGMENT-0000000000000001");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[20] ^= 1;
+    std::fs::write(&segment, &bytes).unwrap();
+    let output = folder.path().join("out");
+    values("get", &store, &[&"k", &"-o", &output]).done();
+    assert_eq!(std::fs::read(&output).unwrap(), noise(4, 50_000));
+    let found = values("verify", &store, &[]);
+    assert_eq!(found.code, 1, "{found:?}");
+    assert_eq!(found.json()["damage"][0]["structure"], "segment header");
+
+    // One copy of the superblock is enough; without both nothing is touched.
+    let superblock = store.join("STORE");
+    for copy in [0, 1] {
+        let mut bytes = std::fs::read(&superblock).unwrap();
+        bytes[copy * 4096 + 20] ^= 1;
+        std::fs::write(&superblock, &bytes).unwrap();
+        let listed = values("ls", &store, &[]);
+        if copy == 0 {
+            assert_eq!(listed.done().lines().len(), 1);
+            continue;
+        }
+        listed.failed_with("corrupt");
+        values("get", &store, &[&"k", &"-o", &output]).failed_with("corrupt");
+        let value = write(folder.path(), "w", b"value");
+        values("put", &store, &[&"l", &value]).failed_with("corrupt");
+        assert_eq!(values("verify", &store, &[]).code, 1);
+        assert_eq!(std::fs::read(&superblock).unwrap(), bytes);
+    }
+}
