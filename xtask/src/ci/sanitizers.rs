@@ -87,6 +87,8 @@ pub(crate) fn thread(context: &Context<'_>) -> Result<Outcome, Error> {
                 // One thread each.
                 EXHAUSTIVE_TEST,
                 "no_acknowledged_",
+                "each_step_may_fail_for_want_of_space_or_by_the_device",
+                "damaged_bytes_are_an_error_or_the_truth",
             ],
             planted_test: "planted_data_race",
             planted_report: "ThreadSanitizer: data race",
