@@ -51,7 +51,12 @@ pub(crate) fn address(context: &Context<'_>) -> Result<Outcome, Error> {
                 "ASAN_OPTIONS",
                 "detect_stack_use_after_return=1:detect_leaks=1".to_owned(),
             ),
-            skipped_tests: &[EXHAUSTIVE_TEST, MEMORY_TEST],
+            skipped_tests: &[
+                EXHAUSTIVE_TEST,
+                MEMORY_TEST,
+                // What a broken ring was given is never freed: the kernel may still write to it.
+                "a_ring_that_breaks_fails_what_needs_it_and_loses_nothing",
+            ],
             planted_test: "planted_use_after_free",
             planted_report: "AddressSanitizer: heap-use-after-free",
         },
