@@ -91,6 +91,8 @@ pub(crate) fn thread(context: &Context<'_>) -> Result<Outcome, Error> {
                 "large_zeroed_storage_takes_no_memory_before_use",
                 // Its supervisor reads the memory of a thread that the kernel has stopped, which is not seen.
                 "a_kernel_that_knows_no_flags_makes_a_plain_ring",
+                // Its children share the library's lock of the standard output.
+                "acknowledged_blocks_survive_kills",
                 // One thread each.
                 EXHAUSTIVE_TEST,
                 "no_acknowledged_",
