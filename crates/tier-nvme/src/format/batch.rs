@@ -146,6 +146,7 @@ impl<'a> EntryRef<'a> {
         Ok((entry, fields.rest()))
     }
 
+    #[cfg(any(test, feature = "fuzzing"))]
     fn to_owned(self) -> Entry {
         Entry {
             kind: self.kind,
@@ -287,6 +288,17 @@ impl BatchFields {
         })
     }
 
+    /// The entry that begins at `at` in its header, or the first, and where the next begins.
+    pub(crate) fn next_entry<'a>(
+        &self,
+        header: &'a [u8],
+        at: usize,
+    ) -> Result<(EntryRef<'a>, usize), FormatError> {
+        let rest = header.get(at.max(FIXED_BYTES)..).unwrap_or_default();
+        let (entry, after) = EntryRef::decode(rest, self.payload_bytes)?;
+        Ok((entry, header.len() - after.len()))
+    }
+
     /// The entry that begins at `at` in its header.
     pub(crate) fn entry_at<'a>(
         &self,
@@ -348,6 +360,7 @@ impl BatchHeader {
     }
 
     /// The header that `bytes` begins with, if its checksum is right and it belongs at `place`.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn decode(bytes: &[u8], place: &BatchPlace) -> Result<Self, FormatError> {
         let (fixed, header) = BatchFields::open(bytes, place)?;
         let entries = fixed

@@ -8,7 +8,10 @@ use super::{
 
 const MAGIC: &[u8; 8] = b"STEPCKPT";
 const FLAG_CLEAN: u32 = 1;
-const BLOCK_BYTES_MAX: usize = 256 << 10;
+/// Most bytes of a block of the body.
+pub(crate) const BLOCK_BYTES_MAX: usize = 256 << 10;
+/// More than any record takes.
+const RECORD_BYTES_MAX: usize = 2 << 10;
 const BLOCK_HEADER_BYTES: usize = 8;
 
 /// The first page of a checkpoint.
@@ -216,8 +219,8 @@ impl BlockSeed {
     }
 }
 
-#[derive(Debug)]
 /// Cuts a body into checksummed blocks; the last page is padded.
+#[derive(Debug)]
 pub(crate) struct BlockWriter {
     file: Vec<u8>,
     block: Vec<u8>,
@@ -231,7 +234,7 @@ impl BlockWriter {
         let seed = BlockSeed::new(store_id, generation);
         Self {
             file: vec![0; PAGE_BYTES],
-            block: Vec::new(),
+            block: Vec::with_capacity(BLOCK_BYTES_MAX + RECORD_BYTES_MAX),
             seed,
             body_bytes: 0,
         }
@@ -241,20 +244,21 @@ impl BlockWriter {
     pub(crate) fn append(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         encode(&mut self.block);
         while self.block.len() >= BLOCK_BYTES_MAX {
-            let rest = self.block.split_off(BLOCK_BYTES_MAX);
-            self.end_block();
-            self.block = rest;
+            self.end_block(BLOCK_BYTES_MAX);
         }
     }
 
-    fn end_block(&mut self) {
-        let block = std::mem::take(&mut self.block);
-        let checksum = self.seed.next(&block);
+    /// Ends a block of the first `len_bytes` that are there.
+    fn end_block(&mut self, len_bytes: usize) {
+        let block = self.block.get(..len_bytes).unwrap_or_default();
+        let checksum = self.seed.next(block);
+        self.file.reserve_exact(BLOCK_HEADER_BYTES + len_bytes);
         self.file
-            .extend_from_slice(&(block.len() as u32).to_le_bytes());
+            .extend_from_slice(&(len_bytes as u32).to_le_bytes());
         self.file.extend_from_slice(&checksum.to_le_bytes());
-        self.file.extend_from_slice(&block);
-        self.body_bytes += block.len() as u64;
+        self.file.extend_from_slice(block);
+        self.body_bytes += len_bytes as u64;
+        self.block.drain(..len_bytes);
     }
 
     /// Bytes that are ready to be written.
@@ -273,7 +277,7 @@ impl BlockWriter {
     /// Ends the body: the pages that were not taken yet, and the size of the body.
     pub(crate) fn end(mut self) -> (Vec<u8>, u64) {
         if !self.block.is_empty() {
-            self.end_block();
+            self.end_block(self.block.len());
         }
         self.file
             .resize(self.file.len().next_multiple_of(PAGE_BYTES), 0);

@@ -20,8 +20,8 @@ pub(crate) use batch::{
     value_alignment,
 };
 pub(crate) use checkpoint::{
-    BlockReader, BlockWriter, CheckpointHeader, IndexRecord, LEFT_OVER, SegmentRecord,
-    SegmentTable, checkpoint_file_bytes,
+    BLOCK_BYTES_MAX, BlockReader, BlockWriter, CheckpointHeader, IndexRecord, LEFT_OVER,
+    SegmentRecord, SegmentTable, checkpoint_file_bytes,
 };
 pub(crate) use encoding::{Encoding, RAW_PER_STORED_MAX};
 pub(crate) use segment::{SEGMENT_NAME_PREFIX, SegmentHeader, segment_id, segment_name};

@@ -2,7 +2,8 @@
 
 use core_view::BufferMut;
 
-use super::encoding::{CompressionType, encode};
+use super::buffers::Buffers;
+use super::encoding::{CompressionType, encode, scratch_bytes};
 use super::index::Slot;
 use super::memory::Reservation;
 use super::pieces::{STAGE_BYTES_MAX, WRITE_BYTES, copied_bytes, is_long};
@@ -74,6 +75,11 @@ struct DraftEntry {
     value: Option<BufferMut>,
 }
 
+/// Bytes of memory that a change takes beside its key, before it is laid out and after.
+const CHANGE_BYTES: usize = size_of::<DraftEntry>() + size_of::<Entry>() + 2 * ALLOCATION_BYTES;
+/// What the allocator takes for itself, for a key or a value.
+const ALLOCATION_BYTES: usize = 32;
+
 /// A batch whose lengths are known: all that deciding its place needs.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
@@ -88,17 +94,13 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn new(
-        batch: WriteBatch,
-        alignment: Alignment,
-        compression: CompressionType,
-    ) -> Result<Self, NvmeError> {
+    pub(super) fn new(batch: WriteBatch, alignment: Alignment) -> Result<Self, NvmeError> {
         let mut draft = Self {
             entries: Vec::with_capacity(batch.changes.len()),
             ..Self::default()
         };
         for (key, value) in batch.changes {
-            draft.add(key, value, alignment, compression)?;
+            draft.add(key, value, alignment)?;
         }
         Ok(draft)
     }
@@ -108,7 +110,6 @@ impl Draft {
         key: Vec<u8>,
         value: Option<BufferMut>,
         alignment: Alignment,
-        compression: CompressionType,
     ) -> Result<(), NvmeError> {
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             let reason = format!("{} bytes, allowed are 1 to {KEY_BYTES_MAX}", key.len());
@@ -126,15 +127,62 @@ impl Draft {
             value: None,
         };
         if let Some(value) = value {
-            let encoded = encode(value, compression)?;
-            let stored = encoded.stored;
             entry.kind = EntryKind::Put;
-            entry.encoding = encoded.encoding;
-            entry.raw_bytes = encoded.raw_bytes;
-            self.count(&stored, alignment);
-            entry.value = Some(stored);
+            entry.raw_bytes = value.len() as u64;
+            self.count(&value, alignment);
+            entry.value = Some(value);
         }
         self.entries.push(entry);
+        Ok(())
+    }
+
+    /// Bytes of memory that [`compress`](Self::compress) takes beside those of the draft.
+    pub(super) fn scratch_bytes(&self, compression: CompressionType, buffers: &Buffers) -> u64 {
+        Self::scratch_bytes_for(self.longest_bytes(), compression, buffers)
+    }
+
+    /// The same for a draft whose longest value has `len_bytes`.
+    pub(super) fn scratch_bytes_for(
+        len_bytes: usize,
+        compression: CompressionType,
+        buffers: &Buffers,
+    ) -> u64 {
+        match scratch_bytes(len_bytes, compression) {
+            0 => 0,
+            // The value may be there compressed, which is shorter by a tenth, and as it was at once.
+            bytes => (buffers.block_bytes(bytes) + len_bytes) as u64,
+        }
+    }
+
+    fn longest_bytes(&self) -> usize {
+        let lens = self.entries.iter().map(|entry| entry.raw_bytes as usize);
+        lens.max().unwrap_or(0)
+    }
+
+    /// Compresses the values where that is worth it, and counts anew.
+    pub(super) fn compress(
+        &mut self,
+        compression: CompressionType,
+        alignment: Alignment,
+        buffers: &Buffers,
+    ) -> Result<(), NvmeError> {
+        let bytes = scratch_bytes(self.longest_bytes(), compression);
+        if bytes == 0 {
+            return Ok(());
+        }
+        let mut scratch = buffers.lend_reserved(bytes)?;
+        (self.packed_bytes, self.page_bytes, self.copied_bytes) = (0, 0, 0);
+        for number in 0..self.entries.len() {
+            let entry = &mut self.entries[number];
+            let Some(value) = entry.value.take() else {
+                continue;
+            };
+            let lend = |len_bytes| buffers.lend_reserved(len_bytes);
+            let encoded = encode(value, compression, &mut scratch, lend)?;
+            entry.encoding = encoded.encoding;
+            self.count(&encoded.stored, alignment);
+            self.entries[number].value = Some(encoded.stored);
+        }
         Ok(())
     }
 
@@ -237,12 +285,28 @@ impl Draft {
         self.packed_bytes + self.page_bytes
     }
 
-    /// Bytes of memory that the batch takes until it is committed: the values, the header, and copies.
+    /// Bytes of memory that the batch takes until it is committed: the values, the changes, the header, and copies.
     pub(super) fn memory_bytes(&self) -> u64 {
         let header_bytes = BatchHeader::header_bytes_for(self.entries_bytes).unwrap_or(0);
         let packed_bytes = self.packed_bytes.next_multiple_of(PAGE_BYTES);
         let copied_bytes = self.copied_bytes.min(STAGE_BYTES_MAX + WRITE_BYTES);
-        (self.payload_bytes() + header_bytes + packed_bytes + copied_bytes) as u64
+        let pooled_bytes = header_bytes + packed_bytes + copied_bytes;
+        let changes_bytes = self.entries.len() * CHANGE_BYTES + self.entries_bytes;
+        // The header is put together beside the place that it goes to; what is pooled may be an eighth longer.
+        (self.payload_bytes() + changes_bytes + header_bytes + pooled_bytes + pooled_bytes / 8)
+            as u64
+    }
+
+    /// Most bytes of memory that a value which moves takes, with its part of the commit.
+    pub(super) fn moved_memory_bytes(key_bytes: usize, stored_bytes: u64) -> u64 {
+        let pages_bytes = stored_bytes.next_multiple_of(PAGE_BYTES as u64);
+        // A long one is read to a page, and goes on from there but for its end.
+        let value_bytes = match usize::try_from(stored_bytes).is_ok_and(is_long) {
+            true => pages_bytes + PAGE_BYTES as u64,
+            false => 2 * pages_bytes,
+        };
+        let entry_bytes = 4 * Entry::moved_bytes(key_bytes) + CHANGE_BYTES;
+        value_bytes + value_bytes / 8 + entry_bytes as u64
     }
 
     /// Lays the batch out: completes the header of `template` but for what the values' bytes decide.

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use super::NvmeError;
+use super::scan::ScanMemory;
 use super::stream::Stream;
 use crate::VolumeFile;
 use crate::format::{
-    BlockReader, CheckpointHeader, FormatError, IndexRecord, LEFT_OVER, PAGE_BYTES, SegmentTable,
+    BLOCK_BYTES_MAX, BlockReader, CheckpointHeader, FormatError, IndexRecord, LEFT_OVER,
+    PAGE_BYTES, SegmentTable,
 };
-
-/// Bytes of records that are handed on at once: those of several shards, so that two who take them in seldom meet.
-const PIECE_BYTES: usize = 4 << 20;
 
 /// Why a body can't be had.
 #[derive(Debug)]
@@ -48,6 +47,8 @@ pub(super) struct Body {
     left: u64,
     /// Bytes that were read and not handed on.
     pending: Vec<u8>,
+    /// Bytes of records that are handed on at once: those of several shards, so that two who take them in seldom meet.
+    piece_bytes: usize,
 }
 
 impl Body {
@@ -56,6 +57,7 @@ impl Body {
         file: Arc<dyn VolumeFile>,
         header: &CheckpointHeader,
         segment_bytes: u64,
+        memory: &ScanMemory,
     ) -> Result<Self, Unread> {
         header.check_numbers(segment_bytes)?;
         let file_bytes = header.file_bytes();
@@ -64,7 +66,7 @@ impl Body {
             .filter(|&bytes| bytes <= len_bytes)
             .ok_or(FormatError::Damaged("the file is too short"))?;
         let mut blocks = Blocks {
-            stream: Stream::new(file, file_bytes),
+            stream: Stream::new(file, file_bytes, memory.windows()),
             reader: BlockReader::new(header),
             at: PAGE_BYTES as u64,
         };
@@ -75,18 +77,22 @@ impl Body {
         }
         let mut rest = pending.as_slice();
         let segments = SegmentTable::decode(header, &mut rest, segment_bytes)?;
-        let pending = rest.to_vec();
+        let rest = rest.to_vec();
+        let piece_bytes = memory.piece_bytes();
+        let mut pending = Vec::with_capacity(rest.len().max(piece_bytes) + BLOCK_BYTES_MAX);
+        pending.extend_from_slice(&rest);
         Ok(Self {
             blocks,
             segments: Arc::new(segments),
             left: header.entry_count,
             pending,
+            piece_bytes,
         })
     }
 
     /// The next records, whose contents nobody has looked at; `None` once all are there and nothing is left over.
     pub(super) fn next_records(&mut self) -> Result<Option<Records>, Unread> {
-        while self.pending.len() < PIECE_BYTES && self.blocks.read(&mut self.pending)? {}
+        while self.pending.len() < self.piece_bytes && self.blocks.read(&mut self.pending)? {}
         let (count, end) = IndexRecord::whole(&self.pending);
         if count == 0 {
             if self.left > 0 {
@@ -101,7 +107,7 @@ impl Body {
             .left
             .checked_sub(count)
             .ok_or(FormatError::Damaged(LEFT_OVER))?;
-        let mut bytes = Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 8);
+        let mut bytes = Vec::with_capacity(self.piece_bytes + BLOCK_BYTES_MAX);
         bytes.extend_from_slice(self.pending.get(end..).unwrap_or_default());
         std::mem::swap(&mut bytes, &mut self.pending);
         bytes.truncate(end);

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use core_alloc::{Guarded, Pool, PoolConfig, Pooled, StorageAllocator, StorageError};
+#[cfg(not(target_os = "linux"))]
+use core_alloc::SystemStorage;
+use core_alloc::{
+    Guarded, Pool, PoolConfig, Pooled, StorageAllocator, StorageError, SystemAllocator,
+};
 #[cfg(target_os = "linux")]
 use core_alloc::{HugePageAllocator, MappedStorage, Pages};
-#[cfg(not(target_os = "linux"))]
-use core_alloc::{SystemAllocator, SystemStorage};
 use core_view::BufferMut;
 
 use super::memory::{Budget, MemoryKind, Reservation};
@@ -15,6 +17,16 @@ use crate::format::PAGE_BYTES;
 
 /// Bytes that are kept for reuse at most, whatever the limit allows.
 const KEPT_BYTES_MAX: u64 = 64 << 20;
+
+/// What starts where the allocator puts it.
+const SMALL_ALIGNMENT_BYTES: usize = 16;
+/// Bytes that a value of less than a page takes beside its own: the allocator's, and its owner's.
+const SMALL_OVERHEAD_BYTES: usize = 128;
+
+/// Bytes that a copy of less than a page takes.
+pub(super) fn small_bytes(len_bytes: usize) -> u64 {
+    (len_bytes.next_multiple_of(SMALL_ALIGNMENT_BYTES) + SMALL_OVERHEAD_BYTES) as u64
+}
 
 #[cfg(target_os = "linux")]
 type Block = MappedStorage;
@@ -33,7 +45,8 @@ type Source = SystemAllocator;
 pub(super) struct Buffers {
     pool: Pool<Source, Block>,
     budget: Arc<Budget>,
-    _kept: Reservation,
+    kept_bytes: u64,
+    kept: Option<Reservation>,
 }
 
 impl Buffers {
@@ -43,12 +56,26 @@ impl Buffers {
             .with_retained_max_bytes(kept_bytes as usize)
             .with_block_max_bytes((kept_bytes as usize / 4).max(PAGE_BYTES));
         let pool = Pool::with_config(source()?, config).map_err(unavailable)?;
-        let kept = budget.try_reserve(MemoryKind::Buffers, kept_bytes)?;
         Ok(Self {
             pool,
             budget,
-            _kept: kept,
+            kept_bytes,
+            kept: None,
         })
+    }
+
+    /// Counts what waits for reuse from here on: while a store is opened, its index may need that more.
+    ///
+    /// # Errors
+    /// [`NvmeError::MemoryLimit`].
+    pub(super) fn count_kept(&mut self) -> Result<(), NvmeError> {
+        if self.kept.is_none() {
+            let kept = self
+                .budget
+                .try_reserve(MemoryKind::Buffers, self.kept_bytes)?;
+            self.kept = Some(kept);
+        }
+        Ok(())
     }
 
     pub(super) fn budget(&self) -> &Arc<Budget> {
@@ -69,9 +96,39 @@ impl Buffers {
             field: "length",
             reason: format!("{len_bytes} bytes are more than memory has"),
         })?;
-        let share = self.budget.try_reserve(kind, bytes as u64)?;
+        let block_bytes = self.pool.block_bytes(bytes) as u64;
+        let share = self.budget.try_reserve(kind, block_bytes)?;
         let block = self.take(bytes)?;
         Ok(BufferMut::from_storage(Guarded::new(block, bytes, share)))
+    }
+
+    /// Bytes of memory that a request for `len_bytes` takes.
+    pub(super) fn block_bytes(&self, len_bytes: usize) -> usize {
+        self.pool
+            .block_bytes(len_bytes.next_multiple_of(PAGE_BYTES))
+    }
+
+    /// A copy of `bytes` that counts as `kind` until it is dropped; of less than a page, in memory of its own size.
+    ///
+    /// # Errors
+    /// As [`lend`](Self::lend).
+    pub(super) fn copy_of(&self, kind: MemoryKind, bytes: &[u8]) -> Result<BufferMut, NvmeError> {
+        if bytes.is_empty() {
+            return Ok(BufferMut::from_vec(Vec::new()));
+        }
+        if bytes.len() < PAGE_BYTES {
+            let share = self.budget.try_reserve(kind, small_bytes(bytes.len()))?;
+            let memory = SystemAllocator::with_alignment(SMALL_ALIGNMENT_BYTES)
+                .and_then(|allocator| allocator.allocate_uninit(bytes.len()))
+                .and_then(|memory| memory.copy_from(bytes))
+                .map_err(unavailable)?;
+            let guarded = Guarded::new(memory, bytes.len(), share);
+            return Ok(BufferMut::from_storage(guarded));
+        }
+        let mut copy = self.lend(kind, bytes.len())?;
+        drop(copy.split_off(bytes.len()));
+        copy.copy_from_slice(bytes);
+        Ok(copy)
     }
 
     /// `len_bytes`, whole pages, of any contents, which the caller has reserved.
@@ -131,9 +188,35 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_counts_with_what_holds_it() {
+        let buffers = Buffers::new(Budget::new(64 << 20)).unwrap();
+        let idle = buffers.budget().stats().used_bytes;
+        let used = || buffers.budget().stats().used_bytes - idle;
+        let (small, long) = (vec![1; 100], vec![2; 5000]);
+        let copies = [&small, &long].map(|of| buffers.copy_of(MemoryKind::Cache, of).unwrap());
+        assert_eq!(copies[0][..], small);
+        assert_eq!(copies[1][..], long);
+        assert_eq!(used(), small_bytes(100) + 8192);
+        let parts = copies.map(|mut copy| copy.split_off(50));
+        assert!(used() > 8192, "a part holds all of it");
+        drop(parts);
+        assert_eq!(used(), 0);
+    }
+
+    #[test]
+    fn what_the_pool_rounds_up_counts() {
+        let buffers = Buffers::new(Budget::new(64 << 20)).unwrap();
+        let idle = buffers.budget().stats().used_bytes;
+        let _lent = buffers.lend(MemoryKind::Buffers, (1 << 20) + 4096).unwrap();
+        let used = buffers.budget().stats().used_bytes - idle;
+        assert_eq!(used, (1 << 20) + (1 << 17));
+    }
+
+    #[test]
     fn the_limit_holds_with_every_buffer_out() {
         let limit = 16 << 20;
-        let buffers = Buffers::new(Budget::new(limit)).unwrap();
+        let mut buffers = Buffers::new(Budget::new(limit)).unwrap();
+        buffers.count_kept().unwrap();
         let mut lent = Vec::new();
         let error = loop {
             match buffers.lend(MemoryKind::Buffers, 1 << 20) {

@@ -9,7 +9,7 @@ use std::thread;
 
 use super::Shared;
 use super::index::{Index, SHARD_COUNT, Slot};
-use crate::format::{BatchFields, BatchPlace, EntryKind, EntryRef, FormatError};
+use crate::format::{BatchFields, BatchPlace, EntryKind, EntryRef, FormatError, IndexRecord};
 
 /// Threads at most.
 pub(super) const LANES_MAX: usize = 8;
@@ -43,13 +43,50 @@ fn on_lanes<W: Send, T: Send>(work: Vec<W>, run: impl Fn(W) -> T + Sync) -> Vec<
     })
 }
 
+/// Keys in the index, or on their way into it, and the bytes of their records in a checkpoint.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct KeyGrowth {
+    pub(super) keys: u64,
+    pub(super) record_bytes: u64,
+}
+
+impl KeyGrowth {
+    pub(super) fn of_index(index: &Index) -> Self {
+        Self {
+            keys: index.len(),
+            record_bytes: index.record_bytes(),
+        }
+    }
+
+    fn count(&mut self, key: &[u8]) {
+        self.keys += 1;
+        self.record_bytes += IndexRecord::encoded_bytes(key.len());
+    }
+}
+
+impl std::ops::Add for KeyGrowth {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            keys: self.keys.saturating_add(other.keys),
+            record_bytes: self.record_bytes.saturating_add(other.record_bytes),
+        }
+    }
+}
+
 /// The header of a batch as it was read, and where each key's change is in it.
 pub(super) struct Headed {
     pub(super) fields: BatchFields,
     bytes: Box<[u8]>,
     /// Shard of the key, and offset in `bytes`.
     changes: Vec<(u8, u32)>,
+    /// Of the keys that it puts.
+    growth: KeyGrowth,
 }
+
+/// Bytes of memory for each change of a batch, beside its header, until it is in the index: in the batch and in a round.
+const CHANGE_BYTES: usize = size_of::<(u8, u32)>() + size_of::<(u32, u32)>();
 
 impl Headed {
     /// The header that `bytes` are, if it is right and belongs at `place`.
@@ -60,15 +97,41 @@ impl Headed {
     ) -> Result<Self, FormatError> {
         let (fields, header) = BatchFields::open(&bytes, place)?;
         let mut changes = Vec::with_capacity(fields.entry_count as usize);
+        let mut growth = KeyGrowth::default();
         for entry in fields.entries(header) {
             let (at, entry) = entry?;
+            if entry.kind == EntryKind::Put {
+                growth.count(entry.key);
+            }
             changes.push((index.shard_of(entry.key) as u8, at as u32));
         }
         Ok(Self {
             fields,
             bytes,
             changes,
+            growth,
         })
+    }
+
+    /// Bytes of memory that it takes until it is in the index.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.bytes.len() + CHANGE_BYTES * self.changes.len()
+    }
+
+    /// What it adds to an index that has none of its keys.
+    pub(super) fn growth(&self) -> KeyGrowth {
+        self.growth
+    }
+
+    /// What it adds to this index, or more.
+    pub(super) fn growth_of(&self, index: &Index) -> KeyGrowth {
+        let mut growth = KeyGrowth::default();
+        for entry in self.entries() {
+            if entry.kind == EntryKind::Put && index.get(entry.key).is_none() {
+                growth.count(entry.key);
+            }
+        }
+        growth
     }
 
     /// The entries; they were decoded before.
@@ -99,10 +162,12 @@ impl Headed {
 pub(super) struct Round {
     batches: Vec<Headed>,
     changes: usize,
+    memory_bytes: usize,
 }
 
 impl Round {
     pub(super) fn push(&mut self, batch: Headed) {
+        self.memory_bytes += batch.memory_bytes();
         self.changes += batch.changes.len();
         self.batches.push(batch);
     }
@@ -111,9 +176,11 @@ impl Round {
         self.batches.is_empty()
     }
 
-    /// Whether there are enough for all processors.
-    pub(super) fn is_full(&self) -> bool {
-        self.changes >= ROUND_CHANGES || self.batches.len() >= ROUND_CHANGES / SHARD_COUNT
+    /// Whether there are enough for all processors, or as many as may be in memory.
+    pub(super) fn is_full(&self, memory_bytes_max: usize) -> bool {
+        self.changes >= ROUND_CHANGES
+            || self.batches.len() >= ROUND_CHANGES / SHARD_COUNT
+            || self.memory_bytes >= memory_bytes_max
     }
 
     /// Where each change is, one shard's after the other's, and where each shard's begin. One shard's follow one

@@ -14,10 +14,12 @@ use core_view::BufferMut;
 use core_view::contract::Transfer;
 
 use super::index::SHARD_COUNT;
-use super::log::{Position, aligned_buffer, write_page};
+use super::log::{Position, write_page};
+use super::memory::{MemoryKind, Reservation};
 use super::{NvmeError, Shared};
 use crate::format::{
-    BlockWriter, CheckpointHeader, IndexRecord, SegmentRecord, checkpoint_file_bytes,
+    BLOCK_BYTES_MAX, BlockWriter, CheckpointHeader, IndexRecord, PAGE_BYTES, SegmentRecord,
+    checkpoint_file_bytes,
 };
 use crate::{FileName, VolumeFile};
 
@@ -30,9 +32,35 @@ pub(super) const UNFINISHED_SUFFIX: &str = ".new";
 /// Shards of the index that one step writes at most.
 const SHARDS_PER_STEP: usize = SHARD_COUNT / 16;
 /// Bytes that one operation writes.
-const WRITE_BYTES: usize = 1 << 20;
-/// Operations in flight; with the shard that is being encoded, this bounds the memory of a checkpoint.
+const WRITE_BYTES_MIN: usize = 32 << 10;
+const WRITE_BYTES_MAX: usize = 1 << 20;
+/// Operations in flight.
 const WRITES_MAX: usize = 4;
+/// Bytes of a block that is being put together, of one that is put behind it, and of the pages that are taken from there,
+/// whatever the length of the operations.
+const BLOCKS_BYTES: usize = 3 * (BLOCK_BYTES_MAX + 2 * PAGE_BYTES);
+/// The part of the memory that a shard's records may take twice over: one of so many. What they are longer is
+/// taken beside it.
+const SHARD_PART: usize = 24;
+
+/// How the memory of a checkpoint is divided.
+#[derive(Debug)]
+struct Plan {
+    write_bytes: usize,
+    shard_bytes: usize,
+}
+
+impl Plan {
+    fn new(memory_bytes: u64) -> Self {
+        let memory_bytes = memory_bytes as usize;
+        let rest_bytes = memory_bytes.saturating_sub(BLOCKS_BYTES);
+        let write_bytes = (rest_bytes / (WRITES_MAX + 2)).clamp(WRITE_BYTES_MIN, WRITE_BYTES_MAX);
+        Self {
+            write_bytes: write_bytes - write_bytes % PAGE_BYTES,
+            shard_bytes: memory_bytes / SHARD_PART,
+        }
+    }
+}
 
 /// A checkpoint and how far it has come: place, body, header, sync, rename, sync of the directory.
 #[derive(Debug)]
@@ -49,6 +77,9 @@ pub(super) struct CheckpointWrite {
     file_bytes: u64,
     written_bytes: u64,
     writes: VecDeque<Transfer<BufferMut>>,
+    plan: Plan,
+    /// What the longest shard takes beside the plan.
+    extra: Reservation,
     phase: Phase,
 }
 
@@ -89,6 +120,7 @@ impl CheckpointWrite {
         let file_bytes = checkpoint_file_bytes(body_bytes_max).unwrap_or(u64::MAX);
         let temporary = FileName::new(format!("{target}{UNFINISHED_SUFFIX}"))?;
         let file = make_file(shared, &temporary, file_bytes)?;
+        let budget = shared.buffers.budget();
         Ok(Self {
             header: CheckpointHeader {
                 clean,
@@ -111,6 +143,8 @@ impl CheckpointWrite {
             file_bytes,
             written_bytes: 0,
             writes: VecDeque::new(),
+            plan: Plan::new(budget.checkpoint_bytes()),
+            extra: budget.try_reserve(MemoryKind::Checkpoint, 0)?,
             phase: Phase::Body {
                 writer,
                 next_shard: 0,
@@ -152,23 +186,41 @@ impl CheckpointWrite {
         mut next_shard: usize,
     ) -> Result<Phase, NvmeError> {
         let last_shard = (next_shard + SHARDS_PER_STEP).min(SHARD_COUNT);
-        while next_shard < last_shard && writer.ready_bytes() < WRITE_BYTES {
+        while next_shard < last_shard && writer.ready_bytes() < self.plan.write_bytes {
+            self.hold_shard(shared, next_shard)?;
             self.encode_shard(shared, &mut writer, next_shard);
             next_shard += 1;
         }
         if next_shard < SHARD_COUNT {
-            if writer.ready_bytes() >= WRITE_BYTES {
-                self.submit(writer.take_pages())?;
+            if writer.ready_bytes() >= self.plan.write_bytes {
+                self.submit(shared, writer.take_pages())?;
             }
             return Ok(Phase::Body { writer, next_shard });
         }
         let (rest, body_bytes) = writer.end();
         self.header.body_bytes = body_bytes;
-        self.submit(rest)?;
+        self.submit(shared, rest)?;
         while let Some(write) = self.writes.pop_front() {
             write.wait()?;
         }
         Ok(Phase::Header)
+    }
+
+    /// Takes memory for the records of a shard, if they are longer than most.
+    ///
+    /// They are put together as a whole, because a key that is removed meanwhile would change the places of others.
+    fn hold_shard(&mut self, shared: &Shared, shard: usize) -> Result<(), NvmeError> {
+        let (newest, mut bytes) = (self.header.sequence, 0);
+        shared.index.for_each_in(shard, |key, slot| {
+            if slot.sequence <= newest {
+                bytes += IndexRecord::encoded_bytes(key.len());
+            }
+        });
+        let more_bytes = 2 * bytes.saturating_sub(self.plan.shard_bytes as u64);
+        match more_bytes.checked_sub(self.extra.bytes()) {
+            None | Some(0) => Ok(()),
+            Some(more) => self.extra.grow(more),
+        }
     }
 
     fn encode_shard(&mut self, shared: &Shared, writer: &mut BlockWriter, shard: usize) {
@@ -195,8 +247,8 @@ impl CheckpointWrite {
     }
 
     /// Starts writing pages behind those before, and waits where too many are on their way.
-    fn submit(&mut self, pages: Vec<u8>) -> Result<(), NvmeError> {
-        for pages in pages.chunks(WRITE_BYTES) {
+    fn submit(&mut self, shared: &Shared, pages: Vec<u8>) -> Result<(), NvmeError> {
+        for pages in pages.chunks(self.plan.write_bytes) {
             if self.written_bytes + pages.len() as u64 > self.file_bytes {
                 return Err(NvmeError::Invalid {
                     field: "checkpoint",
@@ -208,7 +260,7 @@ impl CheckpointWrite {
             {
                 write.wait()?;
             }
-            let mut source = aligned_buffer(pages.len())?;
+            let mut source = shared.buffers.lend_reserved(pages.len())?;
             source.copy_from_slice(pages);
             self.writes
                 .push_back(self.file.write(self.written_bytes, source));

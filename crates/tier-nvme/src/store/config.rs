@@ -95,8 +95,8 @@ impl StorageConfig {
     /// Most operations in flight.
     pub const IO_DEPTH_MAX: u32 = 4096;
 
-    /// Least memory in bytes.
-    pub const MEMORY_LIMIT_BYTES_MIN: u64 = 4 << 20;
+    /// Least memory in bytes: with less, not even a checkpoint could be written and read.
+    pub const MEMORY_LIMIT_BYTES_MIN: u64 = 8 << 20;
 
     /// A builder, whose `build` checks everything.
     pub fn builder() -> StorageConfigBuilder {
@@ -163,13 +163,19 @@ impl StorageConfig {
         self
     }
 
-    /// Most memory in bytes for buffers, index, cache and the batches under way together.
+    /// Most memory in bytes for buffers, index, cache, batches under way, reading ahead, compaction, checkpoints and
+    /// verification together; [`MemoryStats`](crate::MemoryStats) tells who has how much.
     ///
-    /// A quarter is for batches alone, and the index has half at most: a batch with new keys beyond that is refused,
+    /// A sixteenth (26 MiB at most) is set aside for compaction, an eighth (8 MiB) for checkpoints, and a quarter is for
+    /// batches and scans alone. The index has half at most: a batch with new keys beyond that is refused,
     /// and a store that was opened with more is not opened with less than its keys take (about 250 bytes each).
     /// Writers wait while other batches have the memory; everybody else is refused
     /// with [`NvmeError::MemoryLimit`] when there is no more, and so is a batch that would have to wait
-    /// for what readers hold. Values that a caller hands over count while their batch is under way.
+    /// for what readers hold. Read-ahead gets shorter, and the cache gives way. Values that a caller hands over count while
+    /// their batch is under way, once more while they are compressed.
+    ///
+    /// Beside the limit there are threads, the queues of the engine, a few hundred bytes for each segment and for each key
+    /// that a single call names, and the pages of maps, which are the system's to drop.
     #[must_use]
     pub fn with_memory_limit_bytes(mut self, bytes: u64) -> Self {
         self.memory_limit_bytes = bytes;

@@ -3,7 +3,6 @@
 use core_view::BufferMut;
 
 use super::NvmeError;
-use super::log::aligned_buffer;
 use crate::format::{Encoding, PAGE_BYTES, RAW_PER_STORED_MAX};
 
 /// How values are compressed before they are stored.
@@ -35,30 +34,62 @@ const SAMPLES: usize = 4;
 #[derive(Debug)]
 pub(super) struct Encoded {
     pub(super) encoding: Encoding,
-    /// Length before encoding, in bytes.
-    pub(super) raw_bytes: u64,
     pub(super) stored: BufferMut,
 }
 
-/// Encodes a value, if that makes it smaller by enough.
-pub(super) fn encode(value: BufferMut, compression: CompressionType) -> Result<Encoded, NvmeError> {
-    let raw_bytes = value.len() as u64;
+/// Bytes to compress a value of `len_bytes` in, or 0 if nobody tries to.
+pub(super) fn scratch_bytes(len_bytes: usize, compression: CompressionType) -> usize {
+    match Compressor::new(compression) {
+        Some(compressor) if len_bytes >= VALUE_BYTES_MIN => {
+            let sample_bytes = compressor.target_bytes(SAMPLE_BYTES);
+            let value_bytes = compressor.target_bytes(len_bytes);
+            // What a better compressor leaves to LZ4 must fit as well.
+            let other_bytes = Compressor::Lz4.target_bytes(len_bytes);
+            value_bytes.max(other_bytes).max(sample_bytes)
+        }
+        _ => 0,
+    }
+}
+
+/// Encodes a value in `scratch`, of [`scratch_bytes`] at least, if that makes it smaller by enough; `lend` gives
+/// memory of whole pages.
+pub(super) fn encode(
+    value: BufferMut,
+    compression: CompressionType,
+    scratch: &mut [u8],
+    lend: impl FnOnce(usize) -> Result<BufferMut, NvmeError>,
+) -> Result<Encoded, NvmeError> {
     let compressed = match Compressor::new(compression) {
-        Some(compressor) if is_promising(&value, compressor) => compress(&value, compressor)?,
+        Some(compressor) if is_promising(&value, compressor, scratch) => {
+            compress(&value, compressor, scratch)
+        }
         _ => None,
     };
-    Ok(match compressed {
-        Some((encoding, stored)) => Encoded {
-            encoding,
-            raw_bytes,
-            stored,
-        },
-        None => Encoded {
+    let Some((encoding, stored_bytes)) = compressed else {
+        return Ok(Encoded {
             encoding: Encoding::Raw,
-            raw_bytes,
             stored: value,
-        },
+        });
+    };
+    let stored = scratch.get(..stored_bytes).unwrap_or_default();
+    Ok(Encoded {
+        encoding,
+        stored: copy_of(stored, lend)?,
     })
+}
+
+/// Bytes in memory of their own, as little as can be.
+fn copy_of(
+    bytes: &[u8],
+    lend: impl FnOnce(usize) -> Result<BufferMut, NvmeError>,
+) -> Result<BufferMut, NvmeError> {
+    if bytes.len() < PAGE_BYTES {
+        return Ok(BufferMut::from_vec(bytes.to_vec()));
+    }
+    let mut copy = lend(bytes.len().next_multiple_of(PAGE_BYTES))?;
+    drop(copy.split_off(bytes.len()));
+    copy.copy_from_slice(bytes);
+    Ok(copy)
 }
 
 /// Whether `stored` bytes in place of `raw` bytes are worth the work.
@@ -66,26 +97,20 @@ fn is_worth(stored: usize, raw: usize) -> bool {
     stored / 9 < raw / 10
 }
 
-fn is_promising(value: &[u8], compressor: Compressor) -> bool {
+fn is_promising(value: &[u8], compressor: Compressor, target: &mut [u8]) -> bool {
     if value.len() < SAMPLED_BYTES_MIN {
         return value.len() >= VALUE_BYTES_MIN;
     }
-    let mut target = vec![0; compressor.target_bytes(SAMPLE_BYTES)];
     let apart = (value.len() - SAMPLE_BYTES) / (SAMPLES - 1);
     let stored: Option<usize> = (0..SAMPLES)
-        .map(|sample| compressor.compress(&value[sample * apart..][..SAMPLE_BYTES], &mut target))
+        .map(|sample| compressor.compress(&value[sample * apart..][..SAMPLE_BYTES], target))
         .sum();
     stored.is_some_and(|stored| is_worth(stored, SAMPLES * SAMPLE_BYTES))
 }
 
-fn compress(
-    value: &[u8],
-    compressor: Compressor,
-) -> Result<Option<(Encoding, BufferMut)>, NvmeError> {
-    let mut target = aligned_buffer(compressor.target_bytes(value.len()))?;
-    let Some(stored) = compressor.compress(value, &mut target) else {
-        return Ok(None);
-    };
+/// Compresses a value into `target`; how, and how long it became.
+fn compress(value: &[u8], compressor: Compressor, target: &mut [u8]) -> Option<(Encoding, usize)> {
+    let stored = compressor.compress(value, target)?;
     // What is saved inside a page is not saved on the device.
     let pages = |bytes: usize| {
         if bytes < PAGE_BYTES {
@@ -97,17 +122,14 @@ fn compress(
     // Readers refuse a value that claims to grow by more than this: such memory can't be asked for.
     if value.len() as u64 / RAW_PER_STORED_MAX > stored as u64 {
         return match compressor {
-            Compressor::Lz4 => Ok(None),
+            Compressor::Lz4 => None,
             // LZ4 shrinks nothing by that much.
             #[cfg(feature = "zstd")]
-            Compressor::Zstd => compress(value, Compressor::Lz4),
+            Compressor::Zstd => compress(value, Compressor::Lz4, target),
         };
     }
-    if !is_worth(pages(stored), pages(value.len())) {
-        return Ok(None);
-    }
-    drop(target.split_off(stored));
-    Ok(Some((compressor.encoding(), target)))
+    let is_worth_it = is_worth(pages(stored), pages(value.len()));
+    is_worth_it.then_some((compressor.encoding(), stored))
 }
 
 /// A way to compress.
@@ -199,6 +221,7 @@ pub(super) fn decode(
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::log::aligned_buffer;
     use super::*;
 
     fn types() -> Vec<CompressionType> {
@@ -223,7 +246,9 @@ mod tests {
     }
 
     fn encoded(value: &[u8], compression: CompressionType) -> Encoded {
-        encode(BufferMut::from_vec(value.to_vec()), compression).unwrap()
+        let mut scratch = vec![0; scratch_bytes(value.len(), compression)];
+        let value = BufferMut::from_vec(value.to_vec());
+        encode(value, compression, &mut scratch, aligned_buffer).unwrap()
     }
 
     #[test]
@@ -258,7 +283,6 @@ mod tests {
                 let value: Vec<u8> = (0..len).map(|i: usize| (i / 7 % 11) as u8).collect();
                 let result = encoded(&value, compression);
                 assert_ne!(result.encoding, Encoding::Raw);
-                assert_eq!(result.raw_bytes, len as u64);
                 assert!(result.stored.len() < len * 9 / 10);
                 let mut target = vec![1; len];
                 decode(result.encoding, &result.stored, &mut target).unwrap();
@@ -277,9 +301,10 @@ mod tests {
     #[test]
     fn no_stored_value_grows_by_more_than_a_reader_believes() {
         for compression in types() {
-            let result = encoded(&vec![0; 8 << 20], compression);
+            let raw_bytes = 8 << 20;
+            let result = encoded(&vec![0; raw_bytes], compression);
             let stored_bytes = result.stored.len() as u64;
-            assert!(result.raw_bytes / RAW_PER_STORED_MAX <= stored_bytes);
+            assert!(raw_bytes as u64 / RAW_PER_STORED_MAX <= stored_bytes);
             assert_eq!(result.encoding, Encoding::Lz4);
         }
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use super::Shared;
-use super::bulk::{Headed, LANES_MAX, Round, Sorted};
+use super::bulk::{Headed, KeyGrowth, LANES_MAX, Round, Sorted};
+use super::{NvmeError, Shared};
 
 /// Rounds that wait for a thread: with those that are worked on and the one that is collected, this bounds the memory.
 const ROUNDS_WAITING_MAX: usize = 1;
@@ -16,6 +16,9 @@ pub(super) struct Filler<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     shared: &'env Shared,
     round: Round,
+    round_bytes: usize,
+    /// What the batches since the index was settled may have added to it.
+    coming: KeyGrowth,
     lanes: Vec<Lane<'scope>>,
 }
 
@@ -25,40 +28,64 @@ struct Lane<'scope> {
 }
 
 impl<'scope, 'env> Filler<'scope, 'env> {
-    pub(super) fn new(scope: &'scope Scope<'scope, 'env>, shared: &'env Shared) -> Self {
+    /// Changes the index as soon as headers of `round_bytes` are there.
+    pub(super) fn new(
+        scope: &'scope Scope<'scope, 'env>,
+        shared: &'env Shared,
+        round_bytes: usize,
+    ) -> Self {
         Self {
             scope,
             shared,
             round: Round::default(),
+            round_bytes,
+            coming: KeyGrowth::of_index(&shared.index),
             lanes: Vec::new(),
         }
     }
 
     /// Lets a batch change the index, by and by.
-    pub(super) fn push(&mut self, batch: Headed) {
+    ///
+    /// # Errors
+    /// [`NvmeError::MemoryLimit`] if the index gets too large.
+    pub(super) fn push(&mut self, batch: Headed) -> Result<(), NvmeError> {
+        self.make_room(&batch)?;
         self.round.push(batch);
-        if self.round.is_full() {
+        if self.round.is_full(self.round_bytes) {
             self.begin_lanes();
             self.hand_over();
         }
+        Ok(())
     }
 
-    /// Waits until the index is what all batches make of it.
-    pub(super) fn end(mut self) {
-        if self.lanes.is_empty() {
-            let round = Sorted::from(self.round);
-            self.shared.fill_lane(&round, 0, 1);
-            return;
+    /// Takes memory for the keys that a batch may add.
+    fn make_room(&mut self, batch: &Headed) -> Result<(), NvmeError> {
+        let coming = self.coming + batch.growth();
+        if self.shared.make_room_in_index(coming).is_ok() {
+            self.coming = coming;
+            return Ok(());
         }
-        if !self.round.is_empty() {
+        // Many of them may be there already.
+        self.settle();
+        self.coming = self.coming + batch.growth_of(&self.shared.index);
+        self.shared.make_room_in_index(self.coming)
+    }
+
+    /// Waits until the index is what all batches so far make of it.
+    pub(super) fn settle(&mut self) {
+        if self.lanes.is_empty() {
+            let round = Sorted::from(std::mem::take(&mut self.round));
+            self.shared.fill_lane(&round, 0, 1);
+        } else if !self.round.is_empty() {
             self.hand_over();
         }
-        for Lane { rounds, thread } in self.lanes {
+        for Lane { rounds, thread } in self.lanes.drain(..) {
             drop(rounds);
             if let Err(panic) = thread.join() {
                 std::panic::resume_unwind(panic);
             }
         }
+        self.coming = KeyGrowth::of_index(&self.shared.index);
     }
 
     fn begin_lanes(&mut self) {

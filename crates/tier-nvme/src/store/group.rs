@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use core_view::BufferMut;
 use core_view::contract::{Completer, Failure};
 
 use super::batch::{Draft, WriteBatch};
 use super::commit::Placed;
 use super::config::CommitStage;
+use super::encoding::CompressionType;
 use super::memory::{MemoryKind, Reservation};
 use super::pieces::COPY_BELOW_BYTES;
 use super::{NvmeError, Shared};
@@ -408,8 +410,10 @@ impl Shared {
     }
 
     fn new_draft(&self, batch: WriteBatch) -> Result<Draft, NvmeError> {
-        let mut draft = Draft::new(batch, self.alignment, self.config.compression())?;
-        self.check_fits(&draft)?;
+        let mut draft = Draft::new(batch, self.alignment)?;
+        if self.config.compression() == CompressionType::None {
+            self.check_fits(&draft)?;
+        }
         self.reserve_index(&mut draft)?;
         Ok(draft)
     }
@@ -458,25 +462,53 @@ impl Shared {
 
     /// Commits one value that is copied once, into memory that goes to the device where it is long enough.
     pub(super) fn write_copy(&self, key: &[u8], data: &[u8]) -> Result<(), NvmeError> {
-        if data.len() < COPY_BELOW_BYTES {
-            return self.write_batch(WriteBatch::new().put(key, data.to_vec()));
-        }
         self.check_writes()?;
         self.hold_writer()?;
-        let whole_bytes = data.len().next_multiple_of(PAGE_BYTES);
         // With the header, and a copy of the last page if it is not full.
-        let memory = self.admit((whole_bytes + 2 * PAGE_BYTES) as u64)?;
-        let mut value = self.buffers.lend_reserved(whole_bytes)?;
-        value[..data.len()].copy_from_slice(data);
-        drop(value.split_off(data.len()));
+        let draft_bytes = Draft::moved_memory_bytes(key.len(), data.len() as u64);
+        let compression = self.config.compression();
+        let scratch_bytes = Draft::scratch_bytes_for(data.len(), compression, &self.buffers);
+        let memory = self.admit(draft_bytes + 3 * PAGE_BYTES as u64 + scratch_bytes)?;
+        let value = if data.len() < COPY_BELOW_BYTES {
+            BufferMut::from_vec(data.to_vec())
+        } else {
+            let whole_bytes = data.len().next_multiple_of(PAGE_BYTES);
+            let mut value = self.buffers.lend_reserved(whole_bytes)?;
+            value[..data.len()].copy_from_slice(data);
+            drop(value.split_off(data.len()));
+            value
+        };
         let draft = self.new_draft(WriteBatch::new().put(key, value))?;
+        let (draft, memory) = self.compressed(draft, memory)?;
         self.commit_admitted(draft, memory)
     }
 
     /// Commits a draft, with others if there are any.
     pub(super) fn commit(&self, draft: Draft) -> Result<(), NvmeError> {
-        let memory = self.admit(draft.memory_bytes())?;
+        let (draft, memory) = self.let_in(draft)?;
         self.commit_admitted(draft, memory)
+    }
+
+    /// Takes memory for a draft, and compresses its values in it.
+    fn let_in(&self, draft: Draft) -> Result<(Draft, Reservation), NvmeError> {
+        let scratch_bytes = draft.scratch_bytes(self.config.compression(), &self.buffers);
+        let memory = self.admit(draft.memory_bytes() + scratch_bytes)?;
+        self.compressed(draft, memory)
+    }
+
+    /// Compresses the values of a draft, and gives back what it does not need of its memory.
+    fn compressed(
+        &self,
+        mut draft: Draft,
+        mut memory: Reservation,
+    ) -> Result<(Draft, Reservation), NvmeError> {
+        let compression = self.config.compression();
+        if compression != CompressionType::None {
+            draft.compress(compression, self.alignment, &self.buffers)?;
+            self.check_fits(&draft)?;
+        }
+        memory.shrink(memory.bytes().saturating_sub(draft.memory_bytes()));
+        Ok((draft, memory))
     }
 
     /// As [`commit`](Self::commit), for a draft whose memory was taken.
@@ -504,8 +536,8 @@ impl Shared {
 
     /// Adds a draft to those that wait; its outcome goes to `completer`.
     pub(super) fn submit(&self, draft: Draft, completer: Completer<()>) {
-        match self.admit(draft.memory_bytes()) {
-            Ok(memory) => {
+        match self.let_in(draft) {
+            Ok((draft, memory)) => {
                 self.enqueue(draft, memory, Caller::Transfer(completer));
                 if self.check_open().is_err() {
                     self.refuse_waiting();

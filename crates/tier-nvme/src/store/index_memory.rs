@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::batch::Draft;
+use super::bulk::KeyGrowth;
 use super::index::KEY_OVERHEAD_BYTES;
 use super::memory::{MemoryKind, Reservation};
 use super::{NvmeError, Shared};
@@ -19,6 +20,12 @@ impl IndexMemory {
         Self {
             held: Mutex::new(held),
         }
+    }
+
+    /// Holds at least `bytes`, while nobody else takes any.
+    fn open_to(&self, bytes: u64) -> Result<(), NvmeError> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.open_to(bytes)
     }
 
     /// Takes over what a batch brought, and gives back what is beyond `bytes`.
@@ -51,11 +58,8 @@ impl Shared {
             // Keys that are there take nothing more; looking is for when it matters.
             let new_keys = draft.put_keys().filter(|key| self.index.get(key).is_none());
             let bytes = new_keys.map(|key| key_bytes_max(key.len())).sum();
-            budget.try_reserve(MemoryKind::Index, bytes).or_else(|_| {
-                self.cache
-                    .give_back(usize::try_from(bytes).unwrap_or(usize::MAX));
-                budget.try_reserve(MemoryKind::Index, bytes)
-            })
+            let len_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            self.with_room(len_bytes, || budget.try_reserve(MemoryKind::Index, bytes))
         })?;
         draft.hold(reservation);
         Ok(())
@@ -64,6 +68,17 @@ impl Shared {
     /// Charges the index with what it has, once a batch that brought memory is in it.
     pub(super) fn settle_index(&self, brought: Option<Reservation>) {
         self.index_memory.settle(brought, self.index.memory_bytes());
+    }
+
+    /// Takes memory for so many keys before they are in the index of a store that is being opened. It may be more than
+    /// what is there in the end may take.
+    ///
+    /// # Errors
+    /// [`NvmeError::MemoryLimit`].
+    pub(super) fn make_room_in_index(&self, coming: KeyGrowth) -> Result<(), NvmeError> {
+        let bytes = coming.keys.saturating_mul(KEY_OVERHEAD_BYTES);
+        self.index_memory
+            .open_to(bytes.saturating_add(coming.record_bytes))
     }
 
     /// Charges the index of a store that was opened.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use core_view::contract::ErrorKind;
 
 use super::body::{Body, Unread};
+use super::bulk::KeyGrowth;
 use super::checkpoint::CHECKPOINT_NAMES;
-use super::log::Segment;
-use super::read::read_stored;
+use super::log::{Segment, aligned_buffer};
 use super::recovery::RecoveryReport;
 use super::replay::Start;
+use super::scan::ScanMemory;
 use super::verify::Damage;
 use super::{NvmeError, Shared};
 use crate::format::{CheckpointHeader, FormatError, IndexRecord, PAGE_BYTES, Superblock, VERSION};
@@ -73,11 +74,14 @@ impl Checkpoints {
         mut self,
         shared: &Shared,
         on_disk: &BTreeMap<u64, FileName>,
+        memory: &ScanMemory,
         report: &mut RecoveryReport,
     ) -> Result<Option<(Checkpoint, Start)>, NvmeError> {
         for checkpoint in std::mem::take(&mut self.found) {
-            match load(shared, &checkpoint, on_disk) {
+            match load(shared, &checkpoint, on_disk, memory) {
                 Ok(start) => return Ok(Some((checkpoint, start))),
+                // Nothing is wrong with it.
+                Err(error @ NvmeError::MemoryLimit { .. }) => return Err(error),
                 Err(error) => {
                     shared.index.clear();
                     shared.segments.clear();
@@ -125,7 +129,7 @@ fn read_header(
         let error = FormatError::Damaged("the file is too short");
         return Err(failed(volume, name, error));
     }
-    let page = read_stored(&*file, 0, PAGE_BYTES as u64)?;
+    let page = file.read_blocking(0, aligned_buffer(PAGE_BYTES)?)?;
     let header = CheckpointHeader::decode(&page).map_err(|error| failed(volume, name, error))?;
     if header.store_id != superblock.store_id {
         let other = FormatError::Damaged("it belongs to another store");
@@ -143,9 +147,10 @@ pub(super) fn check_checkpoint(
     volume: &dyn Volume,
     name: &str,
     superblock: &Superblock,
+    memory: &ScanMemory,
 ) -> Result<(), NvmeError> {
     let (header, file) = read_header(volume, name, superblock)?;
-    check_body(file, &header, superblock.segment_bytes).map_err(|unread| match unread {
+    check_body(file, &header, superblock.segment_bytes, memory).map_err(|unread| match unread {
         Unread::Damaged(error) => failed(volume, name, error),
         Unread::Failed(error) => error,
     })
@@ -155,8 +160,9 @@ fn check_body(
     file: Arc<dyn VolumeFile>,
     header: &CheckpointHeader,
     segment_bytes: u64,
+    memory: &ScanMemory,
 ) -> Result<(), Unread> {
-    let mut body = Body::open(file, header, segment_bytes)?;
+    let mut body = Body::open(file, header, segment_bytes, memory)?;
     while let Some(records) = body.next_records()? {
         let mut rest = records.bytes.as_slice();
         for _ in 0..records.count {
@@ -172,12 +178,17 @@ fn load(
     shared: &Shared,
     checkpoint: &Checkpoint,
     on_disk: &BTreeMap<u64, FileName>,
+    memory: &ScanMemory,
 ) -> Result<Start, NvmeError> {
     let header = &checkpoint.header;
     let name = CHECKPOINT_NAMES[checkpoint.file_index];
     let file = Arc::clone(&checkpoint.file);
-    let body = Body::open(file, header, shared.segment_bytes).and_then(|mut body| {
-        shared.fill_from_body(&mut body, header.entry_count)?;
+    let body = Body::open(file, header, shared.segment_bytes, memory).and_then(|mut body| {
+        shared.make_room_in_index(KeyGrowth {
+            keys: header.entry_count,
+            record_bytes: header.body_bytes - header.segment_record_bytes(),
+        })?;
+        shared.fill_from_body(&mut body, header.entry_count, memory)?;
         Ok(body)
     });
     let body = body.map_err(|unread| match unread {

@@ -199,7 +199,11 @@ impl Shared {
         self.log_bytes.store(0, Ordering::Release);
         self.config.observe(CommitStage::Idle);
         // After a failed rename or sync nobody knows which file a power loss would leave.
-        if !matches!(error, NvmeError::NoSpace { .. }) {
+        let is_harmless = matches!(
+            error,
+            NvmeError::NoSpace { .. } | NvmeError::MemoryLimit { .. }
+        );
+        if !is_harmless {
             self.poison(error);
         }
     }
@@ -349,7 +353,9 @@ impl Shared {
         let log = self.log();
         let active = log.active.as_ref();
         if let Some(file) = active.and_then(|segment| segment.file.as_ref()) {
-            blank_behind(&**file, log.offset_bytes);
+            // No checkpoint is being written.
+            let part_bytes = self.buffers.budget().checkpoint_bytes() as usize / 2;
+            blank_behind(&**file, log.offset_bytes, &self.buffers, part_bytes);
         }
         drop(log);
         work.write_checkpoint(self, true)?;

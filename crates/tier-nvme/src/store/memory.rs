@@ -19,9 +19,27 @@ pub enum MemoryKind {
     Cache,
     /// Batches from their acceptance to their acknowledgement, with what a commit copies.
     Queue,
+    /// What was read ahead of those who read in order.
+    ReadAhead,
+    /// Values on their way out of a segment that is being emptied: a part set aside for that, and what a longer
+    /// value takes.
+    Compaction,
+    /// What a checkpoint is put together in: a part set aside for that, and what a longer piece takes.
+    Checkpoint,
+    /// What opening and verifying a store read it through.
+    Scan,
 }
 
-const KINDS: usize = 4;
+const KINDS: usize = 8;
+
+/// The part of the limit that is set aside for compaction: one of so many.
+const COMPACTION_PART: u64 = 16;
+/// More than this is not set aside for it, in bytes.
+const COMPACTION_BYTES_MAX: u64 = 26 << 20;
+/// The part of the limit that is set aside for checkpoints: one of so many.
+const CHECKPOINT_PART: u64 = 8;
+/// More than this is not set aside for them, in bytes.
+const CHECKPOINT_BYTES_MAX: u64 = 8 << 20;
 
 impl MemoryKind {
     fn index(self) -> usize {
@@ -30,6 +48,10 @@ impl MemoryKind {
             Self::Index => 1,
             Self::Cache => 2,
             Self::Queue => 3,
+            Self::ReadAhead => 4,
+            Self::Compaction => 5,
+            Self::Checkpoint => 6,
+            Self::Scan => 7,
         }
     }
 
@@ -39,7 +61,19 @@ impl MemoryKind {
             Self::Index => "the index",
             Self::Cache => "the cache",
             Self::Queue => "batches",
+            Self::ReadAhead => "reading ahead",
+            Self::Compaction => "compaction",
+            Self::Checkpoint => "checkpoints",
+            Self::Scan => "reading the whole store",
         }
+    }
+
+    /// Whether callers and the past decide when it comes back, and not the store.
+    fn may_stay(self) -> bool {
+        matches!(
+            self,
+            Self::Buffers | Self::Index | Self::Cache | Self::ReadAhead
+        )
     }
 }
 
@@ -61,6 +95,14 @@ pub struct MemoryStats {
     pub cache_bytes: u64,
     /// In use for [`MemoryKind::Queue`].
     pub queue_bytes: u64,
+    /// In use for [`MemoryKind::ReadAhead`].
+    pub read_ahead_bytes: u64,
+    /// Set aside or in use for [`MemoryKind::Compaction`].
+    pub compaction_bytes: u64,
+    /// Set aside or in use for [`MemoryKind::Checkpoint`].
+    pub checkpoint_bytes: u64,
+    /// In use for [`MemoryKind::Scan`].
+    pub scan_bytes: u64,
     /// Times that a writer waited for memory.
     pub waits: u64,
     /// Requests that were refused.
@@ -69,15 +111,19 @@ pub struct MemoryStats {
 
 /// The memory that a store may take, and what it takes.
 ///
-/// The index takes half of it at most, so that what it leads to can be read. A quarter is kept for batches: values that readers hold on to, the cache and the index can't take it.
-/// What is in it comes back by itself when commits end, so that a writer who waits for it is not kept
-/// waiting by anybody's buffers.
+/// The index takes half of it at most, so that what it leads to can be read. Compaction and checkpoints have parts of
+/// their own, so that they go on whatever else is there. Of the rest, a quarter of the limit is kept for batches: values that
+/// readers hold on to, the cache, what is read ahead and the index can't take it. What is in that quarter comes back by
+/// itself when commits and scans end, so that a writer who waits for it is not kept waiting by anybody's buffers.
+///
+/// Only writers wait, before their batch is in the queue, with no lock held and none of the memory of batches in their
+/// hands; they wait for batches in the queue, which need no more memory than they have. Everybody else is refused at once.
 #[derive(Debug)]
 pub(super) struct Budget {
     limit_bytes: u64,
     used_bytes: AtomicU64,
-    /// What is not for batches.
-    other_bytes: AtomicU64,
+    /// What may stay for as long as callers like.
+    staying_bytes: AtomicU64,
     peak_bytes: AtomicU64,
     kinds: [AtomicU64; KINDS],
     waits: AtomicU64,
@@ -93,7 +139,7 @@ impl Budget {
         Arc::new(Self {
             limit_bytes,
             used_bytes: AtomicU64::new(0),
-            other_bytes: AtomicU64::new(0),
+            staying_bytes: AtomicU64::new(0),
             peak_bytes: AtomicU64::new(0),
             kinds: Default::default(),
             waits: AtomicU64::new(0),
@@ -107,10 +153,23 @@ impl Budget {
     /// The most bytes that a kind can have while no other has any.
     pub(super) fn share_bytes(&self, kind: MemoryKind) -> u64 {
         match kind {
-            MemoryKind::Queue => self.limit_bytes,
             MemoryKind::Index => self.limit_bytes / 2,
-            _ => self.limit_bytes - self.limit_bytes / 4,
+            kind if kind.may_stay() => {
+                let set_aside = self.compaction_bytes() + self.checkpoint_bytes();
+                self.limit_bytes - self.limit_bytes / 4 - set_aside
+            }
+            _ => self.limit_bytes,
         }
+    }
+
+    /// Bytes that are set aside for compaction.
+    pub(super) fn compaction_bytes(&self) -> u64 {
+        (self.limit_bytes / COMPACTION_PART).min(COMPACTION_BYTES_MAX)
+    }
+
+    /// Bytes that are set aside for checkpoints.
+    pub(super) fn checkpoint_bytes(&self) -> u64 {
+        (self.limit_bytes / CHECKPOINT_PART).min(CHECKPOINT_BYTES_MAX)
     }
 
     /// Takes `bytes` until the reservation is dropped.
@@ -189,15 +248,15 @@ impl Budget {
         };
         // Before the sum, so that whoever waits for batches sees this one if the sum has it.
         let of_kind = self.kinds[kind.index()].fetch_add(bytes, Ordering::SeqCst);
-        let is_other = kind != MemoryKind::Queue;
-        let other_max = self.share_bytes(MemoryKind::Buffers);
+        let may_stay = kind.may_stay();
+        let staying_max = self.share_bytes(MemoryKind::Buffers);
         let is_beyond = of_kind.saturating_add(bytes) > self.share_bytes(kind);
-        let taken = if is_beyond || is_other && add(&self.other_bytes, other_max).is_none() {
+        let taken = if is_beyond || may_stay && add(&self.staying_bytes, staying_max).is_none() {
             None
         } else {
             let taken = add(&self.used_bytes, self.limit_bytes);
-            if taken.is_none() && is_other {
-                self.other_bytes.fetch_sub(bytes, Ordering::SeqCst);
+            if taken.is_none() && may_stay {
+                self.staying_bytes.fetch_sub(bytes, Ordering::SeqCst);
             }
             taken
         };
@@ -208,11 +267,17 @@ impl Budget {
         taken.is_some()
     }
 
+    /// Bytes that nobody uses.
+    pub(super) fn free_bytes(&self) -> u64 {
+        let used = self.used_bytes.load(Ordering::Relaxed);
+        self.limit_bytes.saturating_sub(used)
+    }
+
     /// Takes bytes that are in use already, whatever the limit.
     fn charge(&self, kind: MemoryKind, bytes: u64) {
         self.kinds[kind.index()].fetch_add(bytes, Ordering::SeqCst);
-        if kind != MemoryKind::Queue {
-            self.other_bytes.fetch_add(bytes, Ordering::SeqCst);
+        if kind.may_stay() {
+            self.staying_bytes.fetch_add(bytes, Ordering::SeqCst);
         }
         let before = self.used_bytes.fetch_add(bytes, Ordering::SeqCst);
         self.peak_bytes.fetch_max(before + bytes, Ordering::Relaxed);
@@ -222,8 +287,8 @@ impl Budget {
         if bytes == 0 {
             return;
         }
-        if kind != MemoryKind::Queue {
-            self.other_bytes.fetch_sub(bytes, Ordering::SeqCst);
+        if kind.may_stay() {
+            self.staying_bytes.fetch_sub(bytes, Ordering::SeqCst);
         }
         self.used_bytes.fetch_sub(bytes, Ordering::SeqCst);
         self.forget(kind, bytes);
@@ -240,17 +305,19 @@ impl Budget {
 
     pub(super) fn refusal(&self, kind: MemoryKind, bytes: u64) -> NvmeError {
         self.refusals.fetch_add(1, Ordering::Relaxed);
-        let taken = match kind {
-            MemoryKind::Queue => &self.used_bytes,
-            MemoryKind::Index => &self.kinds[kind.index()],
-            _ => &self.other_bytes,
-        };
+        let left =
+            |share: u64, taken: &AtomicU64| share.saturating_sub(taken.load(Ordering::Relaxed));
+        let mut available_bytes = left(self.limit_bytes, &self.used_bytes);
+        if kind.may_stay() {
+            let staying_max = self.share_bytes(MemoryKind::Buffers);
+            available_bytes = available_bytes
+                .min(left(staying_max, &self.staying_bytes))
+                .min(left(self.share_bytes(kind), &self.kinds[kind.index()]));
+        }
         NvmeError::MemoryLimit {
             purpose: kind.name(),
             requested_bytes: bytes,
-            available_bytes: self
-                .share_bytes(kind)
-                .saturating_sub(taken.load(Ordering::Relaxed)),
+            available_bytes,
             limit_bytes: self.limit_bytes,
         }
     }
@@ -265,6 +332,10 @@ impl Budget {
             index_bytes: kind(MemoryKind::Index),
             cache_bytes: kind(MemoryKind::Cache),
             queue_bytes: kind(MemoryKind::Queue),
+            read_ahead_bytes: kind(MemoryKind::ReadAhead),
+            compaction_bytes: kind(MemoryKind::Compaction),
+            checkpoint_bytes: kind(MemoryKind::Checkpoint),
+            scan_bytes: kind(MemoryKind::Scan),
             waits: self.waits.load(Ordering::Relaxed),
             refusals: self.refusals.load(Ordering::Relaxed),
         }
@@ -314,6 +385,19 @@ impl Reservation {
         }
     }
 
+    /// Makes it hold at least `bytes`, of all that nobody uses, whatever the share of its kind.
+    ///
+    /// # Errors
+    /// [`NvmeError::MemoryLimit`], with nothing changed.
+    pub(super) fn open_to(&mut self, bytes: u64) -> Result<(), NvmeError> {
+        let more = bytes.saturating_sub(self.bytes);
+        if more > self.budget.free_bytes() {
+            return Err(self.budget.refusal(self.kind, more));
+        }
+        self.set(bytes.max(self.bytes));
+        Ok(())
+    }
+
     /// Bytes that it holds.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
@@ -336,27 +420,38 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn what_is_not_for_batches_leaves_them_a_quarter() {
-        let budget = Budget::new(1000);
-        let buffers = budget.try_reserve(MemoryKind::Buffers, 600).unwrap();
-        let mut index = budget.try_reserve(MemoryKind::Index, 100).unwrap();
-        assert!(budget.try_reserve(MemoryKind::Cache, 51).is_err());
-        index.grow(50).unwrap();
+    fn what_may_stay_leaves_a_quarter_and_what_is_set_aside() {
+        let budget = Budget::new(16_000);
+        let set_aside = budget.compaction_bytes() + budget.checkpoint_bytes();
+        assert_eq!(set_aside, 1000 + 2000);
+        let buffers = budget.try_reserve(MemoryKind::Buffers, 7000).unwrap();
+        let mut index = budget.try_reserve(MemoryKind::Index, 1000).unwrap();
+        let ahead = budget.try_reserve(MemoryKind::ReadAhead, 500).unwrap();
+        assert!(budget.try_reserve(MemoryKind::Cache, 501).is_err());
+        index.grow(500).unwrap();
         assert!(index.grow(1).is_err());
-        let batch = budget.reserve_for_batch(250).unwrap();
+        let aside = budget.try_reserve(MemoryKind::Compaction, 3000).unwrap();
+        let batch = budget.reserve_for_batch(4000).unwrap();
         let stats = budget.stats();
-        assert_eq!((stats.used_bytes, stats.peak_bytes), (1000, 1000));
-        assert_eq!((stats.index_bytes, stats.refusals), (150, 2));
-        drop((buffers, index, batch));
+        assert_eq!((stats.used_bytes, stats.peak_bytes), (16_000, 16_000));
+        assert_eq!((stats.index_bytes, stats.refusals), (1500, 2));
+        assert_eq!(
+            (stats.compaction_bytes, stats.read_ahead_bytes),
+            (3000, 500)
+        );
+        drop((buffers, index, ahead, aside, batch));
         let stats = budget.stats();
-        assert_eq!((stats.used_bytes, stats.peak_bytes), (0, 1000));
-        assert!(budget.try_reserve(MemoryKind::Cache, 750).is_ok());
+        assert_eq!((stats.used_bytes, stats.peak_bytes), (0, 16_000));
+        assert!(budget.try_reserve(MemoryKind::Cache, 9000).is_ok());
+        assert!(budget.try_reserve(MemoryKind::Index, 8001).is_err());
+        assert!(budget.try_reserve(MemoryKind::Scan, 16_000).is_ok());
     }
 
     #[test]
     fn a_batch_waits_for_batches_and_for_nobody_else() {
         let budget = Budget::new(1000);
-        let _lent = budget.try_reserve(MemoryKind::Buffers, 700).unwrap();
+        let _lent = budget.try_reserve(MemoryKind::Buffers, 500).unwrap();
+        let _aside = budget.try_reserve(MemoryKind::Compaction, 200).unwrap();
         let error = budget.reserve_for_batch(301).unwrap_err();
         assert!(matches!(
             error,

@@ -34,6 +34,7 @@ mod recovery;
 mod replay;
 mod reserve;
 mod retirement;
+mod scan;
 mod scrub;
 mod shard;
 mod snapshot;
@@ -80,6 +81,7 @@ use index::Index;
 use index_memory::IndexMemory;
 use log::{Log, Segments};
 use maintenance::Maintenance;
+use memory::Reservation;
 use overlap::Committers;
 use prefetch::Prefetcher;
 use reserve::Reserve;
@@ -120,6 +122,8 @@ struct Shared {
     life: u64,
     read_only: Option<String>,
     buffers: Buffers,
+    /// What compaction and checkpoints have for themselves.
+    _set_aside: [Reservation; 2],
     cache: Cache,
     prefetcher: Prefetcher,
     index: Index,
@@ -281,7 +285,7 @@ impl NvmeStore {
     /// # Errors
     /// [`NvmeError::MemoryLimit`].
     pub fn buffer(&self, len_bytes: usize) -> Result<BufferMut, NvmeError> {
-        let mut buffer = self.shared.buffers.lend(MemoryKind::Buffers, len_bytes)?;
+        let mut buffer = self.shared.lend(MemoryKind::Buffers, len_bytes)?;
         drop(buffer.split_off(len_bytes));
         Ok(buffer)
     }
@@ -480,7 +484,8 @@ impl NvmeStore {
     /// Reads and checks everything: superblock, checkpoints, segment and batch headers, values.
     ///
     /// # Errors
-    /// [`NvmeError::Closed`]; what can't be read is in the report.
+    /// [`NvmeError::Closed`]; [`NvmeError::MemoryLimit`] if there is too little left to read by; what can't be read is in the
+    /// report.
     pub fn verify(&self) -> Result<VerifyReport, NvmeError> {
         self.verify_with(&VerifyOptions::default())
     }
@@ -499,7 +504,7 @@ impl NvmeStore {
     /// As [`NvmeStore::verify`].
     pub fn verify_with(&self, options: &VerifyOptions) -> Result<VerifyReport, NvmeError> {
         self.shared.check_open()?;
-        let report = self.shared.verify(options);
+        let report = self.shared.verify(options)?;
         // What closing took away meanwhile is not damage.
         self.shared.check_open()?;
         Ok(report)

@@ -17,6 +17,8 @@ const STREAMS_MAX: usize = 8;
 const WINDOWS_MAX: usize = 2 * STREAMS_MAX;
 /// Reads that follow one another before the next is guessed.
 const RUN_MIN: u32 = 2;
+/// Fewer bytes are not worth a read ahead, unless there are no more.
+const AHEAD_BYTES_MIN: usize = 2 * PAGE_BYTES;
 /// Bytes between two reads that still follow one another: the header of a small batch may lie there.
 const GAP_BYTES: u64 = 8 << 10;
 /// The same for a reader who has kept the order so far: a long header.
@@ -34,6 +36,10 @@ pub struct PrefetchStats {
     pub useful_bytes: u64,
     /// Bytes of them that were given up, and no reader had asked for.
     pub wasted_bytes: u64,
+    /// Reads ahead of fewer bytes than there could have been, for want of memory.
+    pub shortened: u64,
+    /// Reads ahead that did not take place, for want of memory.
+    pub skipped: u64,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +48,8 @@ struct Counters {
     read_bytes: AtomicU64,
     useful_bytes: AtomicU64,
     wasted_bytes: AtomicU64,
+    shortened: AtomicU64,
+    skipped: AtomicU64,
 }
 
 /// Watches in which order values are read, by place, and reads on where it goes up.
@@ -167,20 +175,36 @@ impl Prefetcher {
         true
     }
 
-    /// Takes note of a read, and reads on behind it if it follows another one. `lend` gives memory.
+    /// Takes note of a read, and reads on behind it if it follows another one. `lend` gives memory: if there is not enough,
+    /// less is read ahead.
     pub(super) fn note(
         &self,
         segment: &Segment,
         extent: Extent,
-        lend: impl FnOnce(usize) -> Option<BufferMut>,
+        lend: impl Fn(usize) -> Option<BufferMut>,
     ) {
-        let Some(ahead) = self.follow(segment, extent) else {
+        let Some(wanted) = self.follow(segment, extent) else {
             return;
         };
-        let (Some(file), Some(target)) = (&segment.file, lend(ahead.len_bytes)) else {
-            return;
-        };
+        let Some(file) = &segment.file else { return };
         let count = |counter: &AtomicU64, amount| counter.fetch_add(amount, Ordering::Relaxed);
+        let mut ahead = wanted;
+        let target = loop {
+            if let Some(target) = lend(ahead.len_bytes) {
+                break target;
+            }
+            let half_bytes = ahead.len_bytes / 2;
+            ahead.len_bytes = half_bytes - half_bytes % PAGE_BYTES;
+            if ahead.len_bytes < AHEAD_BYTES_MIN {
+                count(&self.counters.skipped, 1);
+                self.fall_back(segment, wanted.end_bytes(), wanted.start_bytes);
+                return;
+            }
+        };
+        if ahead != wanted {
+            count(&self.counters.shortened, 1);
+            self.fall_back(segment, wanted.end_bytes(), ahead.end_bytes());
+        }
         count(&self.counters.reads, 1);
         count(&self.counters.read_bytes, ahead.len_bytes as u64);
         let window = Arc::new(Window {
@@ -198,10 +222,34 @@ impl Prefetcher {
         };
         drop(state);
         if let Some(window) = given_up {
-            let useful = window.useful_bytes.load(Ordering::Relaxed);
-            let wasted = (window.extent.len_bytes as u64).saturating_sub(useful);
-            count(&self.counters.wasted_bytes, wasted);
+            self.count_wasted(&window);
         }
+    }
+
+    fn count_wasted(&self, window: &Window) {
+        let useful = window.useful_bytes.load(Ordering::Relaxed);
+        let wasted = (window.extent.len_bytes as u64).saturating_sub(useful);
+        let counter = &self.counters.wasted_bytes;
+        counter.fetch_add(wasted, Ordering::Relaxed);
+    }
+
+    /// Less was read ahead than was foreseen.
+    fn fall_back(&self, segment: &Segment, foreseen_bytes: u64, ahead_bytes: u64) {
+        let mut state = self.lock();
+        let mut streams = state.streams.iter_mut();
+        let is_it = |stream: &&mut Stream| {
+            stream.segment_id == segment.id && stream.ahead_bytes == foreseen_bytes
+        };
+        if let Some(stream) = streams.find(is_it) {
+            stream.ahead_bytes = ahead_bytes;
+        }
+    }
+
+    /// Gives up what was read ahead; tells whether there was anything.
+    pub(super) fn give_back(&self) -> bool {
+        let windows = std::mem::take(&mut self.lock().windows);
+        windows.iter().for_each(|window| self.count_wasted(window));
+        !windows.is_empty()
     }
 
     /// What to read ahead after a read.
@@ -228,7 +276,8 @@ impl Prefetcher {
         };
         // Half a distance is there before the next half is asked for.
         let distance = self.distance_bytes as u64;
-        let is_due = stream.run >= RUN_MIN && stream.ahead_bytes - end_bytes <= distance / 2;
+        let is_due =
+            stream.run >= RUN_MIN && stream.ahead_bytes.saturating_sub(end_bytes) <= distance / 2;
         let until = (end_bytes + distance).min(segment.used_bytes.load(Ordering::Acquire));
         let ahead = (is_due && until > stream.ahead_bytes).then(|| Extent {
             start_bytes: stream.ahead_bytes,
@@ -256,6 +305,8 @@ impl Prefetcher {
             read_bytes: load(&self.counters.read_bytes),
             useful_bytes: load(&self.counters.useful_bytes),
             wasted_bytes: load(&self.counters.wasted_bytes),
+            shortened: load(&self.counters.shortened),
+            skipped: load(&self.counters.skipped),
         }
     }
 }

@@ -3,15 +3,16 @@
 use core_view::contract::{ContractError, ErrorKind, Failure};
 use core_view::{BufferMut, TensorStorage};
 
+use super::buffers::Buffers;
 use super::encoding::{DecodeError, decode};
 use super::fetch::{Extent, fetch};
 use super::index::Slot;
-use super::log::{Segment, aligned_buffer};
+use super::log::Segment;
 use super::memory::MemoryKind;
 use super::recovery::name_of;
 use super::{NvmeError, Shared};
 use crate::VolumeFile;
-use crate::format::{Encoding, PAGE_BYTES, crc32c};
+use crate::format::{Crc32c, Encoding, PAGE_BYTES, crc32c};
 
 /// Operations that read one long value.
 const DEPTH: usize = 4;
@@ -35,8 +36,7 @@ impl Shared {
             let storage =
                 TensorStorage::from(self.read_slot(key, slot, segment, MemoryKind::Cache)?);
             self.counters.read(storage.len());
-            self.cache
-                .insert(slot, &storage, storage.len() >= PAGE_BYTES);
+            self.cache.insert(slot, &storage);
             self.forget_dead(key, slot);
             Ok(storage)
         })
@@ -44,9 +44,21 @@ impl Shared {
 
     /// Keeps a value that was read for the next one who asks.
     pub(super) fn remember(&self, key: &[u8], slot: &Slot, value: &[u8]) {
-        if self.cache.is_on() {
-            self.cache.insert_copy(slot, value);
-            self.forget_dead(key, slot);
+        if !self.cache.wants(slot, value.len()) {
+            return;
+        }
+        let copy = || self.buffers.copy_of(MemoryKind::Cache, value);
+        let copy = copy().or_else(|_| {
+            self.cache.give_back(value.len());
+            copy()
+        });
+        match copy {
+            Ok(copy) => {
+                self.cache.insert(slot, &TensorStorage::from(copy));
+                self.forget_dead(key, slot);
+            }
+            // It is kept another time.
+            Err(_) => self.cache.count_refusal(),
         }
     }
 
@@ -65,24 +77,48 @@ impl Shared {
         Some(copy)
     }
 
-    fn copy_of(&self, value: &[u8]) -> Result<BufferMut, NvmeError> {
-        if value.len() < PAGE_BYTES {
-            return Ok(BufferMut::from_vec(value.to_vec()));
-        }
-        let mut copy = self.lend(MemoryKind::Buffers, value.len())?;
-        drop(copy.split_off(value.len()));
-        copy.copy_from_slice(value);
-        Ok(copy)
+    /// A copy for the caller.
+    pub(super) fn copy_of(&self, value: &[u8]) -> Result<BufferMut, NvmeError> {
+        self.with_room(value.len(), || {
+            self.buffers.copy_of(MemoryKind::Buffers, value)
+        })
     }
 
-    /// Memory of any contents, of whole pages; what the cache has goes before a read fails for want of it.
+    /// Memory of any contents, of whole pages.
     pub(super) fn lend(&self, kind: MemoryKind, len_bytes: usize) -> Result<BufferMut, NvmeError> {
+        self.with_room(len_bytes, || self.buffers.lend(kind, len_bytes))
+    }
+
+    /// What was read ahead goes before anything fails for want of memory, and then what the cache has.
+    pub(super) fn with_room<T>(
+        &self,
+        len_bytes: usize,
+        take: impl Fn() -> Result<T, NvmeError>,
+    ) -> Result<T, NvmeError> {
         loop {
-            match self.buffers.lend(kind, len_bytes) {
-                Err(NvmeError::MemoryLimit { .. }) if self.cache.give_back(len_bytes) => {}
+            match take() {
+                Err(NvmeError::MemoryLimit { .. })
+                    if self.prefetcher.give_back() || self.cache.give_back(len_bytes) => {}
                 outcome => return outcome,
             }
         }
+    }
+
+    /// `len` bytes from `skip` on. Small ones go to memory of their own, so that they hold no page.
+    pub(super) fn cut(
+        &self,
+        kind: MemoryKind,
+        mut buffer: BufferMut,
+        skip: usize,
+        len: usize,
+    ) -> Result<BufferMut, NvmeError> {
+        if len < PAGE_BYTES {
+            let value = &buffer[skip..skip + len];
+            return self.with_room(len, || self.buffers.copy_of(kind, value));
+        }
+        let mut value = buffer.split_off(skip);
+        drop(value.split_off(len));
+        Ok(value)
     }
 
     pub(super) fn read(&self, key: &[u8]) -> Result<Option<BufferMut>, NvmeError> {
@@ -108,7 +144,7 @@ impl Shared {
             let target = self.lend(MemoryKind::Buffers, extent.len_bytes)?;
             let skip = (slot.offset_bytes - extent.start_bytes) as usize;
             let buffer = file.read_blocking(extent.start_bytes, target)?;
-            let stored = cut(buffer, skip, len);
+            let stored = self.cut(MemoryKind::Buffers, buffer, skip, len)?;
             check(key, slot, &stored)?;
             let value = self.decoded(key, slot, stored, MemoryKind::Buffers)?;
             self.counters.read(value.len());
@@ -162,7 +198,8 @@ impl Shared {
             self.read_ahead(segment, extent);
             // What is wrong with it is told by what is on the device.
             if crc32c(&target[skip..skip + len]) == slot.checksum {
-                return self.decoded(key, slot, cut(target, skip, len), kind);
+                let stored = self.cut(kind, target, skip, len)?;
+                return self.decoded(key, slot, stored, kind);
             }
         }
         let fetched = fetch(&**file, extent.start_bytes, target, skip..skip + len, DEPTH)?;
@@ -170,12 +207,12 @@ impl Shared {
         if is_small {
             self.read_ahead(segment, extent);
         }
-        self.decoded(key, slot, cut(fetched.buffer, skip, len), kind)
+        let stored = self.cut(kind, fetched.buffer, skip, len)?;
+        self.decoded(key, slot, stored, kind)
     }
 
     fn read_ahead(&self, segment: &Segment, extent: Extent) {
-        // Memory that is short is not for guesses.
-        let lend = |len| self.buffers.lend(MemoryKind::Cache, len).ok();
+        let lend = |len| self.buffers.lend(MemoryKind::ReadAhead, len).ok();
         self.prefetcher.note(segment, extent, lend);
     }
 
@@ -194,7 +231,8 @@ impl Shared {
         let mut value = self.lend(kind, len)?;
         drop(value.split_off(len));
         decode_into(key, slot, &stored, &mut value)?;
-        Ok(cut(value, 0, len))
+        drop(stored);
+        self.cut(kind, value, 0, len)
     }
 
     /// Reads into memory of the caller's, and tells how long the value is.
@@ -287,16 +325,6 @@ pub(super) fn extent_of(slot: &Slot) -> Result<(Extent, usize), NvmeError> {
     Ok((extent, len))
 }
 
-/// `len` bytes from `skip` on. Small ones go to memory of their own, so that they hold no page.
-pub(super) fn cut(mut buffer: BufferMut, skip: usize, len: usize) -> BufferMut {
-    if len < PAGE_BYTES {
-        return BufferMut::from_vec(buffer[skip..skip + len].to_vec());
-    }
-    let mut value = buffer.split_off(skip);
-    drop(value.split_off(len));
-    value
-}
-
 /// Compares a value with the checksum in the index.
 pub(super) fn check(key: &[u8], slot: &Slot, value: &[u8]) -> Result<(), NvmeError> {
     check_sum(key, slot, crc32c(value))
@@ -314,18 +342,12 @@ pub(super) fn check_sum(key: &[u8], slot: &Slot, found: u32) -> Result<(), NvmeE
     Err(corrupt(key, slot, reason))
 }
 
-/// The value that checked stored bytes stand for.
-pub(super) fn whole(key: &[u8], slot: &Slot, stored: BufferMut) -> Result<BufferMut, NvmeError> {
-    if slot.encoding == Encoding::Raw {
-        return Ok(stored);
-    }
-    let len = usize::try_from(slot.raw_bytes).map_err(|_| too_long(slot.raw_bytes))?;
-    let mut value = aligned_buffer(len)?;
-    decode_into(key, slot, &stored, &mut value)?;
-    Ok(value)
-}
-
-fn decode_into(key: &[u8], slot: &Slot, stored: &[u8], target: &mut [u8]) -> Result<(), NvmeError> {
+pub(super) fn decode_into(
+    key: &[u8],
+    slot: &Slot,
+    stored: &[u8],
+    target: &mut [u8],
+) -> Result<(), NvmeError> {
     decode(slot.encoding, stored, target).map_err(|error| match error {
         DecodeError::Damaged => corrupt(key, slot, "it can't be decompressed".to_owned()),
         #[cfg(not(feature = "zstd"))]
@@ -361,27 +383,78 @@ fn corrupt(key: &[u8], slot: &Slot, reason: String) -> NvmeError {
     }
 }
 
-/// The stored bytes of a value, whatever they are.
+/// The stored bytes of a value, whatever they are, in memory that `lend` gives: whole pages.
 pub(super) fn read_stored(
     file: &dyn VolumeFile,
     offset_bytes: u64,
     stored_bytes: u64,
+    lend: impl FnOnce(usize) -> Result<BufferMut, NvmeError>,
 ) -> Result<BufferMut, NvmeError> {
     if stored_bytes == 0 {
         return Ok(BufferMut::from_vec(Vec::new()));
     }
-    let extent = Extent::covering(offset_bytes, stored_bytes);
-    let extent = extent.ok_or_else(|| too_long(stored_bytes))?;
+    let extent = trusted_extent(file, offset_bytes, stored_bytes)?;
+    let target = lend(extent.len_bytes)?;
+    let fetched = fetch(file, extent.start_bytes, target, 0..0, DEPTH)?;
+    let mut value = fetched.buffer;
+    let mut value = value.split_off((offset_bytes - extent.start_bytes) as usize);
+    drop(value.split_off(stored_bytes as usize));
+    Ok(value)
+}
+
+/// The pages around a range that somebody says is there.
+fn trusted_extent(
+    file: &dyn VolumeFile,
+    offset_bytes: u64,
+    len_bytes: u64,
+) -> Result<Extent, NvmeError> {
+    let extent = Extent::covering(offset_bytes, len_bytes);
+    let extent = extent.ok_or_else(|| too_long(len_bytes))?;
     if extent.len_bytes > TRUSTED_BYTES && extent.end_bytes() > file.len_bytes()? {
         // No memory for what can't be there, however long somebody says it is.
         let error = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
         let (path, bytes) = (file.name().as_str(), extent.len_bytes as u64);
         return Err(NvmeError::from_io("read", path, bytes, error));
     }
-    let target = aligned_buffer(extent.len_bytes)?;
-    let fetched = fetch(file, extent.start_bytes, target, 0..0, DEPTH)?;
-    let mut value = fetched.buffer;
-    let mut value = value.split_off((offset_bytes - extent.start_bytes) as usize);
-    drop(value.split_off(stored_bytes as usize));
-    Ok(value)
+    Ok(extent)
+}
+
+/// The checksum of a range, of which no more than `part_bytes`, whole pages, are in memory at once.
+pub(super) fn checksum_at(
+    file: &dyn VolumeFile,
+    buffers: &Buffers,
+    (offset_bytes, len_bytes): (u64, u64),
+    part_bytes: usize,
+) -> Result<u32, NvmeError> {
+    if len_bytes == 0 {
+        return Ok(crc32c(&[]));
+    }
+    let extent = trusted_extent(file, offset_bytes, len_bytes)?;
+    let skip = (offset_bytes - extent.start_bytes) as usize;
+    if extent.len_bytes <= part_bytes {
+        let target = buffers.lend_reserved(extent.len_bytes)?;
+        let checked = skip..skip + len_bytes as usize;
+        return Ok(fetch(file, extent.start_bytes, target, checked, DEPTH)?.checksum);
+    }
+    let (mut digest, mut skip, mut left) = (Crc32c::default(), skip, len_bytes as usize);
+    for part in parts(extent, part_bytes) {
+        let target = buffers.lend_reserved(part.len_bytes)?;
+        let read = fetch(file, part.start_bytes, target, 0..0, DEPTH)?.buffer;
+        let wanted = read.get(skip..).unwrap_or_default();
+        let wanted = wanted.get(..left).unwrap_or(wanted);
+        digest.update(wanted);
+        (skip, left) = (0, left - wanted.len());
+    }
+    Ok(digest.finish())
+}
+
+/// The parts of an extent, one after the other, whole pages, none longer than `part_bytes`.
+pub(super) fn parts(extent: Extent, part_bytes: usize) -> impl Iterator<Item = Extent> {
+    let part_bytes = (part_bytes - part_bytes % PAGE_BYTES).max(PAGE_BYTES);
+    (0..extent.len_bytes)
+        .step_by(part_bytes)
+        .map(move |at| Extent {
+            start_bytes: extent.start_bytes + at as u64,
+            len_bytes: part_bytes.min(extent.len_bytes - at),
+        })
 }

@@ -7,7 +7,7 @@ use core_view::contract::{Failure, Transfer};
 
 use super::index::Slot;
 use super::memory::MemoryKind;
-use super::read::{check, cut, extent_of};
+use super::read::{check, extent_of};
 use super::{NvmeError, Shared};
 use crate::VolumeFile;
 
@@ -48,7 +48,7 @@ impl Shared {
         let target = self.lend(MemoryKind::Buffers, extent.len_bytes)?;
         if target.len() <= PIECE_BYTES {
             let read = file.read(extent.start_bytes, target);
-            return Ok(read.map(move |buffer| cut(buffer, skip, len)));
+            return Ok(read.map(move |buffer| part(buffer, skip, len)));
         }
         let mut at = extent.start_bytes;
         let mut pieces = Vec::new();
@@ -58,7 +58,7 @@ impl Shared {
             pieces.push(file.read(offset, piece));
         }
         let joined = Transfer::join(pieces);
-        Ok(joined.map_outcome(move |pieces| join(pieces?).map(|buffer| cut(buffer, skip, len))))
+        Ok(joined.map_outcome(move |pieces| join(pieces?).map(|buffer| part(buffer, skip, len))))
     }
 
     /// Checks and decodes what was read; if it is not what it should be, looks once more for what became of
@@ -71,6 +71,8 @@ impl Shared {
     ) -> Result<Option<BufferMut>, Failure> {
         let value = stored.map_err(NvmeError::from).and_then(|stored| {
             check(key, slot, &stored)?; // mutant: no-async-read-check
+            let len = stored.len();
+            let stored = self.cut(MemoryKind::Buffers, stored, 0, len)?;
             self.decoded(key, slot, stored, MemoryKind::Buffers)
         });
         match value {
@@ -88,6 +90,13 @@ impl Shared {
 
 fn failed(error: NvmeError) -> Failure {
     Failure::from(core_view::contract::ContractError::from(error))
+}
+
+/// `len` bytes from `skip` on.
+fn part(mut buffer: BufferMut, skip: usize, len: usize) -> BufferMut {
+    let mut value = buffer.split_off(skip);
+    drop(value.split_off(len));
+    value
 }
 
 /// Puts the pieces of one buffer together again.

@@ -9,7 +9,7 @@ use super::fetch::{Extent, Fetch, PIECE_BYTES, fetch_all};
 use super::index::Slot;
 use super::log::Segment;
 use super::memory::MemoryKind;
-use super::read::{check, cut, extent_of};
+use super::read::{check, extent_of};
 use super::{NvmeError, Shared};
 
 /// Values up to this length are read together with their neighbours, and copied, in bytes.
@@ -120,16 +120,19 @@ impl Shared {
                         return;
                     }
                     let skip = (value.slot.offset_bytes - group.extent.start_bytes) as usize;
-                    let stored = cut(fetched.buffer, skip, value.len_bytes);
-                    outcomes[value.number] = self.finish(keys[value.number], value, stored);
+                    let kind = MemoryKind::Buffers;
+                    if let Ok(stored) = self.cut(kind, fetched.buffer, skip, value.len_bytes) {
+                        outcomes[value.number] = self.finish(keys[value.number], value, stored);
+                    }
                     return;
                 }
                 for value in members {
                     let skip = (value.slot.offset_bytes - group.extent.start_bytes) as usize;
                     let stored = &fetched.buffer[skip..skip + value.len_bytes];
                     let key = keys[value.number];
-                    if check(key, &value.slot, stored).is_ok() {
-                        let stored = BufferMut::from_vec(stored.to_vec());
+                    if check(key, &value.slot, stored).is_ok()
+                        && let Ok(stored) = self.copy_of(stored)
+                    {
                         outcomes[value.number] = self.finish(key, value, stored);
                     }
                 }

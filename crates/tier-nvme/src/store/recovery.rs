@@ -12,16 +12,19 @@ use super::cache::Cache;
 use super::checkpoint::CHECKPOINT_NAMES;
 use super::compaction::Lull;
 use super::create::{create, is_store, is_unfinished, read_superblock};
+use super::fetch::Extent;
 use super::group::CommitQueue;
 use super::index::Index;
 use super::index_memory::IndexMemory;
 use super::load::{Checkpoints, checkpoints};
-use super::log::{Log, Segments, aligned_buffer, write_page};
+use super::log::{Log, Segments, write_page};
 use super::maintenance::Maintenance;
 use super::memory::{Budget, MemoryKind};
 use super::prefetch::Prefetcher;
+use super::read::parts;
 use super::replay::{BLANK_BYTES, Replay, Start};
 use super::reserve::Reserve;
+use super::scan::ScanMemory;
 use super::verify::Damage;
 use super::{NvmeError, Shared, StorageConfig};
 use crate::format::{PAGE_BYTES, Superblock, segment_id, segment_name};
@@ -29,6 +32,9 @@ use crate::{FileName, Volume, VolumeFile, VolumeLock};
 
 /// How often a store that may be being written is read before what is wrong with it counts.
 const UNLOCKED_LOOKS_MAX: u32 = 10;
+
+/// Bytes that are looked at, and filled with zeros, at once.
+const BLANK_PART_BYTES: usize = 1 << 20;
 
 /// What was found when the store was opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -126,6 +132,10 @@ fn read_store(
     let read_only = read_only_reason(&*volume, &config, &superblock)?;
     let checkpoints = checkpoints(&*volume, &superblock, &mut report)?;
     let budget = Budget::new(config.memory_limit_bytes());
+    let set_aside = [
+        budget.try_reserve(MemoryKind::Compaction, budget.compaction_bytes())?,
+        budget.try_reserve(MemoryKind::Checkpoint, budget.checkpoint_bytes())?,
+    ];
     let shared = Shared {
         alignment: volume.report().alignment,
         store_id: superblock.store_id,
@@ -136,6 +146,7 @@ fn read_store(
         cache: Cache::new(config.cache_size(), Arc::clone(&budget)),
         index_memory: IndexMemory::new(budget.try_reserve(MemoryKind::Index, 0)?),
         buffers: Buffers::new(budget)?,
+        _set_aside: set_aside,
         index: Index::new(),
         segments: Segments::default(),
         spares: Default::default(),
@@ -198,7 +209,9 @@ fn recover(
             shared.volume.settle(name)?;
         }
     }
-    let (checkpoint, start) = checkpoints.load(&shared, &on_disk, &mut report)?.unzip();
+    let mut memory = ScanMemory::for_opening(shared.buffers.budget())?;
+    let loaded = checkpoints.load(&shared, &on_disk, &memory, &mut report)?;
+    let (checkpoint, start) = loaded.unzip();
     report.without_checkpoint = checkpoint.is_none();
     let start = start.unwrap_or(Start {
         segment_id: 0,
@@ -217,7 +230,7 @@ fn recover(
         shared.count_live();
     }
     check_segment_headers(&shared, &mut report);
-    let replayed = Replay::new(&shared, &on_disk, start)?.run(&mut report)?;
+    let replayed = Replay::new(&shared, &on_disk, start, &mut memory)?.run(&mut report)?;
     shared.count_live();
     shared.charge_opened_index()?;
     if report.without_checkpoint && replayed.sequence == 0 && !on_disk.is_empty() {
@@ -248,10 +261,12 @@ fn recover(
     shared.maintenance = Maintenance::new(generation, file_index == 0);
     shared.log_bytes = AtomicU64::new(replayed.log_bytes);
     if shared.read_only.is_none() {
-        erase_end(&log)?;
+        erase_end(&log, &shared.buffers, memory.value_bytes())?;
         sync_all(&shared, start.segment_id)?;
         report.files_removed = remove_unfinished(&shared, &on_disk)?;
     }
+    drop(memory);
+    shared.buffers.count_kept()?;
     shared.queue = CommitQueue::after(log.sequence);
     shared.log = Mutex::new(log);
     shared.recovery = report;
@@ -332,7 +347,7 @@ pub(super) fn name_of(segment_id: u64) -> String {
 
 /// Overwrites what a discarded batch left where the log ends. If the next batch goes to another
 /// segment, nothing else would, and a later recovery could take it for the one that came in its place.
-fn erase_end(log: &Log) -> Result<(), NvmeError> {
+fn erase_end(log: &Log, buffers: &Buffers, part_bytes: usize) -> Result<(), NvmeError> {
     let Some(file) = log
         .active
         .as_ref()
@@ -345,24 +360,41 @@ fn erase_end(log: &Log) -> Result<(), NvmeError> {
     }
     // Also where zeros are read: a recovery before this one may have written them, and its sync failed.
     write_page(&**file, log.offset_bytes, &[0; PAGE_BYTES])?;
-    blank_behind(&**file, log.offset_bytes);
+    blank_behind(&**file, log.offset_bytes, buffers, part_bytes);
     Ok(())
 }
 
 /// Puts zeros behind the end of the log, in a file that was another segment before: they tell the next open that
 /// there is nothing more to look for. Without them it looks longer, so that a failure does no harm.
-pub(super) fn blank_behind(file: &dyn VolumeFile, offset_bytes: u64) {
+///
+/// No more than `part_bytes` are in memory at once.
+pub(super) fn blank_behind(
+    file: &dyn VolumeFile,
+    offset_bytes: u64,
+    buffers: &Buffers,
+    part_bytes: usize,
+) {
     let rest_bytes = file.len_bytes().unwrap_or(0).saturating_sub(offset_bytes);
     let bytes = rest_bytes.min(BLANK_BYTES) as usize;
-    let blank = || aligned_buffer(bytes - bytes % PAGE_BYTES).ok();
-    let Some(target) = blank().filter(|target| !target.is_empty()) else {
-        return;
+    let extent = Extent {
+        start_bytes: offset_bytes,
+        len_bytes: bytes - bytes % PAGE_BYTES,
     };
-    let is_blank = file
-        .read_blocking(offset_bytes, target)
-        .is_ok_and(|found| found.iter().all(|&byte| byte == 0));
-    if let (false, Some(zeros)) = (is_blank, blank()) {
-        drop(file.write(offset_bytes, zeros).wait());
+    for part in parts(extent, part_bytes.min(BLANK_PART_BYTES)) {
+        let Ok(target) = buffers.lend_reserved(part.len_bytes) else {
+            return;
+        };
+        let mut found = match file.read_blocking(part.start_bytes, target) {
+            Ok(found) if found.iter().all(|&byte| byte == 0) => continue,
+            Ok(found) => found,
+            // What can't be read can be written, perhaps.
+            Err(_) => match buffers.lend_reserved(part.len_bytes) {
+                Ok(target) => target,
+                Err(_) => return,
+            },
+        };
+        found.fill(0);
+        drop(file.write(part.start_bytes, found).wait());
     }
 }
 

@@ -6,13 +6,15 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use super::bulk::Headed;
+use super::fetch::Extent;
 use super::filler::Filler;
 use super::log::Segment;
-use super::read::read_stored;
+use super::read::{checksum_at, parts, read_stored};
 use super::recovery::{RecoveryReport, name_of};
+use super::scan::ScanMemory;
 use super::stream::Stream;
 use super::{NvmeError, Shared};
-use crate::format::{BatchFields, BatchHeader, BatchPlace, EntryKind, PAGE_BYTES, crc32c};
+use crate::format::{BatchFields, BatchHeader, BatchPlace, EntryKind, PAGE_BYTES};
 use crate::{FileName, VolumeFile};
 
 /// Zeros after which nothing more is looked for, unless something was written in front of them: more than
@@ -51,6 +53,7 @@ struct Reading {
 /// to be believed.
 pub(super) struct Replay<'a> {
     shared: &'a Shared,
+    memory: &'a mut ScanMemory,
     segments: Vec<Reading>,
     start: Start,
     /// Headers found of which none names as synced yet, with the index of their segment.
@@ -67,7 +70,9 @@ impl<'a> Replay<'a> {
         shared: &'a Shared,
         on_disk: &BTreeMap<u64, FileName>,
         start: Start,
+        memory: &'a mut ScanMemory,
     ) -> Result<Self, NvmeError> {
+        let windows = memory.windows();
         let mut segments = Vec::new();
         for (&id, name) in on_disk.range(start.segment_id..) {
             let file = match shared
@@ -81,11 +86,12 @@ impl<'a> Replay<'a> {
             let file_bytes = file.len_bytes()?.min(shared.segment_bytes);
             segments.push(Reading {
                 id,
-                stream: Stream::new(file, file_bytes),
+                stream: Stream::new(file, file_bytes, windows),
             });
         }
         Ok(Self {
             shared,
+            memory,
             segments,
             start,
             found: VecDeque::new(),
@@ -103,9 +109,9 @@ impl<'a> Replay<'a> {
 
     pub(super) fn run(self, report: &mut RecoveryReport) -> Result<End, NvmeError> {
         thread::scope(|scope| {
-            let mut filler = Filler::new(scope, self.shared);
+            let mut filler = Filler::new(scope, self.shared, self.memory.round_bytes());
             let end = self.run_with(&mut filler, report)?;
-            filler.end();
+            filler.settle();
             Ok(end)
         })
     }
@@ -116,6 +122,7 @@ impl<'a> Replay<'a> {
         report: &mut RecoveryReport,
     ) -> Result<End, NvmeError> {
         let (stop, last) = self.read_headers(filler)?;
+        filler.settle();
         self.check_beyond(stop, last)?;
         let taken = self.verified_count(report)?;
         report.tail_batches_discarded += (self.found.len() - taken) as u64;
@@ -124,7 +131,7 @@ impl<'a> Replay<'a> {
             self.rewrite_tail()?;
         }
         while let Some((index, batch)) = self.found.pop_front() {
-            self.take(filler, index, batch);
+            self.take(filler, index, batch)?;
         }
         report.batches_replayed = self.taken;
         Ok(self.end)
@@ -146,7 +153,7 @@ impl<'a> Replay<'a> {
                 PAGE_BYTES as u64
             };
             while let Some(batch) = self
-                .read_header(index, offset)?
+                .read_header(index, offset, Some(&mut *filler))?
                 .filter(|batch| follows(&batch.fields, sequence, checksum))
             // mutant: no-sequence-order
             {
@@ -155,7 +162,7 @@ impl<'a> Replay<'a> {
                 stop = (index, offset);
                 self.synced = self.synced.max(batch.fields.synced_sequence);
                 self.found.push_back((index, batch));
-                self.take_synced(filler);
+                self.take_synced(filler)?;
             }
             self.segments[index].stream.release();
             if is_start && sequence == self.start.sequence {
@@ -166,18 +173,24 @@ impl<'a> Replay<'a> {
     }
 
     /// Takes the batches that a header names as synced: whatever comes behind them, they count.
-    fn take_synced(&mut self, filler: &mut Filler<'_, '_>) {
+    fn take_synced(&mut self, filler: &mut Filler<'_, '_>) -> Result<(), NvmeError> {
         while let Some((index, batch)) = self.found.pop_front() {
             if batch.fields.sequence > self.synced {
                 self.found.push_front((index, batch));
-                return;
+                break;
             }
-            self.take(filler, index, batch);
+            self.take(filler, index, batch)?;
         }
+        Ok(())
     }
 
     /// Lets a batch count, after those before it.
-    fn take(&mut self, filler: &mut Filler<'_, '_>, index: usize, batch: Headed) {
+    fn take(
+        &mut self,
+        filler: &mut Filler<'_, '_>,
+        index: usize,
+        batch: Headed,
+    ) -> Result<(), NvmeError> {
         let (reading, fields) = (&self.segments[index], &batch.fields);
         self.end.segment_id = reading.id;
         self.end.offset_bytes = fields.place.offset_bytes + fields.batch_bytes();
@@ -194,11 +207,39 @@ impl<'a> Replay<'a> {
         });
         let used_bytes = self.end.offset_bytes;
         segment.used_bytes.store(used_bytes, Ordering::Release);
-        filler.push(batch);
+        filler.push(batch)
+    }
+
+    /// Holds memory for a header of so many bytes, beside those that are put by. A long one is alone: what is on its way
+    /// into the index gets there first.
+    fn hold_header(
+        &mut self,
+        header_bytes: usize,
+        filler: Option<&mut Filler<'_, '_>>,
+    ) -> Result<(), NvmeError> {
+        let found_bytes: usize = self
+            .found
+            .iter()
+            .map(|(_, batch)| batch.memory_bytes())
+            .sum();
+        let mut more_bytes = found_bytes.saturating_sub(self.memory.found_bytes());
+        if header_bytes > self.memory.found_bytes() {
+            if let Some(filler) = filler {
+                filler.settle();
+            }
+            // As it was read, in one piece, and where its changes are.
+            more_bytes += (3 * header_bytes).saturating_sub(4 * self.memory.round_bytes());
+        }
+        self.memory.hold(more_bytes)
     }
 
     /// The header at `offset`, if there is one that belongs there.
-    fn read_header(&mut self, index: usize, offset: u64) -> Result<Option<Headed>, NvmeError> {
+    fn read_header(
+        &mut self,
+        index: usize,
+        offset: u64,
+        filler: Option<&mut Filler<'_, '_>>,
+    ) -> Result<Option<Headed>, NvmeError> {
         let place = BatchPlace {
             store_id: self.shared.store_id,
             segment_id: self.segments[index].id,
@@ -213,6 +254,7 @@ impl<'a> Replay<'a> {
         let Ok(header_bytes) = BatchHeader::peek_header_bytes(page, &place) else {
             return Ok(None);
         };
+        self.hold_header(header_bytes, filler)?;
         let shared = self.shared;
         let stream = &mut self.segments[index].stream;
         let Some(bytes) = stream.bytes_at(offset, header_bytes as u64)? else {
@@ -278,7 +320,7 @@ impl<'a> Replay<'a> {
             if page.iter().all(|&byte| byte == 0) {
                 blank_bytes += PAGE_BYTES as u64;
             } else {
-                let header = self.read_header(index, offset)?;
+                let header = self.read_header(index, offset, None)?;
                 let named = header.map_or(0, |header| header.fields.synced_sequence);
                 if named > last {
                     return Ok(Some(named));
@@ -294,7 +336,8 @@ impl<'a> Replay<'a> {
     /// How many of the headers count that none names as synced: as long as the values are whole.
     fn verified_count(&self, report: &mut RecoveryReport) -> Result<usize, NvmeError> {
         for (at, (index, batch)) in self.found.iter().enumerate() {
-            match check_tail(&**self.segments[*index].stream.file(), batch) {
+            let file = &**self.segments[*index].stream.file();
+            match self.check_tail(file, batch) {
                 Ok(()) => {}
                 Err(NvmeError::Corrupt { .. }) => return Ok(at),
                 // What can't be read now may be an acknowledged batch: that is not a torn one.
@@ -311,9 +354,44 @@ impl<'a> Replay<'a> {
     fn rewrite_tail(&self) -> Result<(), NvmeError> {
         for (index, batch) in &self.found {
             let file = self.segments[*index].stream.file();
-            let at = batch.fields.place.offset_bytes;
-            let batch = read_stored(&**file, at, batch.fields.batch_bytes())?;
-            file.write(at, batch).wait()?;
+            let extent = Extent {
+                start_bytes: batch.fields.place.offset_bytes,
+                len_bytes: batch.fields.batch_bytes() as usize,
+            };
+            for part in parts(extent, self.memory.value_bytes()) {
+                let lend = |len| self.shared.buffers.lend_reserved(len);
+                let (at, len) = (part.start_bytes, part.len_bytes as u64);
+                let bytes = read_stored(&**file, at, len, lend)?;
+                file.write(at, bytes).wait()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks a batch that nobody is known to have been told of.
+    fn check_tail(&self, file: &dyn VolumeFile, batch: &Headed) -> Result<(), NvmeError> {
+        self.check_values(file, batch)?; // mutant: no-payload-check
+        Ok(())
+    }
+
+    /// Compares every value of a batch with the checksum that its header gives.
+    fn check_values(&self, file: &dyn VolumeFile, batch: &Headed) -> Result<(), NvmeError> {
+        let header = &batch.fields;
+        let payload_at = header.place.offset_bytes + u64::from(header.header_bytes);
+        for entry in batch
+            .entries()
+            .filter(|entry| entry.kind != EntryKind::Delete)
+        {
+            let at = payload_at + entry.value_offset_bytes;
+            let range = (at, entry.stored_bytes);
+            let part_bytes = self.memory.value_bytes();
+            if checksum_at(file, &self.shared.buffers, range, part_bytes)? != entry.checksum {
+                return Err(NvmeError::Corrupt {
+                    structure: "batch",
+                    location: format!("{} at {at}", name_of(header.place.segment_id)),
+                    reason: "it was not written to its end".to_owned(),
+                });
+            }
         }
         Ok(())
     }
@@ -322,31 +400,4 @@ impl<'a> Replay<'a> {
 /// Whether a batch comes right after the one of this sequence and checksum.
 fn follows(header: &BatchFields, sequence: u64, checksum: u32) -> bool {
     header.sequence == sequence + 1 && header.previous_checksum == checksum
-}
-
-/// Checks a batch that nobody is known to have been told of.
-fn check_tail(file: &dyn VolumeFile, batch: &Headed) -> Result<(), NvmeError> {
-    check_values(file, batch)?; // mutant: no-payload-check
-    Ok(())
-}
-
-/// Compares every value of a batch with the checksum that its header gives.
-fn check_values(file: &dyn VolumeFile, batch: &Headed) -> Result<(), NvmeError> {
-    let header = &batch.fields;
-    let payload_at = header.place.offset_bytes + u64::from(header.header_bytes);
-    for entry in batch
-        .entries()
-        .filter(|entry| entry.kind != EntryKind::Delete)
-    {
-        let at = payload_at + entry.value_offset_bytes;
-        let value = read_stored(file, at, entry.stored_bytes)?;
-        if crc32c(&value) != entry.checksum {
-            return Err(NvmeError::Corrupt {
-                structure: "batch",
-                location: format!("{} at {at}", name_of(header.place.segment_id)),
-                reason: "it was not written to its end".to_owned(),
-            });
-        }
-    }
-    Ok(())
 }

@@ -7,6 +7,7 @@ use super::Shared;
 use super::body::{Body, Records, Unread};
 use super::bulk::lanes;
 use super::index::{Filling, SHARD_COUNT, Slot};
+use super::scan::ScanMemory;
 use crate::format::{FormatError, IndexRecord, SegmentTable};
 
 /// Pieces that wait for a thread; with those that are worked on, this bounds the memory.
@@ -15,7 +16,12 @@ const PIECES_WAITING_MAX: usize = 1;
 impl Shared {
     /// Fills the index, which is empty, with the entries of a checkpoint. What is in it after a failure means
     /// nothing.
-    pub(super) fn fill_from_body(&self, body: &mut Body, entry_count: u64) -> Result<(), Unread> {
+    pub(super) fn fill_from_body(
+        &self,
+        body: &mut Body,
+        entry_count: u64,
+        memory: &ScanMemory,
+    ) -> Result<(), Unread> {
         let keys = usize::try_from(entry_count).unwrap_or(usize::MAX);
         let intake = Intake {
             shared: self,
@@ -23,7 +29,7 @@ impl Shared {
             // A shard has about as many as any other.
             shard_keys: keys / SHARD_COUNT + keys / SHARD_COUNT / 16,
         };
-        let lane_count = lanes(keys);
+        let lane_count = lanes(keys).min(memory.lanes_max());
         if lane_count < 2 {
             while let Some(records) = body.next_records()? {
                 intake.take(&records)?;

@@ -28,6 +28,7 @@ pub(super) struct Counters {
     pub(super) values_moved: AtomicU64,
     pub(super) moves_lost: AtomicU64,
     pub(super) bytes_moved: AtomicU64,
+    pub(super) moves_refused: AtomicU64,
     pub(super) compactions_begun: AtomicU64,
     pub(super) compactions_finished: AtomicU64,
     pub(super) segments_pinned: AtomicU64,
@@ -106,6 +107,8 @@ pub struct StoreStats {
     pub values_moved: u64,
     /// Values that were put or deleted while compaction moved them, so that the move was in vain.
     pub moves_lost: u64,
+    /// Values that compaction left where they are because the memory limit left no room to move them.
+    pub moves_refused: u64,
     /// Batches that were written while the one before was not synced yet.
     pub batches_overlapped: u64,
     /// Batches that needed no sync of their own.
@@ -186,6 +189,7 @@ impl Shared {
             segments_removed: load(&self.counters.segments_removed),
             values_moved: load(&self.counters.values_moved),
             moves_lost: load(&self.counters.moves_lost),
+            moves_refused: load(&self.counters.moves_refused),
             batches_overlapped: queue.batches_overlapped,
             syncs_shared: queue.syncs_shared,
             queue_waits: queue.waits,

@@ -8,16 +8,13 @@ use core_view::contract::Transfer;
 
 use super::NvmeError;
 use super::log::aligned_buffer;
+use super::scan::Windows;
 use crate::VolumeFile;
 use crate::format::PAGE_BYTES;
 
 /// Bytes read at first, and wherever somebody looks at a new place: several small batches, or one header and the
 /// start of its payload.
 const WINDOW_BYTES: u64 = 64 << 10;
-/// The same where one place after the other is looked at; from then on more is read ahead.
-const WINDOW_BYTES_MAX: u64 = 1 << 20;
-/// Windows that are on their way while one is looked at.
-const WINDOWS_AHEAD: usize = 4;
 /// A place that is no further behind a window than this part of its length follows it.
 const GAP_PART: u64 = 4;
 
@@ -28,12 +25,13 @@ pub(super) struct Stream {
     file: Arc<dyn VolumeFile>,
     /// How much of it may be read.
     file_bytes: u64,
+    windows: Windows,
     window_bytes_min: u64,
     window_at: u64,
     window: Option<BufferMut>,
     ahead: VecDeque<Ahead>,
-    /// Windows that were looked at, to be filled again.
-    spare: Vec<BufferMut>,
+    /// The window that was looked at before, to be filled again.
+    spare: Option<BufferMut>,
     /// Bytes that lie in several windows.
     joined: Vec<u8>,
 }
@@ -51,16 +49,18 @@ impl Ahead {
 }
 
 impl Stream {
-    /// The first `file_bytes` of a file.
-    pub(super) fn new(file: Arc<dyn VolumeFile>, file_bytes: u64) -> Self {
+    /// The first `file_bytes` of a file. Where one place after the other is looked at, windows get longer, and more are read
+    /// ahead, as far as `windows` allows.
+    pub(super) fn new(file: Arc<dyn VolumeFile>, file_bytes: u64, windows: Windows) -> Self {
         Self {
             file,
             file_bytes: file_bytes - file_bytes % PAGE_BYTES as u64,
+            windows,
             window_bytes_min: WINDOW_BYTES,
             window_at: 0,
             window: None,
             ahead: VecDeque::new(),
-            spare: Vec::new(),
+            spare: None,
             joined: Vec::new(),
         }
     }
@@ -71,14 +71,14 @@ impl Stream {
 
     /// From here on everything is read.
     pub(super) fn read_all(&mut self) {
-        self.window_bytes_min = WINDOW_BYTES_MAX;
+        self.window_bytes_min = self.windows.bytes_max;
     }
 
     /// Gives the memory back.
     pub(super) fn release(&mut self) {
         self.window = None;
         self.ahead = VecDeque::new();
-        self.spare = Vec::new();
+        self.spare = None;
         self.joined = Vec::new();
     }
 
@@ -97,6 +97,7 @@ impl Stream {
             return Ok(self.in_window(offset, end));
         }
         self.joined.clear();
+        self.joined.reserve_exact(len as usize);
         let mut at = offset;
         loop {
             let upto = end.min(self.window_end());
@@ -135,9 +136,9 @@ impl Stream {
         let reach = self.window_end() + window_len / GAP_PART;
         let goes_on = window_len > 0 && (self.window_at..=reach).contains(&offset);
         let window_bytes = if goes_on {
-            (2 * window_len).clamp(WINDOW_BYTES, WINDOW_BYTES_MAX)
+            (2 * window_len).clamp(WINDOW_BYTES, self.windows.bytes_max)
         } else {
-            WINDOW_BYTES.max(len.min(WINDOW_BYTES_MAX))
+            WINDOW_BYTES.max(len.min(self.windows.bytes_max))
         };
         let window_bytes = window_bytes.max(self.window_bytes_min);
         if let Some(window) = self.window.take() {
@@ -161,16 +162,19 @@ impl Stream {
             }
         };
         (self.window_at, self.window) = (at, Some(window));
-        if is_coming || window_bytes >= WINDOW_BYTES_MAX {
+        if is_coming || window_bytes >= self.windows.bytes_max {
             self.read_ahead()?;
         }
         Ok(())
     }
 
     fn read_ahead(&mut self) -> Result<(), NvmeError> {
-        while self.ahead.len() < WINDOWS_AHEAD {
+        while self.ahead.len() < self.windows.ahead {
             let at = self.ahead.back().map_or(self.window_end(), Ahead::end);
-            let len_bytes = WINDOW_BYTES_MAX.min(self.file_bytes.saturating_sub(at));
+            let len_bytes = self
+                .windows
+                .bytes_max
+                .min(self.file_bytes.saturating_sub(at));
             if len_bytes == 0 {
                 break;
             }
@@ -187,16 +191,16 @@ impl Stream {
 
     /// Fresh memory is slower than the device: it is used again.
     fn memory(&mut self, len_bytes: u64) -> Result<BufferMut, NvmeError> {
-        let fits = |spare: &BufferMut| spare.len() as u64 == len_bytes;
-        match self.spare.iter().position(fits) {
-            Some(at) => Ok(self.spare.swap_remove(at)),
+        let fits = |spare: &mut BufferMut| spare.len() as u64 == len_bytes;
+        match self.spare.take_if(fits) {
+            Some(spare) => Ok(spare),
             None => aligned_buffer(len_bytes as usize),
         }
     }
 
     fn put_by(&mut self, window: BufferMut) {
-        if window.len() as u64 == WINDOW_BYTES_MAX && self.spare.len() <= WINDOWS_AHEAD {
-            self.spare.push(window);
+        if window.len() as u64 == self.windows.bytes_max {
+            self.spare = Some(window);
         }
     }
 }
@@ -208,7 +212,7 @@ mod tests {
 
     const FILE_BYTES: u64 = 9 << 20;
 
-    fn stream(directory: &std::path::Path) -> Stream {
+    fn stream(directory: &std::path::Path, windows: Windows) -> Stream {
         let volume = RealVolume::open(directory, VolumeOptions::default()).unwrap();
         let name = FileName::new("data").unwrap();
         let file = volume.create(&name, FILE_BYTES).unwrap();
@@ -217,7 +221,7 @@ mod tests {
             word.copy_from_slice(&(number * 8).to_le_bytes());
         }
         file.write(0, bytes).wait().unwrap();
-        Stream::new(file, FILE_BYTES)
+        Stream::new(file, FILE_BYTES, windows)
     }
 
     /// Whether these are the bytes of the file there.
@@ -230,8 +234,14 @@ mod tests {
 
     #[test]
     fn it_gives_the_bytes_of_the_file_wherever_they_are_asked_for() {
+        for (bytes_max, ahead) in [(1 << 20, 4), (68 << 10, 1), (64 << 10, 0)] {
+            check_stream(Windows { bytes_max, ahead });
+        }
+    }
+
+    fn check_stream(windows: Windows) {
         let directory = tempfile::tempdir().unwrap();
-        let mut stream = stream(directory.path());
+        let mut stream = stream(directory.path(), windows);
         for (step, len) in [
             (4096, 4096),
             (40_960, 8192),

@@ -12,6 +12,7 @@ mod compression;
 mod full_disk;
 mod hostile;
 mod index_memory;
+mod limits;
 mod maps;
 mod overlap;
 mod prefetch;

@@ -189,7 +189,7 @@ fn the_limit_holds_while_many_write_and_nobody_waits_for_ever() {
     let volume = SimVolume::new(1);
     let config = config()
         .with_segment_bytes(8 << 20)
-        .with_memory_limit_bytes(4 << 20);
+        .with_memory_limit_bytes(StorageConfig::MEMORY_LIMIT_BYTES_MIN);
     let store = NvmeStore::on_volume(volume.handle(), config).unwrap();
     let held: Vec<_> = std::iter::from_fn(|| store.buffer(256 << 10).ok()).collect();
     assert!(held.len() > 4 && held.len() < 16);

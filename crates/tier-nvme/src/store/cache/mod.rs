@@ -7,8 +7,9 @@ use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use core_view::{BufferMut, TensorStorage};
+use core_view::TensorStorage;
 
+use super::buffers::small_bytes;
 use super::index::Slot;
 use super::memory::{Budget, MemoryKind, Reservation};
 use crate::format::{PAGE_BYTES, ValuePlace};
@@ -66,6 +67,15 @@ pub struct CacheStats {
     pub refusals: u64,
 }
 
+/// Bytes that an entry takes with a value of so many.
+fn entry_bytes(value_bytes: usize) -> usize {
+    let value_bytes = match value_bytes < PAGE_BYTES {
+        true => small_bytes(value_bytes) as usize,
+        false => value_bytes.next_multiple_of(PAGE_BYTES),
+    };
+    value_bytes + ENTRY_BYTES
+}
+
 fn key_of(place: ValuePlace) -> Key {
     (place.segment_id, place.offset_bytes)
 }
@@ -118,17 +128,34 @@ impl Cache {
         found.map(|cached| cached.storage)
     }
 
-    /// Keeps a value that was read, checked, from its place. Its memory may be counted as the cache's already.
-    pub(super) fn insert(&self, slot: &Slot, storage: &TensorStorage, is_counted: bool) {
+    /// Whether a value of so many bytes would be kept. One that is too long counts as refused.
+    pub(super) fn wants(&self, slot: &Slot, value_bytes: usize) -> bool {
+        let key = key_of(slot.place());
+        let Some(shard) = self.shard(key).filter(|_| slot.stored_bytes > 0) else {
+            return false;
+        };
+        let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+        let fits = shard.fits(entry_bytes(value_bytes));
+        if !fits {
+            self.count_refusal();
+        }
+        fits && !shard.contains(&key)
+    }
+
+    /// A value was not kept.
+    pub(super) fn count_refusal(&self) {
+        self.counters.refusals.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Keeps a value that was read, checked, from its place, in memory that counts as the cache's for as long as
+    /// anybody has it.
+    pub(super) fn insert(&self, slot: &Slot, storage: &TensorStorage) {
         let key = key_of(slot.place());
         let Some(shard) = self.shard(key).filter(|_| slot.stored_bytes > 0) else {
             return;
         };
-        let len_bytes = storage.len().next_multiple_of(PAGE_BYTES) + ENTRY_BYTES;
-        let share_bytes = if is_counted { ENTRY_BYTES } else { len_bytes };
-        let Some(share) = self.reserve(shard, share_bytes) else {
-            self.counters.refusals.fetch_add(1, Ordering::Relaxed);
-            return;
+        let Some(share) = self.reserve(shard, ENTRY_BYTES) else {
+            return self.count_refusal();
         };
         let cached = Cached {
             storage: storage.clone(),
@@ -136,14 +163,12 @@ impl Cache {
         };
         let insertion = {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-            shard.insert(key, cached, len_bytes)
+            shard.insert(key, cached, entry_bytes(storage.len()))
         };
         match insertion {
             Insertion::Kept { evicted } => self.count_evictions(evicted),
             Insertion::Present => {}
-            Insertion::Refused => {
-                self.counters.refusals.fetch_add(1, Ordering::Relaxed);
-            }
+            Insertion::Refused => self.count_refusal(),
         }
     }
 
@@ -162,14 +187,6 @@ impl Cache {
             self.count_evictions(evicted);
             reserve()
         })
-    }
-
-    /// Keeps a copy of a value that was read, checked, from its place.
-    pub(super) fn insert_copy(&self, slot: &Slot, value: &[u8]) {
-        if self.is_on() && !value.is_empty() {
-            let copy = BufferMut::from_vec(value.to_vec());
-            self.insert(slot, &TensorStorage::from(copy), false);
-        }
     }
 
     /// Takes out what a change of its key has made dead.

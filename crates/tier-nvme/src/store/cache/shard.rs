@@ -93,8 +93,17 @@ impl<K: Copy + Eq + Hash, V: Clone> Shard<K, V> {
         Some(entry.value.clone())
     }
 
+    /// Whether an entry is not too large.
+    pub(super) fn fits(&self, len_bytes: usize) -> bool {
+        len_bytes <= self.capacity_bytes / 2
+    }
+
+    pub(super) fn contains(&self, key: &K) -> bool {
+        self.entries.contains_key(key)
+    }
+
     pub(super) fn insert(&mut self, key: K, value: V, len_bytes: usize) -> Insertion {
-        if len_bytes > self.capacity_bytes / 2 {
+        if !self.fits(len_bytes) {
             return Insertion::Refused;
         }
         if self.entries.contains_key(&key) {

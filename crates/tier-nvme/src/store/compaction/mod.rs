@@ -5,6 +5,7 @@
 //! back like one that died by itself, after both checkpoints.
 
 mod report;
+mod share;
 mod space;
 mod victim;
 
@@ -12,13 +13,12 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::batch::Draft;
 use super::maintenance::{Pace, Work};
 use super::{NvmeError, Shared};
 use crate::format::FEATURE_MOVES;
 pub use report::CompactionReport;
 pub(super) use space::Lull;
-use victim::Victim;
+use victim::{Load, Victim};
 
 /// Bytes that one batch of a compaction moves at most, where a segment is that large.
 const MOVE_BYTES: u64 = 8 << 20;
@@ -62,7 +62,7 @@ pub(super) struct Compaction {
 enum Phase {
     Choose,
     Collect(Box<Victim>),
-    Move(Box<Victim>, Draft),
+    Move(Box<Victim>, Load),
     Checkpoints(u32),
 }
 
@@ -144,15 +144,15 @@ impl Compaction {
                     return Ok(Outcome::NotBefore(self.not_before));
                 }
                 let bytes_max = MOVE_BYTES.min(shared.segment_bytes / 4);
-                let draft = victim.collect(shared, bytes_max, &mut self.report.damage)?;
-                if draft.is_empty() {
-                    self.finish(work, &victim);
+                let load = victim.collect(shared, bytes_max, &mut self.report.damage)?;
+                if load.draft.is_empty() {
+                    self.finish(shared, work, &victim);
                 } else {
-                    self.phase = Phase::Move(victim, draft);
+                    self.phase = Phase::Move(victim, load);
                 }
             }
-            Phase::Move(victim, draft) => {
-                self.phase = match self.move_values(shared, draft, pace) {
+            Phase::Move(victim, load) => {
+                self.phase = match self.move_values(shared, load, pace) {
                     Ok(()) => Phase::Collect(victim),
                     Err(error) => self.give_back_first(shared, &victim, error)?,
                 };
@@ -176,10 +176,11 @@ impl Compaction {
         Ok(Outcome::Again)
     }
 
-    fn move_values(&mut self, shared: &Shared, draft: Draft, pace: Pace) -> Result<(), NvmeError> {
+    fn move_values(&mut self, shared: &Shared, load: Load, pace: Pace) -> Result<(), NvmeError> {
         shared.require_feature(FEATURE_MOVES)?;
-        let bytes = draft.payload_bytes() as u64;
-        shared.commit(draft)?;
+        let bytes = load.draft.payload_bytes() as u64;
+        // Its memory is what was set aside: it waits for nobody's.
+        shared.commit_admitted(load.draft, load.extra)?;
         self.report.bytes_moved += bytes;
         shared
             .counters
@@ -209,11 +210,16 @@ impl Compaction {
     }
 
     /// All of a segment that could be moved was.
-    fn finish(&mut self, work: &mut Work, victim: &Victim) {
+    fn finish(&mut self, shared: &Shared, work: &mut Work, victim: &Victim) {
         let segment = victim.segment();
+        self.report.values_too_long += victim.too_long;
+        shared
+            .counters
+            .moves_refused
+            .fetch_add(victim.too_long, Ordering::Relaxed);
         if segment.live_values.load(Ordering::Acquire) == 0 {
             self.report.segments_compacted += 1;
-        } else {
+        } else if victim.too_long == 0 {
             work.stuck.push(segment.id);
         }
     }

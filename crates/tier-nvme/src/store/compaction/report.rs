@@ -18,6 +18,8 @@ pub struct CompactionReport {
     pub bytes_moved: u64,
     /// Values that were put or deleted while they were moved, so that the move was in vain.
     pub moves_lost: u64,
+    /// Values that stay where they are because the memory limit left no room to move them, for now.
+    pub values_too_long: u64,
     /// What could not be read or was not what had been written. It stays where it is, and its segment too.
     pub damage: Vec<Damage>,
 }

@@ -121,7 +121,7 @@ impl Compaction {
         }
         let segment = self.next_segment(shared, work)?;
         self.done.insert(segment.id);
-        Victim::new(segment)
+        Victim::new(shared, segment)
     }
 
     fn next_segment(&mut self, shared: &Shared, work: &Work) -> Option<std::sync::Arc<Segment>> {
