@@ -361,6 +361,14 @@ fn what_is_under_way_is_bounded() {
     assert!(first.wait().unwrap().iter().all(Result::is_ok));
     put_all(&slab, 3..9);
     assert_eq!(slab.stats().busy, 1, "a put that is alone may be larger");
+    let unaligned = BufferMut::zeroed(BLOCK + 8, 4096).unwrap().split_off(8);
+    let copied = slab.put(vec![BlockPut {
+        payload: unaligned,
+        ..block(10)
+    }]);
+    let failure = slab.put((11..13).map(block).collect()).wait().unwrap_err();
+    assert_eq!(failure.kind(), ErrorKind::Busy, "a copy counts, too");
+    assert!(copied.wait().unwrap().iter().all(Result::is_ok));
 }
 
 #[cfg(target_os = "linux")]

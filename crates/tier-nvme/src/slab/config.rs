@@ -127,7 +127,8 @@ impl SlabConfig {
         self
     }
 
-    /// Bytes of payloads that may be under way; a put beyond them fails as busy, unless it is alone.
+    /// Bytes of payloads that may be under way, with copies of those that are not aligned; a put beyond them fails as busy,
+    /// unless it is alone.
     #[must_use]
     pub fn with_queue_bytes(mut self, bytes: u64) -> Self {
         self.queue_bytes = bytes;

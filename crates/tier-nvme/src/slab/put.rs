@@ -74,7 +74,7 @@ impl Shared {
         let bytes = items
             .iter()
             .filter(waiting)
-            .map(|item| u64::from(item.payload_bytes))
+            .map(|item| self.queued_bytes(item))
             .sum();
         let count = items.iter().filter(waiting).count();
         let job = PutJob {
@@ -264,6 +264,17 @@ impl Shared {
             next,
         });
         Ok(())
+    }
+
+    /// Bytes of memory that a block takes until it is stored: its payload, and a copy where that can't go to the device.
+    fn queued_bytes(&self, item: &PutItem) -> u64 {
+        let payload_bytes = u64::from(item.payload_bytes);
+        match &item.payload {
+            Some(payload) if !self.moves_as_it_is(payload) => {
+                payload_bytes + payload_bytes.next_multiple_of(self.unit_bytes() as u64)
+            }
+            _ => payload_bytes,
+        }
     }
 
     /// Whether a buffer goes to and from the device as it is.
