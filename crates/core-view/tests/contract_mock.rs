@@ -96,6 +96,61 @@ fn a_seed_reproduces_the_faults() {
 }
 
 #[test]
+fn what_is_delayed_ends_after_its_turns_and_can_not_be_stopped() {
+    let faults = Faults {
+        delayed: 1.0,
+        ..Faults::NONE
+    };
+    let store = MockBlockStore::new(Schedule::driven(3).with_faults(3, faults));
+    let put = BlockPut {
+        key: BlockKey(1),
+        meta: BlockMeta::EMPTY,
+        payload: BufferMut::from_vec(vec![5; 64]),
+    };
+    let mut transfer = store.put(vec![put]);
+    transfer.cancel();
+    let mut turns = 0;
+    let outcome = loop {
+        transfer = match transfer.wait_for(Duration::ZERO) {
+            Ok(outcome) => break outcome,
+            Err(transfer) => transfer,
+        };
+        turns += 1;
+    };
+    assert!(turns > 0 && turns <= 24, "{turns}");
+    assert!(outcome.unwrap().remove(0).is_ok());
+    assert_eq!(store.contains(&[BlockKey(1)]).unwrap(), [true]);
+    assert_eq!(store.fault_counts().delayed, 1);
+}
+
+#[test]
+fn a_medium_that_rots_or_loses_its_way_says_nothing() {
+    let store = MockBlockStore::new(Schedule::immediate());
+    let keys = [BlockKey(1), BlockKey(2)];
+    let puts = keys.map(|key| BlockPut {
+        key,
+        meta: BlockMeta::new(&[key.0 as u8]).unwrap(),
+        payload: BufferMut::from_vec(vec![key.0 as u8; 64]),
+    });
+    for item in store.put(puts.into()).wait().unwrap() {
+        item.unwrap();
+    }
+    let get = |key| {
+        let target = BufferMut::zeroed(64, 64).unwrap();
+        let block = store.get(vec![BlockGet { key, target }]).wait();
+        block.unwrap().remove(0).unwrap()
+    };
+    assert!(store.media().swap(keys[0], keys[1]));
+    assert_eq!(get(keys[0]).meta.as_slice(), [2]);
+    assert_eq!(get(keys[1]).payload()[7], 1);
+    assert!(store.media().rot_bit(keys[1], 8 * 7));
+    assert_eq!(get(keys[1]).payload()[7], 0);
+    assert!(!store.media().swap(keys[0], BlockKey(3)) && !store.media().swap(keys[0], keys[0]));
+    assert!(!store.media().rot_bit(BlockKey(3), 0));
+    assert_eq!(get(keys[0]).payload()[0], 2);
+}
+
+#[test]
 fn what_hangs_ends_when_it_is_cancelled_or_late() {
     let quarantine = Quarantine::default();
     for schedule in [

@@ -29,7 +29,7 @@ fn trouble(seed: u64) -> Schedule {
         torn: 0.1,
         flipped: 0.1,
         abandoned: 0.05,
-        hung: 0.0,
+        ..Faults::NONE
     };
     Schedule::reordering(seed).with_faults(seed, faults)
 }

@@ -1,10 +1,11 @@
 //! A block store in memory whose work happens when a schedule says.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::executor::{Executor, Work};
-use super::schedule::{Fault, Faults};
-use super::{Dice, MockMedia, Schedule};
+use super::schedule::{Fault, FaultCounters, Faults, count};
+use super::{Dice, FaultCounts, MockMedia, Schedule};
 use crate::BufferMut;
 use crate::contract::{
     Block, BlockCapabilities, BlockEntry, BlockGet, BlockKey, BlockPut, BlockStore, BlockUsage,
@@ -67,6 +68,11 @@ impl MockBlockStore {
         &self.media
     }
 
+    /// The faults that came about so far.
+    pub fn fault_counts(&self) -> FaultCounts {
+        self.executor.faults().counts()
+    }
+
     /// Carries out one batch that is queued, chosen by the seed; `false` if there is none.
     pub fn step(&self) -> bool {
         self.executor.step()
@@ -83,6 +89,7 @@ impl MockBlockStore {
             media: self.media.clone(),
             capabilities: self.capabilities,
             faults: self.executor.schedule().faults,
+            counters: Arc::clone(self.executor.faults()),
         };
         self.executor.submit(Work {
             operation,
@@ -101,7 +108,10 @@ impl MockBlockStore {
             .faults
             .draw(&mut self.executor.dice());
         match fault {
-            Some(Fault::Refused | Fault::Torn) => Err(injected(operation)),
+            Some(Fault::Refused | Fault::Torn) => {
+                self.executor.faults().note(Fault::Refused);
+                Err(injected(operation))
+            }
             Some(Fault::Flipped) | None => Ok(()),
         }
     }
@@ -116,6 +126,7 @@ struct Batch {
     media: MockMedia,
     capabilities: BlockCapabilities,
     faults: Faults,
+    counters: Arc<FaultCounters>,
 }
 
 fn check_first(
@@ -131,6 +142,11 @@ fn check_first(
 }
 
 impl Batch {
+    fn inject(&self, fault: Fault, operation: &'static str) -> ContractError {
+        self.counters.note(fault);
+        injected(operation)
+    }
+
     fn put(&self, put: &BlockPut, dice: &mut Dice) -> Result<(), ContractError> {
         const OPERATION: &str = "put block";
         let (len, max) = (put.payload.len(), self.capabilities.payload_bytes_max);
@@ -144,13 +160,16 @@ impl Batch {
         }
         let fault = self.faults.draw(dice);
         if fault == Some(Fault::Refused) {
-            return Err(injected(OPERATION));
+            return Err(self.inject(Fault::Refused, OPERATION));
         }
-        self.media
-            .put(put.key, put.meta, &put.payload, &self.capabilities)?;
+        let stored = self
+            .media
+            .put(put.key, put.meta, &put.payload, &self.capabilities);
+        stored.inspect_err(|_| count(&self.counters.full))?;
         match fault {
-            Some(Fault::Torn) => return Err(injected(OPERATION)),
+            Some(Fault::Torn) => return Err(self.inject(Fault::Torn, OPERATION)),
             Some(Fault::Flipped) => {
+                self.counters.note(Fault::Flipped);
                 self.media.flip_bit(put.key, dice.next_u64());
             }
             Some(Fault::Refused) | None => {}
@@ -179,7 +198,7 @@ impl Batch {
             let found = check_first(&mut seen, OPERATION, get.key).and_then(|()| {
                 let fault = self.faults.draw(dice);
                 if let Some(Fault::Refused | Fault::Torn) = fault {
-                    return Err(injected(OPERATION));
+                    return Err(self.inject(Fault::Refused, OPERATION));
                 }
                 self.media.get(get.key, &mut get.target, alignment_bytes)
             });
@@ -236,11 +255,11 @@ impl BlockStore for MockBlockStore {
             |work, keys, dice| {
                 let fault = work.faults.draw(dice);
                 if fault == Some(Fault::Refused) {
-                    return Err(injected("remove blocks").into());
+                    return Err(work.inject(Fault::Refused, "remove blocks").into());
                 }
                 let removed = keys.iter().map(|&key| work.media.remove(key)).collect();
                 match fault {
-                    Some(Fault::Torn) => Err(injected("remove blocks").into()),
+                    Some(Fault::Torn) => Err(work.inject(Fault::Torn, "remove blocks").into()),
                     _ => Ok(removed),
                 }
             },

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::schedule::Order;
+use super::schedule::{FaultCounters, Order, count};
 use super::{Dice, Schedule};
 use crate::BufferMut;
 use crate::contract::{ContractError, Drive, ErrorKind, Failure, Transfer};
@@ -15,12 +15,18 @@ const REORDER_COUNT: usize = 4;
 /// So long an operation waits for others to be reordered with.
 const REORDER_WAIT: Duration = Duration::from_micros(300);
 
+/// A delayed operation is delayed by so many turns at most.
+const DELAY_TURNS_MAX: u64 = 24;
+/// Keeps the decisions about delays apart from all others of a seed.
+const DELAY_SEED: u64 = 0x6465_6c61_7965_6421;
+
 /// Takes operations in, and carries them out when their time has come; what is left when it is dropped
 /// is carried out then, and what hangs is abandoned, with its buffers.
 pub(super) struct Executor(Arc<Queue>);
 
 struct Queue {
     schedule: Schedule,
+    faults: Arc<FaultCounters>,
     submitted: AtomicU64,
     jobs: Mutex<Jobs>,
     changed: Condvar,
@@ -37,6 +43,8 @@ struct Job {
     number: u64,
     due: Instant,
     priority: u64,
+    /// That have to pass before it is carried out.
+    turns: u64,
     run: Box<dyn FnOnce(Ending) + Send>,
 }
 
@@ -67,6 +75,7 @@ impl Executor {
     pub(super) fn new(schedule: Schedule) -> Self {
         let queue = Arc::new(Queue {
             schedule,
+            faults: Arc::default(),
             submitted: AtomicU64::new(0),
             jobs: Mutex::new(Jobs::default()),
             changed: Condvar::new(),
@@ -89,6 +98,11 @@ impl Executor {
         &self.0.schedule
     }
 
+    /// The faults that came about so far.
+    pub(super) fn faults(&self) -> &Arc<FaultCounters> {
+        &self.0.faults
+    }
+
     /// The dice of an operation that is carried out by the caller itself.
     pub(super) fn dice(&self) -> Dice {
         Dice::nth(self.0.schedule.seed, self.0.number())
@@ -102,10 +116,24 @@ impl Executor {
         let mut dice = Dice::nth(self.0.schedule.seed, number);
         let faults = self.0.schedule.faults;
         let (abandoned, hung) = (dice.chance(faults.abandoned), dice.chance(faults.hung));
-        let (transfer, job) = self.0.prepare(number, dice, work);
+        let mut delay = Dice::nth(self.0.schedule.seed ^ DELAY_SEED, number);
+        let driven = self.0.schedule.order == Order::Driven;
+        let delayed = driven && delay.chance(faults.delayed) && !abandoned && !hung;
+        let turns = if delayed {
+            1 + delay.below(DELAY_TURNS_MAX)
+        } else {
+            0
+        };
+        let (transfer, job) = self.0.prepare(number, turns, dice, work);
         if abandoned {
+            count(&self.0.faults.abandoned);
             drop(job);
         } else {
+            if hung {
+                count(&self.0.faults.hung);
+            } else if delayed {
+                count(&self.0.faults.delayed);
+            }
             self.0.accept(job, hung, self.0.schedule.queue_max);
         }
         transfer
@@ -118,7 +146,7 @@ impl Executor {
     ) -> (Transfer<T>, Held) {
         let number = self.0.number();
         let dice = Dice::nth(self.0.schedule.seed, number);
-        let (transfer, job) = self.0.prepare(number, dice, work);
+        let (transfer, job) = self.0.prepare(number, 0, dice, work);
         self.0.lock().hung.push(job);
         let queue = Arc::downgrade(&self.0);
         (transfer, Held { queue, number })
@@ -192,6 +220,20 @@ impl Jobs {
         Some(self.queued.swap_remove(at))
     }
 
+    /// Lets a turn pass for those that are delayed; whether there are such.
+    fn pass_turn(&mut self) -> bool {
+        let delayed = self.queued.iter_mut().filter(|job| job.turns > 0);
+        delayed.map(|job| job.turns -= 1).count() > 0
+    }
+
+    /// One of those that are not delayed.
+    fn take_driven(&mut self) -> Option<Job> {
+        let ready = self.queued.iter().enumerate();
+        let ready = ready.filter(|(_, job)| job.turns == 0);
+        let (at, _) = ready.min_by_key(|(_, job)| job.priority)?;
+        Some(self.queued.swap_remove(at))
+    }
+
     fn take_by_priority(&mut self) -> Option<Job> {
         let epoch = self.queued.first().map(|job| job.due)?;
         self.take_first(|job| (epoch, job.priority))
@@ -210,6 +252,7 @@ impl Queue {
     fn prepare<I: Send + 'static, T: Send + 'static>(
         self: &Arc<Self>,
         number: u64,
+        turns: u64,
         mut dice: Dice,
         work: Work<I, T>,
     ) -> (Transfer<T>, Job) {
@@ -218,20 +261,23 @@ impl Queue {
             _ => Transfer::pair(),
         };
         let queue = Arc::downgrade(self);
-        completer.on_cancel(move || {
-            let Some(queue) = queue.upgrade() else { return };
-            let job = queue.lock().withdraw(number);
-            if let Some(job) = job {
-                (job.run)(Ending::Cancel);
-            }
-        });
+        let stoppable = turns == 0;
+        if stoppable {
+            completer.on_cancel(move || {
+                let Some(queue) = queue.upgrade() else { return };
+                let job = queue.lock().withdraw(number);
+                if let Some(job) = job {
+                    (job.run)(Ending::Cancel);
+                }
+            });
+        }
         let hold = match self.schedule.order {
             Order::Delayed(delay) => delay,
             _ => REORDER_WAIT,
         };
         let priority = dice.next_u64();
         let run = move |ending| {
-            let stop = completer.should_stop(Instant::now());
+            let stop = stoppable && completer.should_stop(Instant::now());
             let kind = match ending {
                 Ending::CarryOut if !stop => {
                     return (work.carry_out)(work.input, dice).forward(completer);
@@ -248,6 +294,7 @@ impl Queue {
             number,
             due: Instant::now() + hold,
             priority,
+            turns,
             run: Box::new(run),
         };
         (transfer, job)
@@ -276,13 +323,17 @@ impl Queue {
         self.changed.notify_one();
     }
 
+    /// Carries out one that is not delayed, or lets a turn pass; `false` if none is queued.
     fn step(&self) -> bool {
-        let job = self.lock().take_by_priority();
+        let mut jobs = self.lock();
+        let passed = jobs.pass_turn();
+        let job = jobs.take_driven();
+        drop(jobs);
         let found = job.is_some();
         if let Some(job) = job {
             (job.run)(Ending::CarryOut);
         }
-        found
+        found || passed
     }
 
     /// The worker's life: until the executor is dropped and the queue is empty.

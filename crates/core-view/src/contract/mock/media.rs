@@ -55,6 +55,31 @@ impl MockMedia {
         true
     }
 
+    /// As [`MockMedia::flip_bit`], with a checksum that fits: the store can't notice, only whoever knows the block.
+    pub fn rot_bit(&self, key: BlockKey, bit: u64) -> bool {
+        let flipped = self.flip_bit(key, bit);
+        if let Some(stored) = self.lock().stored.get_mut(&key) {
+            stored.checksum = checksum(&stored.meta, &stored.payload);
+        }
+        flipped
+    }
+
+    /// Exchanges what is stored under two keys, as a store does that has lost its way; `false` unless something is
+    /// stored under both.
+    pub fn swap(&self, one: BlockKey, other: BlockKey) -> bool {
+        let mut blocks = self.lock();
+        if one == other || !blocks.stored.contains_key(&other) {
+            return false;
+        }
+        let Some(first) = blocks.stored.remove(&one) else {
+            return false;
+        };
+        if let Some(second) = blocks.stored.insert(other, first) {
+            blocks.stored.insert(one, second);
+        }
+        true
+    }
+
     pub(super) fn usage(&self) -> BlockUsage {
         self.lock().usage
     }

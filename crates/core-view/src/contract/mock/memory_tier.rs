@@ -7,7 +7,7 @@ use core_alloc::StorageType;
 
 use super::executor::{Executor, Work};
 use super::schedule::Fault;
-use super::{Dice, Schedule};
+use super::{Dice, FaultCounts, Schedule};
 use crate::contract::{
     ContractError, ErrorKind, Failure, MemoryTier, SlotClaims, SlotCopy, SlotId, SlotRead,
     SlotTable, SlotWrite, Transfer,
@@ -35,6 +35,11 @@ impl<M: MemoryTier + 'static> MockTier<M> {
         }
     }
 
+    /// The faults that came about so far.
+    pub fn fault_counts(&self) -> FaultCounts {
+        self.executor.faults().counts()
+    }
+
     /// Carries out one batch that is queued, chosen by the seed; `false` if there is none.
     pub fn step(&self) -> bool {
         self.executor.step()
@@ -55,16 +60,19 @@ impl<M: MemoryTier + 'static> MockTier<M> {
             Err(error) => return Err((error, batch)),
         };
         let (inner, faults) = (Arc::clone(&self.inner), self.executor.schedule().faults);
+        let counters = Arc::clone(self.executor.faults());
         let carry_out = move |(batch, claims): (B, SlotClaims), mut dice: Dice| {
             let error = ContractError::new(ErrorKind::Io, operation).detail("the schedule says so");
             match faults.draw(&mut dice) {
                 Some(Fault::Refused) => {
+                    counters.note(Fault::Refused);
                     Transfer::ready(Err(Failure::new(error, give_back((batch, claims)))))
                 }
                 fault => begin(&inner, batch).map_outcome(move |outcome| {
                     drop(claims);
                     match fault {
                         Some(Fault::Torn) => {
+                            counters.note(Fault::Torn);
                             outcome.and_then(|done| Err(Failure::new(error, take_back(done))))
                         }
                         _ => outcome,

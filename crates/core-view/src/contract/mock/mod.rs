@@ -41,4 +41,4 @@ pub use dice::Dice;
 pub use media::MockMedia;
 pub use memory_tier::MockTier;
 pub use operations::{HeldOperation, MockOperations};
-pub use schedule::{Faults, Schedule};
+pub use schedule::{FaultCounts, Faults, Schedule};

@@ -1,5 +1,6 @@
 //! When operations are carried out, and what goes wrong.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Dice;
@@ -13,6 +14,9 @@ pub struct Faults {
     pub torn: f64,
     /// One bit of a block goes bad on its medium; only block stores know it.
     pub flipped: f64,
+    /// The operation is carried out only after some more turns of [`Schedule::driven`], and can't be stopped
+    /// meanwhile; other schedules have no turns.
+    pub delayed: f64,
     /// The operation hangs until it is cancelled or its tier is dropped.
     pub hung: f64,
     /// The operation's worker goes away without a word, and its buffers with it.
@@ -25,6 +29,7 @@ impl Faults {
         refused: 0.0,
         torn: 0.0,
         flipped: 0.0,
+        delayed: 0.0,
         hung: 0.0,
         abandoned: 0.0,
     };
@@ -49,6 +54,65 @@ pub(super) enum Fault {
     Refused,
     Torn,
     Flipped,
+}
+
+/// How often each kind of fault came about in one tier.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FaultCounts {
+    /// As [`Faults::refused`].
+    pub refused: u64,
+    /// As [`Faults::torn`].
+    pub torn: u64,
+    /// As [`Faults::flipped`].
+    pub flipped: u64,
+    /// As [`Faults::delayed`].
+    pub delayed: u64,
+    /// As [`Faults::hung`].
+    pub hung: u64,
+    /// As [`Faults::abandoned`].
+    pub abandoned: u64,
+    /// Items refused at the bound of a block store.
+    pub full: u64,
+}
+
+/// Counts that operations on any thread add to.
+#[derive(Debug, Default)]
+pub(super) struct FaultCounters {
+    refused: AtomicU64,
+    torn: AtomicU64,
+    flipped: AtomicU64,
+    pub(super) delayed: AtomicU64,
+    pub(super) hung: AtomicU64,
+    pub(super) abandoned: AtomicU64,
+    pub(super) full: AtomicU64,
+}
+
+impl FaultCounters {
+    pub(super) fn note(&self, fault: Fault) {
+        let counter = match fault {
+            Fault::Refused => &self.refused,
+            Fault::Torn => &self.torn,
+            Fault::Flipped => &self.flipped,
+        };
+        count(counter);
+    }
+
+    pub(super) fn counts(&self) -> FaultCounts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        FaultCounts {
+            refused: read(&self.refused),
+            torn: read(&self.torn),
+            flipped: read(&self.flipped),
+            delayed: read(&self.delayed),
+            hung: read(&self.hung),
+            abandoned: read(&self.abandoned),
+            full: read(&self.full),
+        }
+    }
+}
+
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 /// When the operations of a mock are carried out, and what goes wrong: reproduced by a seed.
