@@ -207,6 +207,13 @@ pub trait BlockStore: fmt::Debug + Send + Sync {
     /// Through the transfer: [`ErrorKind::Poisoned`], [`ErrorKind::Io`].
     fn remove(&self, keys: &[BlockKey]) -> Transfer<Vec<bool>>;
 
+    /// Whether a removal counts as done, its room included, for puts that begin after it, also while neither is
+    /// acknowledged: after a crash no such put is there without the removal. Who makes room for what comes may
+    /// start both at once then, and the store may commit them together. `false` unless a store says so.
+    fn orders_removals(&self) -> bool {
+        false
+    }
+
     /// At most `count_max` entries in order of their keys, beginning after `after`.
     ///
     /// # Errors

@@ -47,6 +47,12 @@ impl BlockStore for BlockSlab {
         self.shared.remove(keys)
     }
 
+    fn orders_removals(&self) -> bool {
+        // A removal is ready when it comes, a put once its payload is written; commits are in this order. A put that
+        // finds no slot waits for what is ready.
+        true
+    }
+
     fn list(
         &self,
         after: Option<BlockKey>,

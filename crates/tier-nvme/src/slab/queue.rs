@@ -120,6 +120,16 @@ struct State {
     closing: bool,
 }
 
+impl State {
+    /// Whether a commit should begin. Removals alone wait for payloads that are being written, to share the sync of
+    /// their puts; not where a put waits for a slot, which they may free.
+    fn has_commit(&self) -> bool {
+        let is_put = |ready: &Ready| matches!(ready, Ready::Put(_));
+        let nothing_follows = self.writing == 0 || !self.starved.is_empty() || self.closing;
+        !self.ready.is_empty() && (nothing_follows || self.ready.iter().any(is_put))
+    }
+}
+
 /// Jobs on their way from the callers to their commit.
 #[derive(Default)]
 pub(super) struct JobQueue {
@@ -203,7 +213,7 @@ impl JobQueue {
         if let Some(landing) = state.landing.pop_front() {
             return Work::Land(landing);
         }
-        if !state.ready.is_empty() {
+        if state.has_commit() {
             let count = state.ready.len().min(GROUP_JOBS);
             return Work::Commit(state.ready.drain(..count).collect());
         }
@@ -244,7 +254,7 @@ impl JobQueue {
         let is_quiet = |state: &mut State| {
             let over = state.closing && state.writing == 0 && state.starved.is_empty();
             let placeable = !state.starved_rests && !state.starved.is_empty();
-            let work = !state.ready.is_empty() || !state.landing.is_empty();
+            let work = state.has_commit() || !state.landing.is_empty();
             !work && !placeable && !over
         };
         match timeout {
