@@ -122,6 +122,15 @@ pub enum Error {
         /// The version known.
         known: u16,
     },
+    /// A tier below memory has blocks with features that can't be ignored.
+    #[error(
+        "blocks have features {found:#x} that this program does not know; use the program that wrote them, or another \
+         tier"
+    )]
+    BlockFeatures {
+        /// The bits found.
+        found: u16,
+    },
 }
 
 /// A refusal that hands back what was offered.
@@ -149,4 +158,35 @@ impl<T: std::fmt::Debug> From<Refused<T>> for Error {
     fn from(refused: Refused<T>) -> Self {
         *refused.error
     }
+}
+
+/// Why a trace can't be read or written.
+#[cfg(feature = "trace")]
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TraceError {
+    /// The file can't be opened, read or written.
+    #[error("{operation} failed on {path}; check that the file is there and may be used")]
+    Io {
+        /// The operation.
+        operation: &'static str,
+        /// The file.
+        path: String,
+        /// The reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A line is no request.
+    #[error(
+        "{path}:{line}: {reason}; each line must be a JSON object with timestamp, input_length, \
+         output_length and hash_ids"
+    )]
+    Line {
+        /// The file.
+        path: String,
+        /// The line, counted from 1.
+        line: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
 }

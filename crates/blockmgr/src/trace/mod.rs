@@ -14,13 +14,12 @@
 //! # Ok::<(), blockmgr::trace::TraceError>(())
 //! ```
 
-mod error;
 pub mod generate;
 mod reader;
 mod request;
 mod writer;
 
-pub use error::TraceError;
+pub use crate::error::TraceError;
 pub use reader::TraceReader;
 pub use request::{BLOCK_TOKENS, TraceRequest};
 pub use writer::TraceWriter;
