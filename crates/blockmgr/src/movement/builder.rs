@@ -8,12 +8,14 @@ use std::time::Duration;
 use core_view::contract::{BlockStore, MemoryTier};
 
 use super::admission::FrequencySketch;
+use super::clock::SystemClock;
 use super::durable::DurableTier;
 use super::header::HeaderForm;
 use super::memory::MemoryLevel;
 use super::queue::OfferQueue;
 use super::staging::Staging;
-use super::{Admission, ForeignBlocks, LevelQueue, MoveSink, TierId, TieredCache, Traffic};
+use super::watch::Watch;
+use super::{Admission, Clock, ForeignBlocks, LevelQueue, MoveSink, TierId, TieredCache, Traffic};
 use crate::layout::Layout;
 use crate::{BlockPool, BlockPoolBuilder, Error, Salt};
 
@@ -29,6 +31,7 @@ pub struct TieredCacheBuilder {
     queue_blocks: usize,
     batch_blocks: usize,
     timeout: Duration,
+    clock: Option<Arc<dyn Clock>>,
     sink: Option<Arc<dyn MoveSink>>,
 }
 
@@ -47,6 +50,7 @@ impl TieredCache {
             queue_blocks: 65_536,
             batch_blocks: 32,
             timeout: Duration::from_secs(10),
+            clock: None,
             sink: None,
         }
     }
@@ -101,6 +105,12 @@ impl TieredCacheBuilder {
         self
     }
 
+    /// What deadlines are measured by; real time by default.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
     /// Who is told of moves.
     pub fn move_sink(mut self, sink: Arc<dyn MoveSink>) -> Self {
         self.sink = Some(sink);
@@ -135,7 +145,9 @@ impl TieredCacheBuilder {
         let form = HeaderForm::new(&self.layout, &self.salt)?;
         let (g3, reopened) = match self.disk {
             Some((store, pool)) => {
+                let watch = Watch::restart();
                 let (tier, reopened) = DurableTier::open(store, pool, form, self.foreign)?;
+                watch.moved(reopened.restored_blocks as usize);
                 (Some(tier), Some(reopened))
             }
             None => (None, None),
@@ -168,6 +180,7 @@ impl TieredCacheBuilder {
             block_bytes,
             batch_blocks: self.batch_blocks,
             timeout: self.timeout,
+            clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
             sketch: Mutex::new(FrequencySketch::new()),
             staging: Staging::new(block_bytes, self.batch_blocks.saturating_mul(2)),
             traffic: Mutex::new(traffic),

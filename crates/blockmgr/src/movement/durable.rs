@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use core_view::BufferMut;
-use core_view::contract::{Block, BlockGet, BlockKey, BlockPut, BlockStore, Failure};
+use core_view::contract::{Block, BlockGet, BlockKey, BlockPut, BlockStore, Failure, Transfer};
 
 use super::header::{HeaderForm, Mismatch};
 use super::patience::{Late, Patience, Waited};
@@ -69,11 +69,28 @@ pub(super) struct PutOutcome {
     pub(super) late: Option<Late>,
 }
 
+/// What became of a removal.
+pub(super) enum Removal {
+    /// The blocks are gone.
+    Done,
+    /// They may be there still.
+    Failed,
+    Late(Late),
+}
+
+/// What became of a batch that was stored while others left.
+pub(super) struct Exchange {
+    pub(super) put: PutOutcome,
+    pub(super) removal: Removal,
+}
+
 /// What became of a batch that was fetched.
 pub(super) struct GetOutcome {
     pub(super) buffers: Vec<BufferMut>,
-    /// The first block that is not what was asked for, why, and what differs if that is known.
-    pub(super) failed: Option<(usize, DropReason, Option<Mismatch>)>,
+    /// The first block that is not what was asked for, and why.
+    pub(super) failed: Option<(usize, DropReason)>,
+    /// All that the store has lost or that are not what was asked for, and what differs if that is known.
+    pub(super) wrong: Vec<(usize, DropReason, Option<Mismatch>)>,
     pub(super) late: Option<Late>,
 }
 
@@ -190,29 +207,78 @@ impl DurableTier {
     /// Forgets a block; it leaves the store before the next block comes in.
     pub(super) fn forget(&self, hash: SequenceHash) {
         if self.pool.remove_blocks(&[hash]) > 0 {
-            self.doomed.lock().push(hash);
+            self.doom(&[hash]);
         }
     }
 
-    /// The blocks that are to leave the store now.
-    pub(super) fn take_doomed(&self) -> Vec<SequenceHash> {
-        std::mem::take(&mut *self.doomed.lock())
+    /// Notes blocks that the store may have and that nobody was promised.
+    pub(super) fn doom(&self, hashes: &[SequenceHash]) {
+        self.doomed.lock().extend(hashes);
+    }
+
+    /// The blocks that are to leave the store now; not those that were stored anew, or are about to be.
+    pub(super) fn take_doomed(&self, coming: &[SequenceHash]) -> Vec<SequenceHash> {
+        let mut doomed = std::mem::take(&mut *self.doomed.lock());
+        doomed.sort_unstable_by_key(|hash| hash.as_u128());
+        doomed.dedup();
+        doomed.retain(|hash| {
+            self.pool.count_sequence_hashes(&[*hash]) == 0 && !coming.contains(hash)
+        });
+        doomed
     }
 
     /// Removes blocks from the store. What can't be removed stays until room is short.
-    pub(super) fn remove(&self, hashes: &[SequenceHash], patience: &Patience) -> Option<Late> {
-        if hashes.is_empty() {
-            return None;
-        }
+    pub(super) fn remove(&self, hashes: &[SequenceHash], patience: &Patience) -> Removal {
+        self.await_removal(self.begin_removal(hashes), patience)
+    }
+
+    fn begin_removal(&self, hashes: &[SequenceHash]) -> Option<Transfer<Vec<bool>>> {
         let keys: Vec<BlockKey> = hashes.iter().map(|&hash| key(hash)).collect();
-        match patience.wait(self.store.remove(&keys)) {
-            Waited::Done(_) => None,
-            Waited::Late(_, transfer) => Some(Late::new(transfer, |_| Vec::new(), 0)),
+        (!keys.is_empty()).then(|| self.store.remove(&keys))
+    }
+
+    fn await_removal(&self, removal: Option<Transfer<Vec<bool>>>, patience: &Patience) -> Removal {
+        match removal.map(|removal| patience.wait(removal)) {
+            None | Some(Waited::Done(Ok(_))) => Removal::Done,
+            Some(Waited::Done(Err(_))) => Removal::Failed,
+            Some(Waited::Late(_, transfer)) => {
+                let mut late = Late::new(transfer, |_| Vec::new(), 0);
+                // It may still take effect: until then nothing may be stored, lest it be removed.
+                late.fences = true; // mutant: kv-no-fence
+                Removal::Late(late)
+            }
         }
     }
 
-    /// Stores blocks, each with its bytes.
-    pub(super) fn put(
+    /// Stores blocks, each with its bytes, in the place of others. Never are there more than the tier may have: what
+    /// comes is stored no earlier than what goes is removed. A store that keeps this order itself commits both at once.
+    pub(super) fn exchange(
+        &self,
+        leaving: &[SequenceHash],
+        hashes: &[SequenceHash],
+        buffers: Vec<BufferMut>,
+        patience: &Patience,
+    ) -> Exchange {
+        let removal = self.begin_removal(leaving);
+        let both = self.store.orders_removals();
+        let (removal, removed) = match both {
+            true => (removal, None),
+            false => (None, Some(self.await_removal(removal, patience))),
+        };
+        if let Some(removal @ Removal::Late(_)) = removed {
+            let put = PutOutcome {
+                refused: vec![Some(DropReason::Stalled); hashes.len()],
+                buffers,
+                late: None,
+            };
+            return Exchange { put, removal };
+        }
+        let put = self.put(hashes, buffers, patience);
+        let removal = removed.unwrap_or_else(|| self.await_removal(removal, patience));
+        Exchange { put, removal }
+    }
+
+    fn put(
         &self,
         hashes: &[SequenceHash],
         buffers: Vec<BufferMut>,
@@ -249,11 +315,15 @@ impl DurableTier {
                 buffers: failure.into_parts().1.reclaim(),
                 late: None,
             },
-            Waited::Late(reason, transfer) => PutOutcome {
-                refused: all(reason),
-                buffers: Vec::new(),
-                late: Some(Late::new(transfer, put_buffers, taken)),
-            },
+            Waited::Late(reason, transfer) => {
+                let mut late = Late::new(transfer, put_buffers, taken);
+                late.stored = hashes.to_vec();
+                PutOutcome {
+                    refused: all(reason),
+                    buffers: Vec::new(),
+                    late: Some(late),
+                }
+            }
         }
     }
 
@@ -269,38 +339,41 @@ impl DurableTier {
             key: key(hash),
             target,
         });
-        let failed = |index, reason| Some((index, reason, None));
+        let ended = |reason, buffers, late| GetOutcome {
+            failed: Some((0, reason)),
+            wrong: Vec::new(),
+            buffers,
+            late,
+        };
         let items = match patience.wait(self.store.get(gets.collect())) {
             Waited::Done(Ok(items)) => items,
             Waited::Done(Err(failure)) => {
-                return GetOutcome {
-                    failed: failed(0, patience.reason(failure.kind())),
-                    buffers: failure.into_parts().1.reclaim(),
-                    late: None,
-                };
+                let reason = patience.reason(failure.kind());
+                return ended(reason, failure.into_parts().1.reclaim(), None);
             }
             Waited::Late(reason, transfer) => {
-                return GetOutcome {
-                    failed: failed(0, reason),
-                    buffers: Vec::new(),
-                    late: Some(Late::new(transfer, get_buffers, staged)),
-                };
+                let late = Late::new(transfer, get_buffers, staged);
+                return ended(reason, Vec::new(), Some(late));
             }
         };
-        let first = items
-            .iter()
-            .zip(hashes)
-            .enumerate()
-            .find_map(|(index, (item, &hash))| match item {
-                Ok(block) => {
-                    let checked = self.form.verify(hash, &block.meta, block.payload());
-                    let mismatch = checked.err()?;
-                    Some((index, DropReason::Mismatch, Some(mismatch)))
-                }
-                Err(failure) => Some((index, patience.reason(failure.kind()), None)),
-            });
+        let mut failed = None;
+        let mut wrong = Vec::new();
+        for (index, (item, &hash)) in items.iter().zip(hashes).enumerate() {
+            let (reason, mismatch) = match item {
+                Ok(block) => match self.form.verify(hash, &block.meta, block.payload()) {
+                    Ok(()) => continue,
+                    Err(mismatch) => (DropReason::Mismatch, Some(mismatch)),
+                },
+                Err(failure) => (patience.reason(failure.kind()), None),
+            };
+            if matches!(reason, DropReason::Mismatch | DropReason::Lost) {
+                wrong.push((index, reason, mismatch));
+            }
+            failed.get_or_insert((index, reason));
+        }
         GetOutcome {
-            failed: first,
+            failed,
+            wrong,
             buffers: get_buffers(Ok(items)),
             late: None,
         }

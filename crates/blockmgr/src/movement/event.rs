@@ -7,7 +7,8 @@ use crate::SequenceHash;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MoveEvent {
-    /// The block is about to be written to the tier. What follows if it fails is nothing.
+    /// The block is about to be written to the tier. If that fails nothing follows at once; whatever it left below
+    /// memory is removed before long.
     Began {
         /// Where it goes.
         target: TierId,
@@ -25,6 +26,13 @@ pub enum MoveEvent {
     },
     /// The block is about to leave a tier below memory.
     Removing {
+        /// The tier.
+        tier: TierId,
+        /// The block.
+        sequence_hash: SequenceHash,
+    },
+    /// The block has left a tier below memory; durably, if its store is durable.
+    Removed {
         /// The tier.
         tier: TierId,
         /// The block.

@@ -21,9 +21,14 @@ const CHECKED_BYTES: usize = HEADER_BYTES - 4;
 pub enum Mismatch {
     /// The header is too short, or its magic or checksum is wrong.
     Header,
-    /// The header has a version or a feature that isn't known.
+    /// The header has a version that isn't known.
     Version {
         /// The version found.
+        found: u16,
+    },
+    /// The header has features that aren't known.
+    Features {
+        /// Their bits.
         found: u16,
     },
     /// It is another block.
@@ -51,6 +56,7 @@ impl Mismatch {
         match self {
             Self::Header => "header",
             Self::Version { .. } => "version",
+            Self::Features { .. } => "features",
             Self::Identity => "identity",
             Self::Salt => "salt",
             Self::Layout { .. } => "layout",
@@ -66,6 +72,7 @@ impl Mismatch {
                 found,
                 known: VERSION,
             }),
+            Self::Features { found } => Some(Error::BlockFeatures { found }),
             Self::Layout {
                 field,
                 expected,
@@ -222,19 +229,26 @@ impl HeaderForm {
             return Err(Mismatch::Header);
         }
         let found = number(bytes, 4, 2) as u16;
-        if found != VERSION || number(bytes, 6, 2) != 0 {
+        if found != VERSION {
             return Err(Mismatch::Version { found });
+        }
+        let found = number(bytes, 6, 2) as u16;
+        if found != 0 {
+            return Err(Mismatch::Features { found });
         }
         let hash = SequenceHash::new(number(bytes, 8, 16), number(bytes, 24, 4) as u32);
         if hash.as_u128() != key.0 {
+            // mutant: kv-no-identity-check
             return Err(Mismatch::Identity);
         }
         if bytes[48..56] != self.fixed[48..56] {
+            // mutant: kv-no-salt-check
             return Err(Mismatch::Salt);
         }
         for (field, at, width) in LAYOUT_FIELDS {
             let (expected, found) = (number(&self.fixed, at, width), number(bytes, at, width));
             if expected != found {
+                // mutant: kv-no-layout-check
                 return Err(Mismatch::Layout {
                     field,
                     expected: expected as usize,
@@ -255,7 +269,9 @@ impl HeaderForm {
         meta: &BlockMeta,
         payload: &[u8],
     ) -> Result<(), Mismatch> {
-        if self.identify(BlockKey(hash.as_u128()), meta)? != hash {
+        let found = self.identify(BlockKey(hash.as_u128()), meta)?;
+        if found != hash {
+            // mutant: kv-no-identity-check
             return Err(Mismatch::Identity);
         }
         if payload.len() != self.payload_bytes {
@@ -264,6 +280,7 @@ impl HeaderForm {
         let bytes: &[u8; HEADER_BYTES] =
             meta.as_slice().try_into().map_err(|_| Mismatch::Header)?;
         if number(bytes, 40, 8) != u128::from(payload_checksum(payload)) {
+            // mutant: kv-no-payload-check
             return Err(Mismatch::Payload);
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use core_alloc::StorageType;
 use core_view::BufferMut;
-use core_view::contract::{Failure, MemoryTier, SlotId, SlotRead, SlotWrite, Transfer};
+use core_view::contract::{ErrorKind, Failure, MemoryTier, SlotId, SlotRead, SlotWrite, Transfer};
 
 use super::patience::{Late, Patience, Waited};
 use super::staging::Staging;
@@ -26,6 +26,8 @@ pub(super) struct Stop {
     pub(super) index: usize,
     pub(super) reason: DropReason,
     pub(super) late: Option<Late>,
+    /// Blocks that the source can't have any more.
+    pub(super) lost: Vec<usize>,
 }
 
 impl Stop {
@@ -34,6 +36,7 @@ impl Stop {
             index,
             reason,
             late: None,
+            lost: Vec::new(),
         }
     }
 }
@@ -92,11 +95,17 @@ impl MemoryLevel {
         if matches!(kind, StorageType::System | StorageType::Pinned) {
             let leased: Result<Vec<_>, _> =
                 slots.iter().map(|&slot| self.memory.lease(slot)).collect();
-            let mut buffers = leased.map_err(|_| DropReason::Failed)?;
-            for buffer in &mut buffers {
-                drop(buffer.split_off(self.block_bytes));
+            match leased {
+                Ok(mut buffers) => {
+                    for buffer in &mut buffers {
+                        drop(buffer.split_off(self.block_bytes));
+                    }
+                    return Ok(Targets { buffers, staged: 0 });
+                }
+                // The host's, and yet not as it is: of another layout, for example.
+                Err(error) if error.kind() == ErrorKind::Unsupported => {}
+                Err(_) => return Err(DropReason::Failed),
             }
-            return Ok(Targets { buffers, staged: 0 });
         }
         let buffers = staging.take(slots.len());
         if buffers.len() < slots.len() {
@@ -169,6 +178,7 @@ pub(super) fn settle(
             index: 0,
             reason,
             late: Some(Late::new(transfer, buffers_of, staged)),
+            lost: Vec::new(),
         }),
     }
 }

@@ -9,10 +9,13 @@
 
 mod admission;
 mod builder;
+mod clock;
 mod durable;
 mod event;
 mod header;
 mod memory;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod offload;
 mod onboard;
 mod patience;
@@ -20,6 +23,7 @@ mod plan;
 mod queue;
 mod staging;
 mod traffic;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +33,7 @@ use core_view::contract::MemoryTier;
 
 pub use admission::Admission;
 pub use builder::TieredCacheBuilder;
+pub use clock::Clock;
 pub use durable::{ForeignBlocks, Reopened};
 pub use event::{MoveEvent, MoveSink};
 pub use header::Mismatch;
@@ -94,6 +99,7 @@ pub struct TieredCache {
     block_bytes: usize,
     batch_blocks: usize,
     timeout: Duration,
+    clock: Arc<dyn Clock>,
     counts_uses: bool,
     sketch: Mutex<FrequencySketch>,
     staging: Staging,
@@ -169,16 +175,18 @@ impl TieredCache {
         self.traffic_mut().clone()
     }
 
-    /// Offers that wait.
+    /// Offers that wait, for all tiers.
     pub fn queued_blocks(&self) -> usize {
-        let len = |level: &LevelQueue| {
-            level
-                .offers
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .len()
-        };
-        self.queues.values().map(len).sum()
+        let tiers = self.queues.keys();
+        tiers.map(|&tier| self.queued_blocks_of(tier)).sum()
+    }
+
+    /// Offers that wait for a tier.
+    pub fn queued_blocks_of(&self, tier: TierId) -> usize {
+        self.queues.get(&tier).map_or(0, |level| {
+            let offers = level.offers.lock();
+            offers.unwrap_or_else(PoisonError::into_inner).len()
+        })
     }
 
     /// Operations that were given up and are still under way, with the blocks and buffers that they hold.
@@ -216,7 +224,7 @@ impl TieredCache {
     }
 
     fn patience(&self, cancellation: &Cancellation) -> Patience {
-        Patience::new(self.timeout, cancellation.clone())
+        Patience::new(&self.clock, self.timeout, cancellation.clone())
     }
 
     fn add_late(&self, late: Late) {
@@ -229,12 +237,15 @@ impl TieredCache {
         let late = std::mem::take(&mut *self.late_mut());
         let mut pending = Vec::new();
         for mut operation in late {
-            match operation.poll() {
-                Some(buffers) if operation.staged > 0 => {
-                    self.staging.give(buffers, operation.staged);
-                }
-                Some(_) => {}
-                None => pending.push(operation),
+            let Some(buffers) = operation.poll() else {
+                pending.push(operation);
+                continue;
+            };
+            if operation.staged > 0 {
+                self.staging.give(buffers, operation.staged);
+            }
+            if let Some(disk) = &self.g3 {
+                disk.doom(&operation.stored);
             }
         }
         self.late_mut().append(&mut pending);

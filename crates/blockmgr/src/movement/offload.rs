@@ -3,13 +3,16 @@
 use std::collections::HashSet;
 use std::sync::PoisonError;
 
+use core_view::BufferMut;
 use core_view::contract::SlotId;
 
+use super::durable::{DurableTier, Exchange, Removal};
 use super::memory::{MemoryLevel, Stop, Targets, settle};
 use super::patience::Patience;
 use super::queue::Offer;
+use super::watch::Watch;
 use super::{Cancellation, DropReason, MoveEvent, OffloadOptions, TierId, TieredCache};
-use crate::{BlockPool, ImmutableBlock, ImmutableBlocks, SequenceHash};
+use crate::{BlockPool, ImmutableBlock, ImmutableBlocks, MutableBlocks, SequenceHash};
 
 /// An offer whose block is still there, and held.
 struct Held {
@@ -53,6 +56,7 @@ impl TieredCache {
         );
         drop(queue);
         let mut traffic = self.traffic_mut();
+        traffic.offered_blocks += blocks.len() as u64;
         for reason in refused {
             traffic.drop_offers(reason, 1);
         }
@@ -120,28 +124,39 @@ impl TieredCache {
             return;
         }
         let patience = self.patience(&Cancellation::default());
-        let count = held.len();
-        let stop = match target {
+        let watch = Watch::offload(target, held.len());
+        let moved = match target {
             TierId::G3 => self.offload_to_disk(source, held, &patience),
             _ => self.offload_to_host(source, held, &patience),
         };
-        if let Err(stop) = stop {
-            dropped(stop.reason, count);
-            if let Some(late) = stop.late {
-                self.add_late(late);
-            }
+        watch.moved(moved);
+    }
+
+    /// Ends a batch early: none of its `count` blocks were moved.
+    fn give_up(&self, stop: Stop, count: usize) {
+        self.traffic_mut().drop_offers(stop.reason, count);
+        if let Some(late) = stop.late {
+            self.add_late(late);
         }
     }
 
     /// Takes hold of the offered blocks that are still there and that the target lacks.
     fn hold(&self, offers: Vec<Offer>, target: &BlockPool) -> Vec<Held> {
         let mut seen = HashSet::new();
+        // A store of these that was given up may yet take effect: until it has ended, nothing else is done to them.
+        let undecided: Vec<SequenceHash> = self
+            .late_mut()
+            .iter()
+            .flat_map(|late| late.stored.iter().copied())
+            .collect();
         let mut traffic = self.traffic_mut();
         let mut held = Vec::with_capacity(offers.len());
         for offer in offers {
             let hash = offer.sequence_hash();
             if target.count_sequence_hashes(&[hash]) > 0 || !seen.insert(hash.as_u128()) {
                 traffic.drop_offers(DropReason::Present, 1);
+            } else if undecided.contains(&hash) {
+                traffic.drop_offers(DropReason::Stalled, 1);
             } else if let Some(block) = offer.block.upgrade() {
                 held.push(Held {
                     block,
@@ -154,14 +169,25 @@ impl TieredCache {
         held
     }
 
-    fn offload_to_host(
+    /// Tells how many blocks were moved.
+    fn offload_to_host(&self, from: &MemoryLevel, held: Vec<Held>, patience: &Patience) -> usize {
+        let count = held.len();
+        let Err(stop) = self.copy_to_host(from, held, patience) else {
+            return count;
+        };
+        self.give_up(stop, count);
+        0
+    }
+
+    fn copy_to_host(
         &self,
         from: &MemoryLevel,
         held: Vec<Held>,
         patience: &Patience,
     ) -> Result<(), Stop> {
+        let failed = || Stop::at(0, DropReason::Failed);
         let (source, Some(host)) = (from.id, &self.g2) else {
-            return Ok(());
+            return Err(failed());
         };
         let hashes = identities(&held);
         let full = |_| Stop::at(0, DropReason::TargetFull);
@@ -174,18 +200,15 @@ impl TieredCache {
         }));
         let copied = self.copy(from, &sources, host, &slots, patience);
         if let Err(mut stop) = copied {
-            let options: Vec<ImmutableBlock> = held.into_iter().map(|held| held.block).collect();
+            let blocks: Vec<ImmutableBlock> = held.into_iter().map(|held| held.block).collect();
             if let Some(late) = &mut stop.late {
-                late.held.push(Box::new((fresh, options)));
+                late.held.push(Box::new((fresh, blocks)));
             }
             return Err(stop);
         }
-        let failed = |_| Stop::at(0, DropReason::Failed);
-        let complete = fresh.complete(&hashes).map_err(failed)?;
-        let registered = host
-            .pool
-            .register_blocks(complete)
-            .map_err(|_| Stop::at(0, DropReason::Failed))?;
+        let complete = fresh.complete(&hashes).map_err(|_| failed())?;
+        let registered = host.pool.register_blocks(complete);
+        let registered = registered.map_err(|_| failed())?;
         self.traffic_mut()
             .carry(source, TierId::G2, hashes.len(), self.block_bytes);
         self.announce(hashes.iter().map(|&sequence_hash| MoveEvent::Moved {
@@ -200,15 +223,13 @@ impl TieredCache {
         Ok(())
     }
 
+    /// Tells how many blocks were moved.
     fn offload_to_disk(
         &self,
         from: &MemoryLevel,
         mut held: Vec<Held>,
         patience: &Patience,
-    ) -> Result<(), Stop> {
-        let (source, Some(disk)) = (from.id, &self.g3) else {
-            return Ok(());
-        };
+    ) -> usize {
         let buffers = self.staging.take(held.len());
         let staged = buffers.len();
         if staged < held.len() {
@@ -218,54 +239,75 @@ impl TieredCache {
         }
         let hashes = identities(&held);
         let sources: Vec<SlotId> = held.iter().map(|held| held.block.slot()).collect();
-        let read = settle(
-            from.read(&sources, buffers),
-            staged,
-            &self.staging,
-            patience,
-        );
-        let buffers = read.map_err(|mut stop| {
-            if let Some(late) = &mut stop.late {
-                late.held.push(Box::new(held));
+        let read = from.read(&sources, buffers);
+        match settle(read, staged, &self.staging, patience) {
+            Ok(buffers) => self.store_on_disk(from.id, &hashes, buffers, patience),
+            Err(mut stop) => {
+                if let Some(late) = &mut stop.late {
+                    late.held.push(Box::new(held));
+                }
+                self.give_up(stop, staged);
+                0
             }
-            stop
-        })?;
-        let Ok(mut fresh) = disk.pool.allocate_blocks(hashes.len()) else {
-            self.staging.give(buffers, staged);
-            return Err(Stop::at(0, DropReason::TargetFull));
-        };
-        self.remove_doomed(patience);
-        if self.is_stalled() {
-            self.staging.give(buffers, staged);
-            return Err(Stop::at(0, DropReason::Stalled));
         }
-        self.announce(hashes.iter().map(|&sequence_hash| MoveEvent::Began {
-            target: TierId::G3,
-            sequence_hash,
-        }));
-        let outcome = disk.put(&hashes, buffers, patience);
-        match outcome.late {
+    }
+
+    /// Stores blocks, in the place of those that were evicted for them; tells how many are there durably.
+    fn store_on_disk(
+        &self,
+        source: TierId,
+        hashes: &[SequenceHash],
+        buffers: Vec<BufferMut>,
+        patience: &Patience,
+    ) -> usize {
+        let count = hashes.len();
+        let refuse = |buffers, reason| {
+            self.staging.give(buffers, count);
+            self.give_up(Stop::at(0, reason), count);
+            0
+        };
+        let Some(disk) = &self.g3 else {
+            return refuse(buffers, DropReason::Failed);
+        };
+        let Ok(mut places) = disk.pool.allocate_blocks(count) else {
+            return refuse(buffers, DropReason::TargetFull);
+        };
+        let leaving = disk.take_doomed(hashes);
+        let watch = (!leaving.is_empty()).then(|| Watch::evict(TierId::G3, leaving.len()));
+        self.announce_leaving(&leaving, hashes);
+        let Exchange { put, removal } = disk.exchange(&leaving, hashes, buffers, patience);
+        let removed = self.end_removal(&leaving, removal);
+        if let Some(watch) = watch {
+            watch.moved(removed);
+        }
+        let undecided = put.late.is_some();
+        match put.late {
             Some(late) => self.add_late(late),
-            None => self.staging.give(outcome.buffers, staged),
+            None => self.staging.give(put.buffers, count),
         }
         let mut stored = Vec::new();
+        let mut failed = Vec::new();
         for (index, &hash) in hashes.iter().enumerate() {
-            let rest = fresh.split_off(1);
-            let place = std::mem::replace(&mut fresh, rest);
-            let reason = outcome
-                .refused
-                .get(index)
-                .copied()
-                .unwrap_or(Some(DropReason::Failed));
-            match reason {
-                Some(reason) => self.traffic_mut().drop_offers(reason, 1),
-                None => {
-                    if let Ok(complete) = place.complete(&[hash]) {
-                        drop(disk.pool.register_blocks(complete));
-                        stored.push(hash);
-                    }
-                }
+            let rest = places.split_off(1);
+            let place = std::mem::replace(&mut places, rest);
+            let mut refuse = |reason| {
+                self.traffic_mut().drop_offers(reason, 1);
+                failed.push(hash);
+            };
+            let reason = put.refused.get(index).copied();
+            let reason = reason.unwrap_or(Some(DropReason::Failed));
+            if reason.is_some() {
+                // mutant: kv-no-durable-check
+                refuse(reason.unwrap_or(DropReason::Failed));
+                continue;
             }
+            match self.register_on_disk(disk, place, hash) {
+                true => stored.push(hash),
+                false => refuse(DropReason::Failed),
+            }
+        }
+        if !undecided {
+            disk.doom(&failed);
         }
         self.traffic_mut()
             .carry(source, TierId::G3, stored.len(), self.block_bytes);
@@ -274,35 +316,73 @@ impl TieredCache {
             target: TierId::G3,
             sequence_hash,
         }));
-        if outcome.refused.contains(&Some(DropReason::TargetFull)) {
+        if put.refused.contains(&Some(DropReason::TargetFull)) {
             // The store has blocks that the pool doesn't know.
-            let strays = disk
-                .strays()
-                .into_iter()
-                .map(|key| SequenceHash::new(key.0, 0));
-            self.remove_from_disk(&strays.collect::<Vec<_>>(), patience);
+            let strays = disk.strays().into_iter();
+            let strays: Vec<_> = strays.map(|key| SequenceHash::new(key.0, 0)).collect();
+            self.remove_from_disk(&strays, patience);
         }
-        Ok(())
+        stored.len()
+    }
+
+    fn register_on_disk(
+        &self,
+        disk: &DurableTier,
+        place: MutableBlocks,
+        hash: SequenceHash,
+    ) -> bool {
+        let complete = place.complete(&[hash]);
+        complete.is_ok_and(|complete| disk.pool.register_blocks(complete).is_ok())
     }
 
     /// Removes what was evicted from the disk tier, or found damaged there.
     fn remove_doomed(&self, patience: &Patience) {
         if let Some(disk) = &self.g3 {
-            let doomed = disk.take_doomed();
+            let doomed = disk.take_doomed(&[]);
             self.remove_from_disk(&doomed, patience);
         }
     }
 
     fn remove_from_disk(&self, hashes: &[SequenceHash], patience: &Patience) {
         let Some(disk) = &self.g3 else { return };
-        self.announce(hashes.iter().map(|&sequence_hash| MoveEvent::Removing {
-            tier: TierId::G3,
+        if hashes.is_empty() {
+            return;
+        }
+        let watch = Watch::evict(TierId::G3, hashes.len());
+        self.announce_leaving(hashes, &[]);
+        let removed = self.end_removal(hashes, disk.remove(hashes, patience));
+        watch.moved(removed);
+    }
+
+    /// Tells what is about to leave the disk tier, and what is about to come.
+    fn announce_leaving(&self, leaving: &[SequenceHash], coming: &[SequenceHash]) {
+        let tier = TierId::G3;
+        let leaving = leaving.iter().map(|&sequence_hash| MoveEvent::Removing {
+            tier,
             sequence_hash,
-        }));
-        if let Some(mut late) = disk.remove(hashes, patience) {
-            // It may still take effect: until then nothing may be stored, lest it be removed.
-            late.fences = true;
-            self.add_late(late);
+        });
+        let coming = coming.iter().map(|&sequence_hash| MoveEvent::Began {
+            target: tier,
+            sequence_hash,
+        });
+        self.announce(leaving.chain(coming));
+    }
+
+    /// Tells how many blocks are gone.
+    fn end_removal(&self, hashes: &[SequenceHash], removal: Removal) -> usize {
+        match removal {
+            Removal::Done => {
+                self.announce(hashes.iter().map(|&sequence_hash| MoveEvent::Removed {
+                    tier: TierId::G3,
+                    sequence_hash,
+                }));
+                hashes.len()
+            }
+            Removal::Failed => 0,
+            Removal::Late(late) => {
+                self.add_late(late);
+                0
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use core_view::contract::SlotId;
 use super::memory::{Stop, Targets};
 use super::patience::Patience;
 use super::plan::Move;
+use super::watch::Watch;
 use super::{Cancellation, DropReason, MoveEvent, MovePlan, OffloadOptions, TierId, TieredCache};
 use crate::{BlockPool, ImmutableBlocks, RequestOptions, SequenceHash};
 
@@ -39,7 +40,7 @@ impl TieredCache {
         }
         let mut blocks = self.g1.pool.match_sequence_hashes_with(hashes, options);
         self.traffic_mut().hit(TierId::G1, blocks.len());
-        let patience = Patience::new(timeout, cancellation.clone());
+        let patience = Patience::new(&self.clock, timeout, cancellation.clone());
         let mut onboarded_blocks = 0;
         let mut limit = hashes.len() - blocks.len();
         while limit > 0 {
@@ -47,8 +48,11 @@ impl TieredCache {
             if plan.is_empty() {
                 break;
             }
+            let lowest = plan.moves.iter().map(|block| block.source).max();
+            let watch = Watch::onboard(lowest.unwrap_or(TierId::G1), plan.len());
             match self.bring(&plan, &patience) {
                 Ok(brought) => {
+                    watch.moved(brought.len());
                     onboarded_blocks = brought.len();
                     // They are of the same pool.
                     drop(blocks.append(brought));
@@ -163,15 +167,14 @@ impl TieredCache {
         let Err(mut stop) = outcome else {
             return Ok(());
         };
-        let lost = matches!(stop.reason, DropReason::Mismatch | DropReason::Lost);
         match &mut stop.late {
             Some(late) => late.held.push(Box::new(pins)),
             None => drop(pins),
         }
-        if let (TierId::G3, true, Some(disk)) = (source, lost, &self.g3)
-            && let Some(&hash) = hashes.get(stop.index)
-        {
-            disk.forget(hash);
+        if let (TierId::G3, Some(disk)) = (source, &self.g3) {
+            for &hash in stop.lost.iter().filter_map(|&index| hashes.get(index)) {
+                disk.forget(hash);
+            }
         }
         Err(stop)
     }
@@ -189,14 +192,18 @@ impl TieredCache {
         let targets = self.g1.targets(slots, &self.staging).map_err(stop)?;
         let staged = targets.staged;
         let outcome = disk.get(hashes, targets.buffers, staged, patience);
-        if let Some((index, reason, mismatch)) = outcome.failed {
-            if reason == DropReason::Mismatch {
-                let mut traffic = self.traffic_mut();
+        if let Some((index, reason)) = outcome.failed {
+            let mut traffic = self.traffic_mut();
+            for &(_, reason, mismatch) in &outcome.wrong {
                 match mismatch {
                     Some(mismatch) => traffic.mismatch(mismatch),
-                    None => *traffic.mismatches.entry("store").or_default() += 1,
+                    None if reason == DropReason::Mismatch => {
+                        *traffic.mismatches.entry("store").or_default() += 1;
+                    }
+                    None => {}
                 }
             }
+            drop(traffic);
             if outcome.late.is_none() && staged > 0 {
                 self.staging.give(outcome.buffers, staged);
             }
@@ -204,6 +211,7 @@ impl TieredCache {
                 index,
                 reason,
                 late: outcome.late,
+                lost: outcome.wrong.iter().map(|(index, ..)| *index).collect(),
             });
         }
         let targets = Targets {

@@ -3,15 +3,13 @@
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use core_view::BufferMut;
 use core_view::contract::{ErrorKind, Failure, Transfer};
 
-use super::DropReason;
-
-/// A cancellation is noticed after at most so long.
-const SLICE: Duration = Duration::from_millis(2);
+use super::{Clock, DropReason};
+use crate::SequenceHash;
 
 /// Asks the transfers of a call to end. Clones ask for the same end.
 #[derive(Debug, Clone, Default)]
@@ -32,7 +30,8 @@ impl Cancellation {
 /// How long to wait for the transfers of one call.
 #[derive(Debug, Clone)]
 pub(super) struct Patience {
-    until: Instant,
+    clock: Arc<dyn Clock>,
+    until: Duration,
     cancellation: Cancellation,
 }
 
@@ -45,14 +44,14 @@ pub(super) enum Waited<T> {
 }
 
 impl Patience {
-    pub(super) fn new(timeout: Duration, cancellation: Cancellation) -> Self {
-        let now = Instant::now();
-        // Without an end in reach of the clock, a day.
-        let until = now
-            .checked_add(timeout)
-            .unwrap_or(now + Duration::from_secs(86_400));
+    pub(super) fn new(
+        clock: &Arc<dyn Clock>,
+        timeout: Duration,
+        cancellation: Cancellation,
+    ) -> Self {
         Self {
-            until,
+            until: clock.now().saturating_add(timeout),
+            clock: Arc::clone(clock),
             cancellation,
         }
     }
@@ -62,13 +61,13 @@ impl Patience {
         if self.cancellation.is_cancelled() {
             return Some(DropReason::Cancelled);
         }
-        (self.until <= Instant::now()).then_some(DropReason::TimedOut)
+        (self.until <= self.clock.now()).then_some(DropReason::TimedOut)
     }
 
     pub(super) fn wait<T: Send + 'static>(&self, mut transfer: Transfer<T>) -> Waited<T> {
         loop {
-            let left = self.until.saturating_duration_since(Instant::now());
-            transfer = match transfer.wait_for(left.min(SLICE)) {
+            let left = self.until.saturating_sub(self.clock.now());
+            transfer = match transfer.wait_for(self.clock.slice(left)) {
                 Ok(outcome) => return Waited::Done(outcome),
                 Err(transfer) => transfer,
             };
@@ -104,6 +103,8 @@ pub(super) struct Late {
     pub(super) staged: usize,
     /// Whether nothing may be stored before it has ended.
     pub(super) fences: bool,
+    /// Blocks that it may yet store below memory though nobody was promised that: they are to be removed.
+    pub(super) stored: Vec<SequenceHash>,
 }
 
 impl Late {
@@ -125,6 +126,7 @@ impl Late {
             held: Vec::new(),
             staged,
             fences: false,
+            stored: Vec::new(),
         }
     }
 

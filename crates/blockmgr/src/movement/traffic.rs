@@ -107,6 +107,8 @@ pub struct TierTraffic {
 pub struct Traffic {
     /// By tier, those that there are.
     pub tiers: BTreeMap<TierId, TierTraffic>,
+    /// Blocks that were offered to a lower tier; each has come to it, is in `dropped`, or waits still.
+    pub offered_blocks: u64,
     /// Offers that were not taken to a lower tier, by reason.
     pub dropped: BTreeMap<DropReason, u64>,
     /// Blocks that a lower tier had and that could not be brought, by reason.

@@ -30,6 +30,18 @@ pub struct ReplayCounts {
 }
 
 impl ReplayCounts {
+    /// These counts and others.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            requests: self.requests + other.requests,
+            blocks: self.blocks + other.blocks,
+            hit_blocks: self.hit_blocks + other.hit_blocks,
+            verified_blocks: self.verified_blocks + other.verified_blocks,
+            mismatched_blocks: self.mismatched_blocks + other.mismatched_blocks,
+        }
+    }
+
     /// Part of the blocks that some tier had, from 0 to 1.
     pub fn hit_rate(&self) -> f64 {
         if self.blocks == 0 {
