@@ -1,44 +1,64 @@
 //! The tiers of one process.
 
-use super::{BlockTier, KvBlockManagerConfig};
-use crate::Error;
+use std::sync::Arc;
 
-/// The tiers of one process that serves one model.
+use core_view::contract::MemoryTier;
+
+use super::layout_config::Place;
+use super::{BlockTier, KvBlockManagerConfig, KvManagerLayoutConfig};
+use crate::{Error, Salt, TieredCache};
+
+/// The tiers of one process that serves one model, and the cache that moves blocks between them.
+///
+/// The first tier in memory, the device's or else the host's, is where the engine works; the next, and the disk's store,
+/// are below it.
 ///
 /// ```
+/// use blockmgr::movement::OffloadOptions;
 /// use blockmgr::tiers::{
 ///     KvBlockManager, KvBlockManagerConfig, KvManagerLayoutConfig, KvManagerModelConfig,
 ///     KvManagerRuntimeConfig,
 /// };
-/// use blockmgr::SequenceHash;
+/// use blockmgr::{RequestOptions, SequenceHash};
 /// use blockmgr::layout::LayoutType;
 /// use core_alloc::SystemAllocator;
 ///
 /// let model = KvManagerModelConfig::builder()
+///     .name("llama-3-8b-f16")
 ///     .num_layers(2)
 ///     .outer_dim(2)
 ///     .page_size(16)
 ///     .inner_dim(64)
 ///     .build()?;
-/// let host_layout = KvManagerLayoutConfig::builder()
-///     .num_blocks(32)
-///     .layout_type(LayoutType::Paged)
-///     .allocator(SystemAllocator)
-///     .build()?;
+/// let layout = |blocks, layout_type| {
+///     KvManagerLayoutConfig::builder()
+///         .num_blocks(blocks)
+///         .layout_type(layout_type)
+///         .allocator(SystemAllocator)
+///         .build()
+/// };
 /// let config = KvBlockManagerConfig::builder()
 ///     .runtime(KvManagerRuntimeConfig::new(1))
 ///     .model(model)
-///     .host_layout(host_layout)
+///     .device_layout(layout(2, LayoutType::FullyContiguous)?)
+///     .host_layout(layout(32, LayoutType::Paged)?)
 ///     .build()?;
 /// let manager = KvBlockManager::new(config)?;
+/// let (device, cache) = (manager.device().ok_or("set")?, manager.cache().ok_or("set")?);
 ///
-/// let host = manager.host().ok_or("configured above")?;
-/// let mut block = host.pool().allocate_blocks(1)?.into_iter().next().ok_or("one")?;
-/// let bytes = vec![7; host.layout().block_bytes()];
-/// host.write_block(&mut block, &bytes)?;
-/// let block = host.pool().register_block(block.complete_as(SequenceHash::new(0xfeed, 0)))?;
+/// let bytes = vec![7; device.layout().block_bytes()];
+/// let hash = SequenceHash::new(0xfeed, 0);
+/// let mut block = cache.allocate_blocks(1)?.into_iter().next().ok_or("one")?;
+/// device.write_block(&mut block, &bytes)?;
+/// drop(cache.register_blocks(block.complete_as(hash).into(), OffloadOptions::default())?);
+/// cache.drain();
+///
+/// // It left the device, and comes back from the host's memory.
+/// cache.pool().reset();
+/// let matched = cache.match_blocks(&[hash], &RequestOptions::default());
+/// assert_eq!(matched.onboarded_blocks, 1);
 /// let mut read = vec![0; bytes.len()];
-/// host.read_block(&block, &mut read)?;
+/// device.read_block(&matched.blocks.get(0).ok_or("one")?, &mut read)?;
 /// assert_eq!(read, bytes);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -48,14 +68,17 @@ pub struct KvBlockManager {
     device: Option<BlockTier>,
     host: Option<BlockTier>,
     disk: Option<BlockTier>,
+    cache: Option<TieredCache>,
 }
 
 impl KvBlockManager {
-    /// Allocates the memory of all tiers and makes their pools.
+    /// Allocates the memory of all tiers, makes their pools, and composes them. What a durable store has can be matched
+    /// again.
     ///
     /// # Errors
     /// [`Error::Storage`] names the tier whose memory can't be had; [`Error::InvalidConfig`] and
-    /// [`Error::SizeOverflow`] what doesn't go together.
+    /// [`Error::SizeOverflow`] what doesn't go together; a store fails as
+    /// [`TieredCacheBuilder::build`](crate::TieredCacheBuilder::build) says.
     pub fn new(config: KvBlockManagerConfig) -> Result<Self, Error> {
         let model = config.model;
         let tier = |name, layout: Option<_>| {
@@ -63,17 +86,61 @@ impl KvBlockManager {
                 .map(|layout| BlockTier::new(name, &model, layout))
                 .transpose()
         };
+        let device = tier("device", config.device)?;
+        let host = tier("host", config.host)?;
+        let (store, disk) = match config.disk {
+            Some(KvManagerLayoutConfig {
+                place: Place::Store(store),
+                pool,
+                num_blocks,
+                ..
+            }) => (Some((store, pool.capacity_blocks(num_blocks))), None),
+            other => (None, tier("disk", other)?),
+        };
+        let mut memory = device.iter().chain(&host);
+        let (first, second) = (memory.next(), memory.next());
+        let has_lower = second.is_some() || store.is_some();
+        let cache = match first {
+            Some(first) if has_lower || first.is_movable() => {
+                let salt = Salt::new(&model.name);
+                let mut builder = TieredCache::builder(&model.canonical, salt)
+                    .device(movable(first)?, first.pool().clone());
+                if let Some(second) = second {
+                    builder = builder.host(movable(second)?, second.pool().clone());
+                }
+                if let Some((store, pool)) = store {
+                    builder = builder.disk(store, pool);
+                }
+                if let Some(configure) = config.movement {
+                    builder = configure(builder);
+                }
+                Some(builder.build()?)
+            }
+            None if store.is_some() => {
+                return Err(Error::MissingConfig {
+                    field: "device_layout or host_layout",
+                });
+            }
+            _ => None,
+        };
         Ok(Self {
             worker_id: config.runtime.worker_id,
-            device: tier("device", config.device)?,
-            host: tier("host", config.host)?,
-            disk: tier("disk", config.disk)?,
+            device,
+            host,
+            disk,
+            cache,
         })
     }
 
     /// The process.
     pub fn worker_id(&self) -> u64 {
         self.worker_id
+    }
+
+    /// The tiers in memory and the disk's store, composed. Absent where there is nothing to compose: a disk tier alone, or
+    /// one tier that the host does not reach.
+    pub fn cache(&self) -> Option<&TieredCache> {
+        self.cache.as_ref()
     }
 
     /// The tier that the engine computes in.
@@ -86,8 +153,22 @@ impl KvBlockManager {
         self.host.as_ref()
     }
 
-    /// The tier on disk.
+    /// A tier on disk that has storage of an allocator: it has a pool of its own, and nothing survives in it. One with a
+    /// [store](super::KvManagerLayoutConfigBuilder::store) is part of the [cache](KvBlockManager::cache) instead, where its
+    /// pool is that of [`TierId::G3`](crate::movement::TierId::G3).
     pub fn disk(&self) -> Option<&BlockTier> {
         self.disk.as_ref()
     }
+}
+
+/// A tier's memory, if blocks can be moved to and from it.
+fn movable(tier: &BlockTier) -> Result<Arc<dyn MemoryTier>, Error> {
+    if !tier.is_movable() {
+        return Err(Error::InvalidConfig {
+            field: "allocator",
+            value: tier.storage_type().to_string(),
+            reason: "the host does not reach it; give the tier its memory with memory()",
+        });
+    }
+    tier.memory()
 }

@@ -1,7 +1,12 @@
 //! All tiers together.
 
+use std::fmt;
+
 use super::{KvManagerLayoutConfig, KvManagerModelConfig};
-use crate::Error;
+use crate::{Error, TieredCacheBuilder};
+
+/// Sets how blocks move.
+type Movement = Box<dyn FnOnce(TieredCacheBuilder) -> TieredCacheBuilder + Send>;
 
 /// The process that a block manager serves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,13 +24,25 @@ impl KvManagerRuntimeConfig {
 }
 
 /// What a [`KvBlockManager`](super::KvBlockManager) is made of.
-#[derive(Debug)]
 pub struct KvBlockManagerConfig {
     pub(super) runtime: KvManagerRuntimeConfig,
     pub(super) model: KvManagerModelConfig,
     pub(super) device: Option<KvManagerLayoutConfig>,
     pub(super) host: Option<KvManagerLayoutConfig>,
     pub(super) disk: Option<KvManagerLayoutConfig>,
+    pub(super) movement: Option<Movement>,
+}
+
+impl fmt::Debug for KvBlockManagerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KvBlockManagerConfig")
+            .field("runtime", &self.runtime)
+            .field("model", &self.model)
+            .field("device", &self.device)
+            .field("host", &self.host)
+            .field("disk", &self.disk)
+            .finish_non_exhaustive()
+    }
 }
 
 impl KvBlockManagerConfig {
@@ -36,13 +53,14 @@ impl KvBlockManagerConfig {
 }
 
 /// Collects a [`KvBlockManagerConfig`].
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct KvBlockManagerConfigBuilder {
     runtime: KvManagerRuntimeConfig,
     model: Option<KvManagerModelConfig>,
     device: Option<KvManagerLayoutConfig>,
     host: Option<KvManagerLayoutConfig>,
     disk: Option<KvManagerLayoutConfig>,
+    movement: Option<Movement>,
 }
 
 impl KvBlockManagerConfigBuilder {
@@ -76,6 +94,15 @@ impl KvBlockManagerConfigBuilder {
         self
     }
 
+    /// How blocks move between the tiers: filters, deadlines, bounds, who is told.
+    pub fn movement(
+        mut self,
+        configure: impl FnOnce(TieredCacheBuilder) -> TieredCacheBuilder + Send + 'static,
+    ) -> Self {
+        self.movement = Some(Box::new(configure));
+        self
+    }
+
     /// The configuration.
     ///
     /// # Errors
@@ -93,6 +120,16 @@ impl KvBlockManagerConfigBuilder {
             device: self.device,
             host: self.host,
             disk: self.disk,
+            movement: self.movement,
         })
+    }
+}
+
+impl fmt::Debug for KvBlockManagerConfigBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KvBlockManagerConfigBuilder")
+            .field("runtime", &self.runtime)
+            .field("model", &self.model)
+            .finish_non_exhaustive()
     }
 }

@@ -1,8 +1,10 @@
 //! How one tier keeps its blocks.
 
 use std::fmt;
+use std::sync::Arc;
 
 use core_alloc::{DynAllocator, Storage, StorageAllocator};
+use core_view::contract::{BlockStore, MemoryTier};
 
 use crate::layout::{AxisOrder, LayoutType};
 use crate::{BlockPool, BlockPoolBuilder, Error};
@@ -13,8 +15,25 @@ pub struct KvManagerLayoutConfig {
     pub(super) layout_type: LayoutType,
     pub(super) order: AxisOrder,
     pub(super) alignment: usize,
-    pub(super) allocator: Box<dyn DynAllocator>,
+    pub(super) place: Place,
     pub(super) pool: BlockPoolBuilder,
+}
+
+/// What a tier's blocks are kept in.
+pub(super) enum Place {
+    Allocator(Box<dyn DynAllocator>),
+    Memory(Arc<dyn MemoryTier>),
+    Store(Arc<dyn BlockStore>),
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Allocator(allocator) => allocator.dyn_storage_type().fmt(f),
+            Self::Memory(memory) => memory.fmt(f),
+            Self::Store(store) => store.fmt(f),
+        }
+    }
 }
 
 impl KvManagerLayoutConfig {
@@ -29,7 +48,7 @@ impl fmt::Debug for KvManagerLayoutConfig {
         f.debug_struct("KvManagerLayoutConfig")
             .field("num_blocks", &self.num_blocks)
             .field("layout_type", &self.layout_type)
-            .field("storage_type", &self.allocator.dyn_storage_type())
+            .field("place", &self.place)
             .finish_non_exhaustive()
     }
 }
@@ -41,7 +60,7 @@ pub struct KvManagerLayoutConfigBuilder {
     layout_type: LayoutType,
     order: AxisOrder,
     alignment: Option<usize>,
-    allocator: Option<Box<dyn DynAllocator>>,
+    place: Option<Place>,
     pool: Option<BlockPoolBuilder>,
 }
 
@@ -70,14 +89,29 @@ impl KvManagerLayoutConfigBuilder {
         self
     }
 
-    /// Where the memory comes from; required.
+    /// Where the memory comes from. A tier has an allocator, [`memory`](Self::memory) or a [`store`](Self::store); the last
+    /// that is set counts.
     pub fn allocator<S: Storage, A: StorageAllocator<S> + 'static>(self, allocator: A) -> Self {
         self.dyn_allocator(allocator.erase())
     }
 
     /// The same, of a type that is not known.
     pub fn dyn_allocator(mut self, allocator: Box<dyn DynAllocator>) -> Self {
-        self.allocator = Some(allocator);
+        self.place = Some(Place::Allocator(allocator));
+        self
+    }
+
+    /// The tier's memory itself, with a slot for each block, which has the block in canonical order: layer by layer, plane by
+    /// plane, token by token, head by head. For memory that the host does not reach, as a device's.
+    pub fn memory(mut self, memory: Arc<dyn MemoryTier>) -> Self {
+        self.place = Some(Place::Memory(memory));
+        self
+    }
+
+    /// What a disk tier is kept in: each block with a header, checked when it comes back, and there again after a
+    /// restart if the store is durable. Of the layout only the number of blocks matters then.
+    pub fn store(mut self, store: Arc<dyn BlockStore>) -> Self {
+        self.place = Some(Place::Store(store));
         self
     }
 
@@ -98,11 +132,15 @@ impl KvManagerLayoutConfigBuilder {
                 field: "num_blocks",
             });
         }
-        let allocator = self
-            .allocator
+        let place = self
+            .place
             .ok_or(Error::MissingConfig { field: "allocator" })?;
         let alignment = self.alignment.unwrap_or(1);
-        let kept = allocator.dyn_alignment_bytes();
+        let kept = match &place {
+            Place::Allocator(allocator) => allocator.dyn_alignment_bytes(),
+            // It is what it is.
+            Place::Memory(_) | Place::Store(_) => alignment,
+        };
         if !alignment.is_power_of_two() || !kept.is_multiple_of(alignment) {
             return Err(Error::InvalidConfig {
                 field: "alignment",
@@ -115,7 +153,7 @@ impl KvManagerLayoutConfigBuilder {
             layout_type: self.layout_type,
             order: self.order,
             alignment,
-            allocator,
+            place,
             pool: self.pool.unwrap_or_else(BlockPool::builder),
         })
     }

@@ -6,6 +6,7 @@ use crate::layout::{LayerGroup, Layout, LayoutConfig, LayoutConfigBuilder};
 /// What a model's blocks are made of, the same in all tiers.
 #[derive(Debug, Clone)]
 pub struct KvManagerModelConfig {
+    pub(super) name: String,
     shape: LayoutConfigBuilder,
     /// One block, in the order in which its bytes are handed in and out.
     pub(super) canonical: Layout,
@@ -15,6 +16,7 @@ impl KvManagerModelConfig {
     /// A configuration to be filled in.
     pub fn builder() -> KvManagerModelConfigBuilder {
         KvManagerModelConfigBuilder {
+            name: String::new(),
             shape: LayoutConfig::builder(),
         }
     }
@@ -28,10 +30,18 @@ impl KvManagerModelConfig {
 /// Collects a [`KvManagerModelConfig`].
 #[derive(Debug, Clone)]
 pub struct KvManagerModelConfigBuilder {
+    name: String,
     shape: LayoutConfigBuilder,
 }
 
 impl KvManagerModelConfigBuilder {
+    /// The model's name, with all that changes the content: revision, precision. Blocks below memory are salted with it,
+    /// and match under no other; empty by default.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
     /// As [`LayoutConfigBuilder::num_layers`].
     pub fn num_layers(self, num_layers: usize) -> Self {
         self.with(|shape| shape.num_layers(num_layers))
@@ -79,6 +89,7 @@ impl KvManagerModelConfigBuilder {
     pub fn build(self) -> Result<KvManagerModelConfig, Error> {
         Ok(KvManagerModelConfig {
             canonical: self.shape.clone().num_blocks(1).build()?,
+            name: self.name,
             shape: self.shape,
         })
     }
@@ -86,6 +97,7 @@ impl KvManagerModelConfigBuilder {
     fn with(self, change: impl FnOnce(LayoutConfigBuilder) -> LayoutConfigBuilder) -> Self {
         Self {
             shape: change(self.shape),
+            name: self.name,
         }
     }
 }
