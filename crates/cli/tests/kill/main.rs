@@ -1,10 +1,11 @@
-//! SIGKILL while models are added, removed and collected, and while values are put: what was acknowledged is whole,
-//! nothing is half there.
+//! SIGKILL while models are added, removed and collected, while values are put, and while a KV cache is replayed: what
+//! was acknowledged is whole, nothing is half there.
 //!
 //! `STEPWELL_KILLS` sets how often (10 unless given), `STEPWELL_SEED` the random numbers. A kill says
 //! nothing of syncs; the simulated volume of tier-nvme does.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod blocks;
 mod changes;
 mod child;
 mod expectation;
@@ -59,4 +60,9 @@ fn acknowledged_models_survive_kills_of_collections() {
 #[test]
 fn acknowledged_values_survive_kills_of_store_put() {
     values::run(number("STEPWELL_KILLS", 10), number("STEPWELL_SEED", 1));
+}
+
+#[test]
+fn acknowledged_blocks_survive_kills_of_kv_replay() {
+    blocks::run(number("STEPWELL_KILLS", 10), number("STEPWELL_SEED", 1));
 }

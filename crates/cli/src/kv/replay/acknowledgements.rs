@@ -8,7 +8,7 @@ use blockmgr::movement::{MoveEvent, MoveSink, TierId};
 
 use crate::error::CliError;
 
-/// A file with a line for each step of a block: `began`, `stored` or `removing`, place and hash.
+/// A file with a line for each step of a block: `began`, `stored`, `removing` or `removed`, place and hash.
 #[derive(Debug)]
 pub(super) struct Acknowledgements {
     file: File,
@@ -41,6 +41,10 @@ impl MoveSink for Acknowledgements {
                     tier: TierId::G3,
                     sequence_hash,
                 } => ("removing", sequence_hash),
+                MoveEvent::Removed {
+                    tier: TierId::G3,
+                    sequence_hash,
+                } => ("removed", sequence_hash),
                 _ => continue,
             };
             lines.push_str(&format!("{what} {hash}\n"));
