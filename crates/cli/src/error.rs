@@ -149,6 +149,19 @@ pub(crate) enum CliError {
         /// What differs.
         what: String,
     },
+    /// Memory grew through a soak.
+    #[error(
+        "resident memory rose by {risen_kib} KiB in {minutes:.0} minutes, more than the {risen_max_kib} KiB that are \
+         noise; look for what each round keeps"
+    )]
+    Leak {
+        /// By the line through the rounds.
+        risen_kib: u64,
+        /// That the line spans.
+        minutes: f64,
+        /// What passes for noise.
+        risen_max_kib: u64,
+    },
     /// Standard output failed.
     #[error("could not write to standard output")]
     Output {
@@ -200,7 +213,10 @@ impl CliError {
 
     /// Whether standard output has the outcome already.
     pub(crate) fn is_reported(&self) -> bool {
-        matches!(self, Self::Damaged { .. } | Self::Mismatch { .. })
+        matches!(
+            self,
+            Self::Damaged { .. } | Self::Mismatch { .. } | Self::Leak { .. }
+        )
     }
 
     /// The failure as `--json` prints it.
@@ -290,6 +306,7 @@ impl CliError {
             Self::NoRoom { .. } => "no_space",
             Self::Damaged { .. } => "corrupt",
             Self::Mismatch { .. } => "mismatch",
+            Self::Leak { .. } => "leak",
             Self::Output { .. } => "output",
         }
     }
@@ -336,7 +353,9 @@ fn cache_kind(error: &blockmgr::Error) -> &'static str {
         | blockmgr::Error::MissingConfig { .. }
         | blockmgr::Error::SizeOverflow { .. } => "invalid",
         blockmgr::Error::LayoutMismatch { .. } => "layout_mismatch",
-        blockmgr::Error::BlockVersion { .. } => "newer_version",
+        blockmgr::Error::BlockVersion { .. } | blockmgr::Error::BlockFeatures { .. } => {
+            "newer_version"
+        }
         blockmgr::Error::Storage { .. } => "out_of_memory",
         blockmgr::Error::Tier { .. } => "storage",
         _ => "cache",

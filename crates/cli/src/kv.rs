@@ -2,6 +2,7 @@
 
 mod replay;
 mod simulate;
+mod soak;
 mod tiers;
 
 use clap::Subcommand;
@@ -19,11 +20,14 @@ pub(crate) enum Command {
     Simulate(simulate::Arguments),
     /// Move and verify real bytes through real tiers.
     Replay(replay::Arguments),
+    /// Replay a trace again and again under new salts, and say how memory grows.
+    Soak(soak::Arguments),
 }
 
 pub(crate) fn run(report: &Report, command: Command) -> Result<(), CliError> {
     match command {
         Command::Simulate(arguments) => simulate::run(report, &arguments),
         Command::Replay(arguments) => replay::run(report, &arguments),
+        Command::Soak(arguments) => soak::run(report, &arguments),
     }
 }

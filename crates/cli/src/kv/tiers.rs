@@ -18,6 +18,9 @@ const SEGMENT_BYTES: u64 = 256 << 20;
 /// Places beyond the tier's capacity: a batch comes in while the one before leaves.
 const SPARE_BLOCKS: u64 = 64;
 
+/// What a pool needs to know of each of its blocks, about.
+const POOL_BYTES_PER_BLOCK: usize = 128;
+
 /// How large the tiers are, and what is in them.
 #[derive(Debug, Clone)]
 pub(crate) struct Sizes {
@@ -44,6 +47,7 @@ impl Tiers {
     ) -> Result<Self, CliError> {
         let [g1, g2, g3] = sizes.blocks;
         let layout = layout(sizes.block_bytes)?;
+        check_pools(sizes)?;
         let (memory, pool) = memory(sizes, g1)?;
         let mut builder =
             TieredCache::builder(&layout, Salt::new(&sizes.model)).device(memory, pool);
@@ -89,6 +93,20 @@ fn pool_of(sizes: &Sizes, blocks: usize) -> BlockPoolBuilder {
     BlockPool::builder()
         .capacity_blocks(blocks)
         .policy(sizes.policy)
+}
+
+/// Refuses more blocks than this machine can keep count of.
+fn check_pools(sizes: &Sizes) -> Result<(), CliError> {
+    let blocks = sizes
+        .blocks
+        .iter()
+        .fold(0, |sum: usize, &more| sum.saturating_add(more));
+    let mut books: Vec<[u8; POOL_BYTES_PER_BLOCK]> = Vec::new();
+    books
+        .try_reserve_exact(blocks)
+        .map_err(|_| CliError::Memory {
+            requested_bytes: blocks.saturating_mul(POOL_BYTES_PER_BLOCK),
+        })
 }
 
 fn memory(sizes: &Sizes, blocks: usize) -> Result<(Arc<dyn MemoryTier>, BlockPool), CliError> {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod bad_input;
+mod cache_input;
 mod coral;
 mod difference;
 mod formats;

@@ -111,3 +111,44 @@ fn replay_names_what_it_cannot_use() {
         assert!(answer.stderr.contains(named), "{answer:?}");
     }
 }
+
+#[test]
+fn soak_plays_under_a_new_salt_each_round_and_says_how_memory_stands() {
+    let folder = tempdir().unwrap();
+    let trace = write(folder.path(), "trace.jsonl", trace().as_bytes());
+    let soak = |trace: &str, more: &[&str]| {
+        let tiers = ["--g1", "8", "--g2", "8", "--g3", "64", "--dir"];
+        let common = ["--json", "kv", "soak", "--trace", trace];
+        let dir = folder.path().to_str().unwrap();
+        stepwell(common.iter().chain(&tiers).chain(&[dir]).chain(more))
+    };
+    let trace = trace.to_str().unwrap();
+    let answer = soak(trace, &["--minutes", "0.02"]).done().json();
+    let rounds = answer["rounds"].as_array().unwrap();
+    assert!(!rounds.is_empty());
+    // Of 96 blocks a round, 56 come back, none of an earlier round.
+    for round in rounds {
+        assert_eq!(round["hit_rate"].as_f64(), Some(56.0 / 96.0), "{round}");
+        // Some of them may be in the engine's memory still.
+        let verified = round["verified_blocks"].as_u64().unwrap();
+        assert!((1..=56).contains(&verified), "{round}");
+        assert!(round["resident_kib"].as_u64() > Some(100), "{round}");
+    }
+    assert_eq!(answer["blocks"].as_u64(), Some(96 * rounds.len() as u64));
+    assert_eq!(answer["mismatched_blocks"].as_u64(), Some(0));
+    assert!(answer["memory"].is_null() == (rounds.len() < 4), "{answer}");
+    let left = std::fs::read_dir(folder.path()).unwrap();
+    assert_eq!(left.count(), 1, "the tier's directory is still there");
+
+    let empty = write(folder.path(), "empty.jsonl", b"\n");
+    for (trace, arguments, named) in [
+        (trace, &["--minutes", "0"][..], "--minutes"),
+        (trace, &["--minutes", "nan"], "--minutes"),
+        (trace, &["--block-bytes", "0"], "--block-bytes"),
+        (empty.to_str().unwrap(), &[], "no request"),
+    ] {
+        let answer = soak(trace, arguments);
+        assert_eq!(answer.code, 2, "{answer:?}");
+        assert!(answer.stderr.contains(named), "{answer:?}");
+    }
+}
