@@ -20,6 +20,7 @@ usage: cargo xtask TASK [OPTIONS]
   sim [--seeds N]        the crash simulations of blob store, slab and log (1000 seeds)
   sim --seed N           one seed of them again
   kill [--count N]       kills of processes that store blocks and models (200)
+  soak [--minutes N]     a trace through the tiers of a KV cache again and again, and how memory grows (30)
   mutants [--seeds N]    removes one safeguard at a time and demands a red simulation
   coverage               line coverage, where the tool is installed
   bench [NAME] [-- ..]   our benches
@@ -55,6 +56,9 @@ pub(crate) enum Task {
     Kill {
         count: u64,
     },
+    Soak {
+        minutes: u64,
+    },
     Bench {
         name: Option<String>,
         rest: Vec<String>,
@@ -86,6 +90,8 @@ pub(crate) fn parse(mut parser: Parser) -> Result<Task, Error> {
         "sim" => parse_simulation(parser),
         "kill" => parse_count(parser, "count", full_counts::KILL.count_default)
             .map(|count| Task::Kill { count }),
+        "soak" => parse_count(parser, "minutes", full_counts::SOAK_MINUTES_DEFAULT)
+            .map(|minutes| Task::Soak { minutes }),
         "bench" => {
             let (name, rest) = parse_rest(parser, true)?;
             Ok(Task::Bench { name, rest })
@@ -230,8 +236,13 @@ mod tests {
             parsed(&["kill", "--count=5"]),
             Ok(Task::Kill { count: 5 })
         ));
+        assert!(matches!(
+            parsed(&["soak", "--minutes", "2"]),
+            Ok(Task::Soak { minutes: 2 })
+        ));
         for wrong in [
             &["sim", "--seeds", "0"][..],
+            &["soak", "--minutes", "0"],
             &["sim", "--seeds", "x"],
             &["kill", "--seeds=1"],
         ] {

@@ -8,6 +8,7 @@ mod feature_matrix;
 mod formatting;
 mod fuzz;
 pub(crate) mod installed;
+mod interleavings;
 mod licences;
 mod miri;
 mod sanitizers;
@@ -20,7 +21,7 @@ use crate::workspace::Workspace;
 use crate::{coverage, layers, mutants, tidy};
 
 /// The rows, in the order in which they run: the quick ones first, the optional ones last.
-const ROWS: [Row; 18] = [
+const ROWS: [Row; 19] = [
     Row {
         name: "fmt",
         about: "the formatting is rustfmt's",
@@ -72,13 +73,18 @@ const ROWS: [Row; 18] = [
         run: mutants::run_quick,
     },
     Row {
+        name: "interleavings",
+        about: "the sharded paths under a scheduler that tries interleavings",
+        run: interleavings::run,
+    },
+    Row {
         name: "asan",
         about: "AddressSanitizer over the crates with unsafe code",
         run: sanitizers::address,
     },
     Row {
         name: "tsan",
-        about: "ThreadSanitizer over the crates with unsafe code",
+        about: "ThreadSanitizer over the crates with unsafe code, and shared state",
         run: sanitizers::thread,
     },
     Row {

@@ -1,5 +1,7 @@
-//! `cargo xtask sim` and `cargo xtask kill`: the long counts that CI cuts short.
+//! `cargo xtask sim`, `kill` and `soak`: the long counts that CI cuts short or leaves out.
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::time::Instant;
 
 use crate::command::{Echo, Invocation, Shell};
@@ -37,6 +39,14 @@ pub(crate) const KILL: Counted = Counted {
     count_default: 200,
 };
 
+/// Minutes of a soak that a release must have seen.
+pub(crate) const SOAK_MINUTES_DEFAULT: u64 = 30;
+
+/// The program, and the trace that it plays where the directory of data is named.
+const PROGRAM: &str = "stepwell";
+const DATA_VARIABLE: &str = "STEPWELL_DATA";
+const TRACE: &str = "mooncake_conversation_trace.jsonl";
+
 /// The variable that names one seed to replay.
 const SEED_VARIABLE: &str = "STEPWELL_SEED";
 
@@ -48,6 +58,27 @@ pub(crate) fn run(workspace: &Workspace, counted: &Counted, count: u64) -> Resul
 /// Replays one seed of the simulations; true if it passed.
 pub(crate) fn replay(workspace: &Workspace, seed: u64) -> Result<bool, Error> {
     run_with(workspace, &SIMULATION, (&[SEED_VARIABLE], seed))
+}
+
+/// Plays a trace through the tiers for so many minutes; true if no block came back changed and memory did not grow.
+pub(crate) fn soak(workspace: &Workspace, minutes: u64) -> Result<bool, Error> {
+    let shell = Shell::new(&workspace.root, "soak", false)?;
+    let trace = std::env::var_os(DATA_VARIABLE).map(|data| Path::new(&data).join(TRACE));
+    let trace = trace.filter(|trace| trace.is_file());
+    if trace.is_none() {
+        println!("{DATA_VARIABLE} names no directory with {TRACE}: a made trace is played");
+    }
+    let finished = Invocation::cargo()
+        .args(["run", "--release", "-p", PROGRAM, "--", "kv", "soak"])
+        .args(["--minutes", &minutes.to_string()])
+        .args(
+            trace
+                .iter()
+                .flat_map(|path| [OsStr::new("--trace"), path.as_os_str()]),
+        )
+        .echo(Echo::Everything)
+        .run(&shell)?;
+    Ok(finished.success)
 }
 
 fn run_with(

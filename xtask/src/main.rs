@@ -78,6 +78,7 @@ fn run(task: Task) -> Result<bool, Error> {
         Task::Simulation { seeds } => full_counts::run(&load()?, &full_counts::SIMULATION, seeds),
         Task::SimulationOf { seed } => full_counts::replay(&load()?, seed),
         Task::Kill { count } => full_counts::run(&load()?, &full_counts::KILL, count),
+        Task::Soak { minutes } => full_counts::soak(&load()?, minutes),
         Task::Bench { name, rest } => measure::bench(&load()?, name.as_deref(), &rest),
         Task::Peers { rest } => measure::peers(&load()?, &rest),
     }

@@ -14,6 +14,9 @@ use crate::test_counts::Counts;
 /// The crates whose unsafe code and shared state are worth it.
 const PACKAGES: [&str; 3] = ["core-alloc", "core-view", "tier-nvme"];
 
+/// Without unsafe code: only these tests, of its threads, are worth ThreadSanitizer's time.
+const THREADS: FurtherTests = ("blockmgr", &["pool_threads", "movement_threads"]);
+
 /// The crate that holds the planted faults, and the test target.
 const PLANTED: (&str, &str) = ("core-alloc", "planted");
 
@@ -22,6 +25,9 @@ const EXHAUSTIVE_TEST: &str = "the_power_may_fail_at_every_operation_and_in_ever
 
 /// It measures memory, to which a sanitizer adds its own.
 const MEMORY_TEST: &str = "writers_readers_and_cache_stay_below_the_limit";
+
+/// A package and some of its test programs.
+type FurtherTests = (&'static str, &'static [&'static str]);
 
 /// Why a sanitizer cannot run.
 const NO_NIGHTLY: &str = "the nightly toolchain is not installed";
@@ -34,6 +40,8 @@ struct Sanitizer {
     options: (&'static str, String),
     /// Tests that the sanitizer has nothing to say of, or whose subject it changes.
     skipped_tests: &'static [&'static str],
+    /// A package, and tests of it that are run beside the suites.
+    further_tests: Option<FurtherTests>,
     /// The ignored test that must not pass.
     planted_test: &'static str,
     /// What the report of the planted fault says.
@@ -57,6 +65,7 @@ pub(crate) fn address(context: &Context<'_>) -> Result<Outcome, Error> {
                 // What a broken ring was given is never freed: the kernel may still write to it.
                 "a_ring_that_breaks_fails_what_needs_it_and_loses_nothing",
             ],
+            further_tests: None,
             planted_test: "planted_use_after_free",
             planted_report: "AddressSanitizer: heap-use-after-free",
         },
@@ -99,6 +108,7 @@ pub(crate) fn thread(context: &Context<'_>) -> Result<Outcome, Error> {
                 "each_step_may_fail_for_want_of_space_or_by_the_device",
                 "damaged_bytes_are_an_error_or_the_truth",
             ],
+            further_tests: Some(THREADS),
             planted_test: "planted_data_race",
             planted_report: "ThreadSanitizer: data race",
         },
@@ -115,9 +125,18 @@ fn run(context: &Context<'_>, sanitizer: &Sanitizer) -> Result<Outcome, Error> {
         ));
     };
     let suites = suites(context, sanitizer, &host)?;
-    let counts = Counts::read(&suites.lines);
-    if !suites.success {
-        return Ok(Outcome::Failed(format!("{}; {counts}", suites.ending())));
+    let mut lines = suites.lines.clone();
+    let mut ended = suites;
+    if ended.success
+        && let Some(tests) = sanitizer.further_tests
+        && !library_only()
+    {
+        ended = further(context, sanitizer, &host, tests)?;
+        lines.extend(ended.lines.iter().cloned());
+    }
+    let counts = Counts::read(&lines);
+    if !ended.success {
+        return Ok(Outcome::Failed(format!("{}; {counts}", ended.ending())));
     }
     let planted = planted(context, sanitizer, &host)?;
     Ok(judge_planted(&planted, sanitizer, counts))
@@ -139,16 +158,23 @@ fn judge_planted(planted: &Finished, sanitizer: &Sanitizer, counts: Counts) -> O
     }
 }
 
+fn library_only() -> bool {
+    std::env::var("STEPWELL_SANITIZE").is_ok_and(|scope| scope == "lib")
+}
+
 /// The tests of the chosen crates, cut down by the environment: a sanitizer slows them many times.
 fn suites(context: &Context<'_>, sanitizer: &Sanitizer, host: &str) -> Result<Finished, Error> {
     let packages: Vec<_> = PACKAGES
         .iter()
         .filter_map(|name| context.workspace.package(name))
         .collect();
-    let library_only = std::env::var("STEPWELL_SANITIZE").is_ok_and(|scope| scope == "lib");
     base(context, sanitizer)
         .args(["test", "--no-fail-fast", "--target", host, "--lib"])
-        .args(if library_only { &[] } else { &["--tests"][..] })
+        .args(if library_only() {
+            &[]
+        } else {
+            &["--tests"][..]
+        })
         .args(
             packages
                 .iter()
@@ -167,6 +193,31 @@ fn suites(context: &Context<'_>, sanitizer: &Sanitizer, host: &str) -> Result<Fi
         )
         .env_default("STEPWELL_SEEDS", "25")
         .env_default("PROPTEST_CASES", "32")
+        .run(&context.shell)
+}
+
+/// Chosen tests of a further package. The same packages and features as the suites', so that what they share is not
+/// built again.
+fn further(
+    context: &Context<'_>,
+    sanitizer: &Sanitizer,
+    host: &str,
+    (package, tests): FurtherTests,
+) -> Result<Finished, Error> {
+    let names = PACKAGES.iter().copied().chain([package]);
+    let packages: Vec<_> = names
+        .filter_map(|name| context.workspace.package(name))
+        .collect();
+    base(context, sanitizer)
+        .args(["test", "--no-fail-fast", "--target", host])
+        .args(tests.iter().flat_map(|test| ["--test", test]))
+        .args(
+            packages
+                .iter()
+                .flat_map(|package| ["-p", package.name.as_str()]),
+        )
+        .args(feature_sets::arguments(packages, feature_sets::run))
+        .env_default("STEPWELL_SEEDS", "25")
         .run(&context.shell)
 }
 
@@ -223,6 +274,7 @@ mod tests {
             compiler_flags: String::new(),
             options: ("A", "b".to_owned()),
             skipped_tests: &[],
+            further_tests: None,
             planted_test: "planted",
             planted_report: "AddressSanitizer: heap-use-after-free",
         }
