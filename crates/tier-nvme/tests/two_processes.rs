@@ -1,6 +1,6 @@
 //! A store, a slab and a log have one user at a time, and a killed one keeps nobody out: with real processes.
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::env;
 use std::io::{BufRead, BufReader, Write};
