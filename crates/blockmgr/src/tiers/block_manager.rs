@@ -5,8 +5,8 @@ use std::sync::Arc;
 use core_view::contract::MemoryTier;
 
 use super::layout_config::Place;
-use super::{BlockTier, KvBlockManagerConfig, KvManagerLayoutConfig};
-use crate::{Error, Salt, TieredCache};
+use super::{BlockTier, KvBlockManagerConfig, KvManagerLayoutConfig, KvManagerModelConfig};
+use crate::{Error, Salt, TieredCache, TieredCacheBuilder};
 
 /// The tiers of one process that serves one model, and the cache that moves blocks between them.
 ///
@@ -44,7 +44,8 @@ use crate::{Error, Salt, TieredCache};
 ///     .host_layout(layout(32, LayoutType::Paged)?)
 ///     .build()?;
 /// let manager = KvBlockManager::new(config)?;
-/// let (device, cache) = (manager.device().ok_or("set")?, manager.cache().ok_or("set")?);
+/// let device = manager.device().ok_or("set")?;
+/// let cache = manager.cache().map_err(ToString::to_string)?;
 ///
 /// let bytes = vec![7; device.layout().block_bytes()];
 /// let hash = SequenceHash::new(0xfeed, 0);
@@ -68,7 +69,7 @@ pub struct KvBlockManager {
     device: Option<BlockTier>,
     host: Option<BlockTier>,
     disk: Option<BlockTier>,
-    cache: Option<TieredCache>,
+    cache: Result<TieredCache, Error>,
 }
 
 impl KvBlockManager {
@@ -97,31 +98,18 @@ impl KvBlockManager {
             }) => (Some((store, pool.capacity_blocks(num_blocks))), None),
             other => (None, tier("disk", other)?),
         };
-        let mut memory = device.iter().chain(&host);
-        let (first, second) = (memory.next(), memory.next());
-        let has_lower = second.is_some() || store.is_some();
-        let cache = match first {
-            Some(first) if has_lower || first.is_movable() => {
-                let salt = Salt::new(&model.name);
-                let mut builder = TieredCache::builder(&model.canonical, salt)
-                    .device(movable(first)?, first.pool().clone());
-                if let Some(second) = second {
-                    builder = builder.host(movable(second)?, second.pool().clone());
-                }
+        let composed = compose(&model, [&device, &host], store.is_some());
+        let cache = match composed {
+            Ok(mut builder) => {
                 if let Some((store, pool)) = store {
                     builder = builder.disk(store, pool);
                 }
                 if let Some(configure) = config.movement {
                     builder = configure(builder);
                 }
-                Some(builder.build()?)
+                Ok(builder.build()?)
             }
-            None if store.is_some() => {
-                return Err(Error::MissingConfig {
-                    field: "device_layout or host_layout",
-                });
-            }
-            _ => None,
+            Err(error) => Err(error),
         };
         Ok(Self {
             worker_id: config.runtime.worker_id,
@@ -137,9 +125,12 @@ impl KvBlockManager {
         self.worker_id
     }
 
-    /// The tiers in memory and the disk's store, composed. Absent where there is nothing to compose: a disk tier alone, or
-    /// one tier that the host does not reach.
-    pub fn cache(&self) -> Option<&TieredCache> {
+    /// The tiers in memory and the disk's store, composed.
+    ///
+    /// # Errors
+    /// Why they can't be: [`Error::MissingConfig`] without a tier in memory, [`Error::InvalidConfig`] where the host does not
+    /// reach a tier's storage and was not given its memory. The tiers are there all the same, each with its pool.
+    pub fn cache(&self) -> Result<&TieredCache, &Error> {
         self.cache.as_ref()
     }
 
@@ -161,9 +152,29 @@ impl KvBlockManager {
     }
 }
 
-/// A tier's memory, if blocks can be moved to and from it.
-fn movable(tier: &BlockTier) -> Result<Arc<dyn MemoryTier>, Error> {
-    if !tier.is_movable() {
+/// The tiers in memory, the first where the engine works.
+fn compose(
+    model: &KvManagerModelConfig,
+    tiers: [&Option<BlockTier>; 2],
+    has_store: bool,
+) -> Result<TieredCacheBuilder, Error> {
+    let mut memory = tiers.into_iter().flatten();
+    let first = memory.next().ok_or(Error::MissingConfig {
+        field: "device_layout or host_layout",
+    })?;
+    let second = memory.next();
+    let alone = second.is_none() && !has_store;
+    let mut builder = TieredCache::builder(&model.canonical, Salt::new(&model.name))
+        .device(movable(first, alone)?, first.pool().clone());
+    if let Some(second) = second {
+        builder = builder.host(movable(second, false)?, second.pool().clone());
+    }
+    Ok(builder)
+}
+
+/// A tier's memory, if blocks can be moved to and from it, which one that is alone need not bear.
+fn movable(tier: &BlockTier, alone: bool) -> Result<Arc<dyn MemoryTier>, Error> {
+    if !alone && !tier.is_movable() {
         return Err(Error::InvalidConfig {
             field: "allocator",
             value: tier.storage_type().to_string(),
