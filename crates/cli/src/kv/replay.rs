@@ -15,6 +15,7 @@ use blockmgr::policy::PolicyKind;
 use blockmgr::replay::Replay;
 use blockmgr::trace::TraceReader;
 use clap::Args;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use weightstore::Progress;
 
 use self::acknowledgements::Acknowledgements;
@@ -62,8 +63,11 @@ pub(crate) struct Arguments {
     /// Write the result as a page with pictures.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Replace the report that is there.
-    #[arg(long, requires = "report")]
+    /// Write what was counted and measured in the text format of Prometheus.
+    #[arg(long, value_name = "FILE")]
+    metrics: Option<PathBuf>,
+    /// Replace the files that are there.
+    #[arg(long)]
     force: bool,
     /// Note each move to the disk tier in this file, when it begins and when it is acknowledged.
     #[arg(long, value_name = "FILE", hide = true)]
@@ -109,10 +113,13 @@ impl Arguments {
 pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError> {
     let sizes = arguments.sizes()?;
     // The names are refused before time is spent on what is to be under them.
-    let page = arguments.report.as_deref();
-    let page = page
-        .map(|path| Target::open(path, arguments.force))
-        .transpose()?;
+    let target = |path: &Option<PathBuf>| {
+        let path = path.as_deref();
+        path.map(|path| Target::open(path, arguments.force))
+            .transpose()
+    };
+    let page = target(&arguments.report)?;
+    let metrics = target(&arguments.metrics)?;
     let requests = TraceReader::open(&arguments.trace)?;
     let scratch = match (&arguments.dir, arguments.g3) {
         (None, 1..) => Some(ScratchDirectory::make(
@@ -123,18 +130,28 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
     };
     let folder = scratch.as_ref().map(ScratchDirectory::path);
     let folder = arguments.dir.as_deref().or(folder);
-    let replayed = replay(report, arguments, &sizes, folder, requests);
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let replayed = metrics::with_local_recorder(&recorder, || {
+        replay(report, arguments, &sizes, folder, requests)
+    });
     let removed = scratch.map_or(Ok(()), ScratchDirectory::remove);
     let (outcome, samples) = replayed?;
     report.answer(&outcome, || outcome.text())?;
-    if let (Some(mut page), Some(path)) = (page, &arguments.report) {
+    if let (Some(page), Some(path)) = (page, &arguments.report) {
         let html = picture::page(&arguments.trace, &sizes, &outcome, &samples)?;
-        page.write_all(html.as_bytes())
-            .map_err(|source| CliError::file("write", path, source))?;
-        page.publish()?;
+        publish(page, path, &html)?;
+    }
+    if let (Some(metrics), Some(path)) = (metrics, &arguments.metrics) {
+        publish(metrics, path, &recorder.handle().render())?;
     }
     removed?;
     outcome.check()
+}
+
+fn publish(mut target: Target, path: &Path, text: &str) -> Result<(), CliError> {
+    let written = target.write_all(text.as_bytes());
+    written.map_err(|source| CliError::file("write", path, source))?;
+    target.publish()
 }
 
 /// How much had moved after so many requests.
@@ -184,6 +201,7 @@ fn replay(
     }
     let elapsed_s = started.elapsed().as_secs_f64();
     let outcome = Outcome::new(replay.counts(), &tiers.cache.traffic(), elapsed_s);
+    tiers.cache.record_metrics();
     tiers.close()?;
     Ok((outcome, samples))
 }

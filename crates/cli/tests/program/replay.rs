@@ -73,6 +73,20 @@ fn replay_verifies_blocks_that_come_back_and_a_disk_tier_outlives_it() {
     );
 
     // Everything is on disk now.
+    let counted = folder.path().join("counted.prom");
+    let counted = ["--metrics", counted.to_str().unwrap()];
+    replay(trace, &[&disk[..], &counted].concat()).done();
+    let text = std::fs::read_to_string(counted[1]).unwrap();
+    for line in [
+        "stepwell_kv_moved_blocks_total{tier=\"G1\",direction=\"out\"} ",
+        "stepwell_kv_tier_hits_total{tier=\"G3\"} ",
+        "stepwell_kv_onboard_seconds_count{tier=\"G3\"} ",
+        "stepwell_kv_restart_seconds_count{tier=\"G3\"} 1",
+        "stepwell_kv_blocks{tier=\"G3\",state=\"cached\"} 40",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    replay(trace, &[&disk[..], &counted].concat()).failed_with("target_exists");
     let again = replay(trace, &disk).done().json();
     assert_eq!(again["hit_rate"].as_f64(), Some(1.0));
     let other = replay(trace, &[&disk[..], &["--model", "other"]].concat());
