@@ -9,6 +9,7 @@ pub(crate) mod form;
 mod pairs;
 mod planes;
 mod prefix_code;
+mod rans;
 pub(crate) mod reader;
 pub(crate) mod sink;
 mod sparse;

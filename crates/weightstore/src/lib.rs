@@ -22,7 +22,7 @@
 //! assert!(store.exists(&alias)?);
 //! # Ok::<(), weightstore::WeightError>(())
 //! ```
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod alias;
 mod codec;

@@ -9,6 +9,7 @@ pub(crate) fn packed_len(count: usize, bits: u32) -> usize {
 }
 
 /// Packs the `bits` bits from `shift` on of each value. `packed` has [`packed_len`] bytes.
+#[cfg(test)]
 pub(crate) fn pack(values: &[u8], shift: u32, bits: u32, packed: &mut [u8]) {
     let mask = (1_u8 << bits) - 1;
     packed.fill(0);

@@ -10,6 +10,8 @@ use super::sink::{Full, Sink};
 
 /// Length of a block before encoding, in bytes, as it is written.
 const BLOCK_LEN: usize = 256 << 10;
+/// The newest form of what follows a chunk's header: since 1 there are streams of kind rANS.
+const REVISION: u8 = 1;
 /// What decoders take.
 const BLOCK_LEN_MIN: usize = 4096;
 const BLOCK_LEN_MAX: usize = 1 << 20;
@@ -38,7 +40,7 @@ pub(crate) fn encode(
     sink: &mut Sink<'_>,
 ) -> Result<(), Full> {
     let start = sink.len();
-    sink.put(&[layout.width as u8, layout.form.id(), 0, 0])?;
+    sink.put(&[layout.width as u8, layout.form.id(), REVISION, 0])?;
     sink.put_u32(BLOCK_LEN)?;
     let lengths_at = sink.len();
     let blocks = chunk.chunks(BLOCK_LEN);
@@ -132,8 +134,13 @@ pub(crate) fn decode(
 }
 
 fn layout(reader: &mut Reader<'_>) -> Result<Layout, DecodeError> {
-    let [width, form] = reader.array()?;
-    reader.zeros::<2>()?;
+    let [width, form, revision] = reader.array()?;
+    reader.zeros::<1>()?;
+    if revision > REVISION {
+        return Err(DecodeError::Newer(format!(
+            "its blocks have revision {revision}, this program reads {REVISION}"
+        )));
+    }
     let form = Form::from_id(form)
         .ok_or_else(|| DecodeError::damaged(format!("elements of form {form}")))?;
     match usize::from(width) {

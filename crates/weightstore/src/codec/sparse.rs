@@ -54,14 +54,26 @@ fn most_frequent_by<const W: usize>(sample: &[u8]) -> (u64, f32) {
 
 /// Leaves in the sample what is not the fill.
 pub(crate) fn keep_others(width: usize, fill: u64, sample: &mut Vec<u8>) {
+    let kept = match width {
+        1 => keep_others_by::<1>(fill, sample),
+        2 => keep_others_by::<2>(fill, sample),
+        4 => keep_others_by::<4>(fill, sample),
+        _ => keep_others_by::<8>(fill, sample),
+    };
+    sample.truncate(kept * width);
+}
+
+/// Moves what is not the fill to the front and returns how many elements that are.
+fn keep_others_by<const W: usize>(fill: u64, sample: &mut [u8]) -> usize {
+    let (elements, _) = sample.as_chunks_mut::<W>();
+    let fill = *fill.to_le_bytes().first_chunk::<W>().unwrap_or(&[0; W]);
     let mut kept = 0;
-    for at in (0..sample.len()).step_by(width) {
-        if value(&sample[at..at + width]) != fill {
-            sample.copy_within(at..at + width, kept);
-            kept += width;
-        }
+    for at in 0..elements.len() {
+        let element = elements[at];
+        elements[kept] = element;
+        kept += usize::from(element != fill);
     }
-    sample.truncate(kept);
+    kept
 }
 
 /// Sets a bit in `bitmap` for each element that is not the fill, writes the planes of those, one after the

@@ -1,10 +1,5 @@
 //! What a sample of a plane says about how to code it.
 
-/// Symbols that have a rank of their own in a pair.
-const RANKS: usize = 15;
-/// The most low bits that pairs leave as they are.
-pub(crate) const SHIFT_MAX: u32 = 4;
-
 /// How often each byte occurs in a sample.
 #[derive(Debug, Clone)]
 pub(crate) struct Histogram {
@@ -24,39 +19,40 @@ pub(crate) struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
     Raw,
+    /// A prefix code by the library: the least overhead, for short planes.
     Huffman,
-    /// Pairs of ranks below the symbol `top`, above `shift` bits that stay as they are.
-    Pairs {
-        top: u8,
-        shift: u32,
-    },
+    Rans,
 }
 
 impl Histogram {
     pub(crate) fn of(sample: &[u8]) -> Self {
+        Self::of_all(std::iter::once(sample))
+    }
+
+    pub(crate) fn of_all<'s>(samples: impl Iterator<Item = &'s [u8]>) -> Self {
         // Four counters each, so that runs of a byte don't wait for their own sums.
         let mut counts = [[0_u32; 256]; 4];
         let [a, b, c, d] = &mut counts;
-        let (groups, rest) = sample.as_chunks::<4>();
-        for [w, x, y, z] in groups {
-            a[usize::from(*w)] += 1;
-            b[usize::from(*x)] += 1;
-            c[usize::from(*y)] += 1;
-            d[usize::from(*z)] += 1;
-        }
-        for byte in rest {
-            a[usize::from(*byte)] += 1;
-        }
-        let mut sum = counts[0];
-        for part in &counts[1..] {
-            for (sum, count) in sum.iter_mut().zip(part) {
-                *sum += count;
+        let mut total = 0;
+        for sample in samples {
+            let (groups, rest) = sample.as_chunks::<4>();
+            for [w, x, y, z] in groups {
+                a[usize::from(*w)] += 1;
+                b[usize::from(*x)] += 1;
+                c[usize::from(*y)] += 1;
+                d[usize::from(*z)] += 1;
             }
+            for byte in rest {
+                a[usize::from(*byte)] += 1;
+            }
+            total += sample.len() as u32;
         }
-        Self {
-            counts: sum,
-            total: sample.len() as u32,
-        }
+        let counts = std::array::from_fn(|byte| counts.iter().map(|part| part[byte]).sum());
+        Self { counts, total }
+    }
+
+    pub(crate) fn counts(&self) -> &[u32; 256] {
+        &self.counts
     }
 
     /// The cheapest way to code `len` bytes that are distributed like the sample.
@@ -70,36 +66,29 @@ impl Histogram {
         if self.total == 0 {
             return raw;
         }
-        let mut best = Plan {
-            code: Code::Huffman,
-            price: self.huffman_price(len),
+        let entropy = entropy(&self.counts, self.total as f32);
+        let distinct = self.counts.iter().filter(|count| **count > 0).count();
+        let len = len.max(1) as f32;
+        let rans = Plan {
+            code: Code::Rans,
+            price: rans_price(entropy, distinct, len),
         };
-        let mut counts = self.counts;
-        for shift in 0..=SHIFT_MAX {
-            let symbols = 256 >> shift;
-            if shift > 0 {
-                for symbol in 0..symbols {
-                    counts[symbol] = counts[2 * symbol] + counts[2 * symbol + 1];
-                }
-            }
-            let (top, price) = self.pairs_price(&counts[..symbols], len);
-            let price = price + shift as f32;
-            if price < best.price {
-                let code = Code::Pairs { top, shift };
-                best = Plan { code, price };
-            }
-        }
+        let huffman = Plan {
+            code: Code::Huffman,
+            price: self.huffman_price(entropy, distinct, len),
+        };
+        let best = match cfg!(feature = "zstd") && huffman.price < rans.price {
+            true => huffman,
+            false => rans,
+        };
         if best.price < WORTH { best } else { raw }
     }
 
-    fn huffman_price(&self, len: usize) -> f32 {
+    fn huffman_price(&self, entropy: f32, distinct: usize, len: f32) -> f32 {
         /// What Huffman codes of many symbols lose, about.
         const LOSS: f32 = 0.055;
-        let total = self.total as f32;
-        let distinct = self.counts.iter().filter(|count| **count > 0).count();
-        let table = 4.0 * distinct as f32 / len.max(1) as f32;
-        let largest = self.counts.iter().copied().max().unwrap_or(0) as f32 / total;
-        let entropy = entropy(&self.counts, total);
+        let table = 4.0 * distinct as f32 / len;
+        let largest = self.counts.iter().copied().max().unwrap_or(0) as f32 / self.total as f32;
         let price = match largest > 0.5 {
             // One bit for the frequent symbol, whatever it is worth.
             true => 1.0 + (entropy - entropy_of_share(largest)).max(0.0) + LOSS * (1.0 - largest),
@@ -107,34 +96,16 @@ impl Histogram {
         };
         price + table
     }
+}
 
-    /// The best top of the ranks and the price of the pairs, without bits that stay as they are.
-    fn pairs_price(&self, counts: &[u32], len: usize) -> (u8, f32) {
-        /// What a Huffman code of pairs loses for each of the two, about.
-        const LOSS: f32 = 0.02;
-        /// Bits of a code's lengths and of its lanes' lengths.
-        const TABLE: f32 = 8.0 * 160.0;
-        let total = self.total as f32;
-        let (mut covered, mut best, mut top) = (0_u32, 0, 0);
-        for (symbol, count) in counts.iter().enumerate() {
-            covered += count;
-            if symbol >= RANKS {
-                covered -= counts[symbol - RANKS];
-            }
-            if covered > best {
-                (best, top) = (covered, symbol);
-            }
-        }
-        let ranked = &counts[top.saturating_sub(RANKS - 1)..=top];
-        let escapes = (self.total - best) as f32;
-        let mut entropy = entropy(ranked, total);
-        if escapes > 0.0 {
-            entropy -= escapes / total * (escapes / total).log2();
-        }
-        let table = TABLE / len.max(1) as f32;
-        let price = (entropy + LOSS).max(0.5) + 8.0 * escapes / total + table;
-        (top as u8, price)
-    }
+fn rans_price(entropy: f32, distinct: usize, len: f32) -> f32 {
+    /// What frequencies out of 4096 lose, about.
+    const LOSS: f32 = 0.005;
+    /// Bits of the lanes' states that hold nothing.
+    const LANES: f32 = 32.0 * 24.0;
+    /// Bits of a frequency.
+    const FREQUENCY: f32 = 10.0;
+    entropy + LOSS + (LANES + FREQUENCY * distinct as f32) / len
 }
 
 /// Bits a symbol.
@@ -170,19 +141,30 @@ mod tests {
         };
         let exponents: Vec<u8> = (1..8192).map(exponent).collect();
         let plan = Histogram::of(&exponents).plan(1 << 17);
-        assert_eq!(plan.code, Code::Pairs { top: 126, shift: 0 });
-        assert!((2.3..3.0).contains(&plan.price), "{plan:?}");
-        // The same above three bits of noise.
-        let shifted: Vec<u8> = (1..8192)
-            .map(|i| ((exponent(i) - 96) << 3) | (((i * 167) >> 4) as u8 & 7))
-            .collect();
-        let plan = Histogram::of(&shifted).plan(1 << 17);
-        assert_eq!(plan.code, Code::Pairs { top: 30, shift: 3 });
-        // Letters are spread too far for ranks.
-        let letters: Vec<u8> = (0..8192_u32)
-            .map(|i| b"the grey owl \x01\x02\xF0\x80\xC0"[(i * 7 % 18) as usize])
-            .collect();
-        assert_eq!(Histogram::of(&letters).plan(1 << 17).code, Code::Huffman);
+        assert_eq!(plan.code, Code::Rans);
+        assert!((2.3..2.6).contains(&plan.price), "{plan:?}");
+        // A short plane does not earn the lanes.
+        let plan = Histogram::of(&exponents).plan(600);
+        let short = if cfg!(feature = "zstd") {
+            Code::Huffman
+        } else {
+            Code::Rans
+        };
+        assert_eq!(plan.code, short);
+        // Nearly constant bytes take less than a bit each.
+        let rare: Vec<u8> = (0..8192_u32).map(|i| u8::from(i % 100 == 0)).collect();
+        let plan = Histogram::of(&rare).plan(1 << 17);
+        assert!(plan.code == Code::Rans && plan.price < 0.1, "{plan:?}");
         assert_eq!(Histogram::of(&[]).plan(0).code, Code::Raw);
+    }
+
+    #[test]
+    fn every_byte_is_counted() {
+        let bytes: Vec<u8> = (0..1003_u32).map(|i| (i * i) as u8).collect();
+        let histogram = Histogram::of(&bytes);
+        for (byte, count) in (0_u8..=255).zip(histogram.counts()) {
+            let wanted = bytes.iter().filter(|other| **other == byte).count();
+            assert_eq!(*count as usize, wanted);
+        }
     }
 }

@@ -4,6 +4,7 @@ use super::chunk::DecodeError;
 use super::entropy::{Effort, Entropy};
 use super::pairs;
 use super::prefix_code;
+use super::rans;
 use super::reader::Reader;
 use super::sink::{Full, Sink};
 use super::statistics::{Code, Plan};
@@ -13,12 +14,11 @@ const CONSTANT: u8 = 1;
 const ZSTD: u8 = 2;
 const PAIRS: u8 = 3;
 const CODES: u8 = 4;
+const RANS: u8 = 5;
 
 /// Kind, reserved bytes, length.
 const HEADER_LEN: usize = 8;
 
-/// Below this many bits a byte, matches are tried: runs cost less than a bit.
-const MATCHES_PRICE: f32 = 0.6;
 /// Bytes in which matches are looked for before a whole plane is tried.
 const PROBE_LEN: usize = 8192;
 /// How much cheaper than codes matches have to be in the probe.
@@ -27,10 +27,17 @@ const PROBE_GAIN: f32 = 0.9;
 /// What coding streams needs, used again.
 #[derive(Debug, Default)]
 pub(crate) struct Coder {
-    pub(crate) entropy: Entropy,
-    pub(crate) pairs: pairs::Scratch,
-    pub(crate) codes: prefix_code::Scratch,
+    readers: Readers,
+    pairs: pairs::Scratch,
     probe: Vec<u8>,
+}
+
+/// What streams need that are not made of another one.
+#[derive(Debug, Default)]
+pub(crate) struct Readers {
+    entropy: Entropy,
+    rans: rans::Scratch,
+    codes: prefix_code::Scratch,
 }
 
 impl Coder {
@@ -41,7 +48,8 @@ impl Coder {
         let probe = probe.get(..PROBE_LEN).unwrap_or(probe);
         let wanted = plan.price * PROBE_GAIN / 8.0 * probe.len() as f32;
         self.probe.resize(wanted as usize, 0);
-        self.entropy
+        self.readers
+            .entropy
             .encode(Effort::Matches, probe, &mut self.probe)
             .is_some()
     }
@@ -58,8 +66,8 @@ impl Coder {
             return put(CONSTANT, sink, |sink| sink.put(&[first]));
         }
         let start = sink.len();
-        if !plane.is_empty() && (try_matches || plan.price < MATCHES_PRICE) {
-            encode_by(Effort::Matches, plane, &mut self.entropy, sink)?;
+        if !plane.is_empty() && try_matches {
+            encode_by(Effort::Matches, plane, &mut self.readers.entropy, sink)?;
         }
         let middle = sink.len();
         if middle - start > 0 && (middle - start) as f32 * 8.0 <= plan.price * plane.len() as f32 {
@@ -67,13 +75,9 @@ impl Coder {
         }
         let planned = match plan.code {
             Code::Raw => put(RAW, sink, |sink| sink.put(plane)),
-            // The library's reads faster; without it there is our own.
-            Code::Huffman if cfg!(feature = "zstd") => {
-                encode_by(Effort::Huffman, plane, &mut self.entropy, sink)
-            }
-            Code::Huffman => encode_codes(plane, sink),
-            Code::Pairs { top, shift } => put(PAIRS, sink, |sink| {
-                pairs::encode(plane, top, shift, &mut self.pairs, sink)
+            Code::Huffman => encode_by(Effort::Huffman, plane, &mut self.readers.entropy, sink),
+            Code::Rans => put(RANS, sink, |sink| {
+                rans::encode(plane, &mut self.readers.rans, sink)
             }),
         };
         if let Err(full) = planned {
@@ -103,28 +107,11 @@ impl Coder {
         let mut ahead = *reader;
         let (kind, payload) = open(&mut ahead)?;
         if kind != PAIRS || plane.is_empty() {
-            return decode_simple(reader, &mut self.entropy, &mut self.codes, plane);
+            return decode_simple(reader, &mut self.readers, plane);
         }
         *reader = ahead;
-        let (entropy, codes) = (&mut self.entropy, &mut self.codes);
-        pairs::decode(payload, entropy, codes, &mut self.pairs, plane)?;
+        pairs::decode(payload, &mut self.readers, &mut self.pairs, plane)?;
         Ok(plane)
-    }
-}
-
-/// Writes a stream in a prefix code of its own, or as it is if that is no longer.
-pub(crate) fn encode_codes(plane: &[u8], sink: &mut Sink<'_>) -> Result<(), Full> {
-    if let Some(first) = constant(plane) {
-        return put(CONSTANT, sink, |sink| sink.put(&[first]));
-    }
-    let start = sink.len();
-    let coded = put(CODES, sink, |sink| prefix_code::encode(plane, sink));
-    match coded {
-        Ok(()) if sink.len() - start < HEADER_LEN + plane.len() => Ok(()),
-        _ => {
-            sink.truncate(start);
-            put(RAW, sink, |sink| sink.put(plane))
-        }
     }
 }
 
@@ -153,8 +140,7 @@ pub(crate) fn encode_by(
 /// Reads a stream of a kind that is not made of another one.
 pub(crate) fn decode_simple<'a, 'b: 'a>(
     reader: &mut Reader<'b>,
-    entropy: &mut Entropy,
-    codes: &mut prefix_code::Scratch,
+    readers: &mut Readers,
     plane: &'a mut [u8],
 ) -> Result<&'a [u8], DecodeError> {
     let (kind, payload) = open(reader)?;
@@ -165,11 +151,15 @@ pub(crate) fn decode_simple<'a, 'b: 'a>(
             Ok(plane)
         }
         (ZSTD, payload) if !plane.is_empty() => {
-            entropy.decode(payload, plane)?;
+            readers.entropy.decode(payload, plane)?;
             Ok(plane)
         }
         (CODES, payload) if !plane.is_empty() => {
-            prefix_code::decode(payload, codes, plane)?;
+            prefix_code::decode(payload, &mut readers.codes, plane)?;
+            Ok(plane)
+        }
+        (RANS, payload) if !plane.is_empty() => {
+            rans::decode(payload, &mut readers.rans, plane)?;
             Ok(plane)
         }
         _ => Err(DecodeError::damaged(format!(
@@ -206,4 +196,38 @@ fn constant(plane: &[u8]) -> Option<u8> {
     let (first, rest) = plane.split_first()?;
     // Each byte is its neighbour: one comparison of memory with itself.
     (plane.get(..rest.len()) == Some(rest)).then_some(*first)
+}
+
+/// Streams as earlier versions wrote them.
+#[cfg(test)]
+pub(crate) mod earlier {
+    use super::{
+        CODES, CONSTANT, Full, HEADER_LEN, PAIRS, RAW, Sink, constant, pairs, prefix_code, put,
+    };
+
+    /// Writes a stream in a prefix code of its own, or as it is if that is no longer.
+    pub(crate) fn encode_codes(plane: &[u8], sink: &mut Sink<'_>) -> Result<(), Full> {
+        if let Some(first) = constant(plane) {
+            return put(CONSTANT, sink, |sink| sink.put(&[first]));
+        }
+        let start = sink.len();
+        let coded = put(CODES, sink, |sink| prefix_code::encode(plane, sink));
+        match coded {
+            Ok(()) if sink.len() - start < HEADER_LEN + plane.len() => Ok(()),
+            _ => {
+                sink.truncate(start);
+                put(RAW, sink, |sink| sink.put(plane))
+            }
+        }
+    }
+
+    /// Writes a stream of pairs.
+    pub(crate) fn encode_pairs(
+        plane: &[u8],
+        top: u8,
+        shift: u32,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), Full> {
+        put(PAIRS, sink, |sink| pairs::encode(plane, top, shift, sink))
+    }
 }
