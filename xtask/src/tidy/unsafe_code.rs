@@ -64,7 +64,8 @@ pub(super) fn check_roots(sources: &[Source], crates: &[PathBuf]) -> Vec<Finding
 
 /// What the root of a crate has to say.
 fn line_for(directory: &Path) -> &'static str {
-    let is_part = |(place, _): &(&str, _)| Path::new(place).starts_with(directory);
+    let own = directory.join("src");
+    let is_part = |(place, _): &(&str, _)| Path::new(place).starts_with(&own);
     match ALLOWED.iter().any(is_part) {
         true => DENY,
         false => FORBID,
