@@ -47,6 +47,11 @@ pub(crate) fn run(context: &Context<'_>) -> Result<Outcome, Error> {
             ));
         }
         write_seeds(context, directory)?;
+        // All at once, so that they share the processors; what does not compile fails below.
+        Invocation::nightly_cargo()
+            .args(["fuzz", "build"])
+            .directory(parent)
+            .run(&context.shell)?;
         for target in String::from_utf8_lossy(&listed.stdout).split_whitespace() {
             targets += 1;
             let finished = Invocation::nightly_cargo()
