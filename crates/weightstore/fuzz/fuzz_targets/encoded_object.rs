@@ -6,7 +6,9 @@ use std::cell::RefCell;
 
 use core_view::BufferMut;
 use libfuzzer_sys::fuzz_target;
-use weightstore::{EncodedObject, EncodedSink, EncodedSource, NativeStore, WeightHash, WeightStore};
+use weightstore::{
+    EncodedObject, EncodedSink, EncodedSource, NativeStore, WeightHash, WeightStore,
+};
 
 /// Whole encoded objects, bases first.
 struct Fixture {
@@ -30,7 +32,11 @@ impl Fixture {
             source.read_encoded(&object, 0, &mut bytes).unwrap();
             bytes
         };
-        let objects = models.iter().flat_map(|model| &model.tensors).map(whole).collect();
+        let objects = models
+            .iter()
+            .flat_map(|model| &model.tensors)
+            .map(whole)
+            .collect();
         Self {
             source,
             objects,
@@ -53,16 +59,20 @@ impl Fixture {
             let chunk = bytes.get(range.start as usize..range.end as usize);
             let Some(chunk) = chunk else { break };
             let chunk = BufferMut::from_vec(chunk.to_vec());
-            if self.sink.stage_chunks(object, vec![(index, chunk)]).is_err() {
+            if self
+                .sink
+                .stage_chunks(object, vec![(index, chunk)])
+                .is_err()
+            {
                 break;
             }
         }
         let hash = object.hash();
         match self.sink.publish(object) {
             Ok(()) => {
-                let stored = self.sink.load(&hash.into()).unwrap();
+                let stored = self.sink.load(&hash.into()).unwrap().unwrap();
                 assert_eq!(stored.compute_hash(), hash);
-                if let Ok(known) = self.source.load(&hash.into()) {
+                if let Ok(Some(known)) = self.source.load(&hash.into()) {
                     assert!(known.bytes() == stored.bytes());
                 }
                 let _ = self.sink.delete(&hash.into());

@@ -31,13 +31,19 @@ pub fn family() -> NativeStore {
             .build()
             .unwrap();
         let mut file = header.raw().to_vec();
-        file.extend(weights.iter().flat_map(|x| ((x.to_bits() >> 16) as u16).to_le_bytes()));
+        file.extend(
+            weights
+                .iter()
+                .flat_map(|x| ((x.to_bits() >> 16) as u16).to_le_bytes()),
+        );
         file.extend(weights.iter().take(9).flat_map(|x| x.to_le_bytes()));
         let source = SourceFile {
             name: "model.safetensors",
             source: &&file[..],
         };
-        store.add_model(name, source, &ImportOptions::default()).unwrap();
+        store
+            .add_model(name, source, &ImportOptions::default())
+            .unwrap();
     }
     store
 }
