@@ -47,6 +47,11 @@ impl Shared {
         match self.queue.next() {
             Work::Nothing => Turn::Rested,
             Work::Over => Turn::Over,
+            Work::Land(landing) => {
+                drop(journal);
+                landing();
+                Turn::Worked
+            }
             Work::Commit(mut group) => {
                 let committed = self.contain(|| {
                     self.commit(&mut journal, &mut group);
@@ -55,8 +60,6 @@ impl Shared {
                 if let Err(error) = committed {
                     self.lose_group(&mut group, &error);
                 }
-                // Also of what failed: its buffers go back to the callers.
-                self.land(&mut group);
                 drop(journal);
                 self.finish_group(group);
                 Turn::Worked
@@ -88,7 +91,7 @@ impl Shared {
         match taken {
             Err(error) => {
                 job.fail(&ContractError::from(error));
-                return self.queue.submitted(job);
+                return self.queue.written(job);
             }
             Ok(Some(slots)) => return self.write_payloads(job, slots),
             Ok(None) => {}

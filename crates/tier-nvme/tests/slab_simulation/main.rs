@@ -14,7 +14,6 @@ mod lies;
 mod life;
 mod points;
 mod prefix;
-mod refused;
 
 use std::collections::BTreeMap;
 
