@@ -3,12 +3,47 @@
 
 #[cfg(not(shuttle))]
 pub(crate) use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak, atomic};
+#[cfg(not(shuttle))]
+pub(crate) use std::thread::yield_now;
 
 #[cfg(shuttle)]
 pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak, atomic};
+#[cfg(shuttle)]
+pub(crate) use shuttle::thread::yield_now;
+
+/// How often a thread looks whether a lock was given up before it sleeps; after each look it waits longer, in all some
+/// ten microseconds. The locks of a pool are held for less, mostly, and to wake a thread takes longer.
+#[cfg(not(shuttle))]
+const LOOKS: u32 = 64;
 
 /// Locks, also after a panic of another holder: a holder of these locks leaves nothing half done.
+#[inline]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    match try_lock(mutex) {
+        Some(guard) => guard,
+        None => wait(mutex),
+    }
+}
+
+/// Locks if nobody has.
+#[inline]
+pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+#[cold]
+fn wait<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    #[cfg(not(shuttle))]
+    for look in 0..LOOKS {
+        (0..1 << look.min(3)).for_each(|_| std::hint::spin_loop());
+        if let Some(guard) = try_lock(mutex) {
+            return guard;
+        }
+    }
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

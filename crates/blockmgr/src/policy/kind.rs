@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use super::{
     Access, Adaptive, Arc, EvictionPolicy, Heritage, Lineage, Lru, MultiLru, Priority, S3Fifo,
-    Slot, WTinyLfu,
+    Slot, Study, WTinyLfu,
 };
 
 /// Names a policy of this crate.
@@ -76,6 +76,17 @@ impl PolicyKind {
             Self::WTinyLfu => Policy::WTinyLfu(WTinyLfu::new(slots)),
             Self::Priority => Policy::Priority(Priority::new(slots)),
             Self::Lineage => Policy::Lineage(Lineage::new(slots)),
+        }
+    }
+
+    /// Policies of this kind for the parts of one pool, each of so many slots, all vacant. Those that learn do so together.
+    pub fn build_parts(self, slots: &[u32]) -> Vec<Policy> {
+        match self {
+            Self::Adaptive => Adaptive::in_parts(slots)
+                .into_iter()
+                .map(|part| Policy::Adaptive(Box::new(part)))
+                .collect(),
+            _ => slots.iter().map(|&slots| self.build(slots)).collect(),
         }
     }
 }
@@ -198,6 +209,20 @@ impl EvictionPolicy for Policy {
     #[inline]
     fn evictable_slots(&self) -> u32 {
         each!(self, policy => policy.evictable_slots())
+    }
+
+    #[inline]
+    fn advance(&mut self, tick: u64) {
+        each!(self, policy => policy.advance(tick));
+    }
+
+    fn study(&self) -> Option<std::sync::Arc<dyn Study>> {
+        each!(self, policy => policy.study())
+    }
+
+    #[inline]
+    fn victim_worth(&self) -> Option<f32> {
+        each!(self, policy => policy.victim_worth())
     }
 
     #[inline]

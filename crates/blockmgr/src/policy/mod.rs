@@ -44,6 +44,12 @@ pub use s3_fifo::S3Fifo;
 pub use slot::Slot;
 pub use w_tiny_lfu::WTinyLfu;
 
+/// What instances of a policy learn together, apart from choosing.
+pub trait Study: Send + Sync {
+    /// Takes in what instances have noted since the last time, unless another thread is at it.
+    fn study(&self);
+}
+
 /// Chooses the block that leaves.
 ///
 /// The pool calls it under its own lock, so there is no synchronisation inside. A call that names a slot in the wrong state (or
@@ -72,6 +78,23 @@ pub trait EvictionPolicy: Send {
 
     /// How many slots are evictable.
     fn evictable_slots(&self) -> u32;
+
+    /// Requests came to this one. What victims are worth may depend on it.
+    fn advance(&mut self, tick: u64) {
+        let _ = tick;
+    }
+
+    /// Work that the instances of a pool leave to be done now and then while none of them is locked. A pool asks the first one when it is made.
+    fn study(&self) -> Option<std::sync::Arc<dyn Study>> {
+        None
+    }
+
+    /// What the next victim is worth, the less the sooner it should leave; infinite if there is none. A pool makes room
+    /// where it is least, so it is for policies whose instances agree on what a block is worth. `None`, if this is not one: then
+    /// the pool makes room where victims were used longest ago.
+    fn victim_worth(&self) -> Option<f32> {
+        None
+    }
 
     /// What the policy knows of the chain that ends in `slot`. A pool asks for it at the last block that a
     /// request matched, or at the parent, and passes it in [`Request::heritage`] to the blocks that follow: they may

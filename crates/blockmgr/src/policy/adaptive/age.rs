@@ -32,6 +32,16 @@ pub(super) const fn width(step: usize) -> u32 {
     }
 }
 
+/// Requests from one to a later one; none if it is not later, for requests overlap.
+#[inline]
+pub(super) fn between(tick: u32, later: u32) -> u32 {
+    later
+        .wrapping_sub(tick)
+        .cast_signed()
+        .max(0)
+        .cast_unsigned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,16 +5,13 @@ const POPULARITIES: usize = 14;
 /// Steps of how much the last request added to the chain.
 const GROWTHS: usize = 3;
 /// Ends of chains, and the rest.
-const ENDS: usize = 2;
+pub(super) const ENDS: usize = 2;
 
-/// How many classes there are.
-pub(super) const CLASSES: usize = ENDS * POPULARITIES * GROWTHS;
+/// What classes of the same popularity and end share.
+pub(super) const FAMILIES: usize = ENDS * POPULARITIES;
 
-/// Rows of a table that also has what classes share: first the ends, then the popularities of each, then the classes.
-pub(super) const ROWS: usize = SHARED_ROWS + CLASSES;
-const FIRST_POPULARITY: usize = ENDS;
-/// How many rows come before the classes.
-pub(super) const SHARED_ROWS: usize = FIRST_POPULARITY + ENDS * POPULARITIES;
+/// How many classes there are; a family's come together, and those of an end.
+pub(super) const CLASSES: usize = FAMILIES * GROWTHS;
 
 /// A class, by number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,33 +47,16 @@ impl Class {
     pub(super) fn index(self) -> usize {
         usize::from(self.0)
     }
-
-    /// Its row.
-    pub(super) fn row(self) -> usize {
-        SHARED_ROWS + self.index()
-    }
 }
 
-/// The row of what a row shares with its like; always before it.
-pub(super) fn parent(row: usize) -> Option<usize> {
-    if row < FIRST_POPULARITY {
-        None
-    } else if row < SHARED_ROWS {
-        Some((row - FIRST_POPULARITY) / POPULARITIES)
-    } else {
-        Some(FIRST_POPULARITY + (row - SHARED_ROWS) / GROWTHS)
-    }
+/// The family of a class.
+pub(super) const fn family(class: usize) -> usize {
+    class / GROWTHS
 }
 
-/// So many blocks' worth of evidence is what the row's parent says, or for a row without one the step before. Blocks of one
-/// request live and die together, so evidence is worth less than its count; the closer the parent, the
-/// less a row differs from it.
-pub(super) fn trust(row: usize) -> f32 {
-    match row {
-        0..FIRST_POPULARITY => 20.0,
-        FIRST_POPULARITY..SHARED_ROWS => 300.0,
-        _ => 1000.0,
-    }
+/// The end that a family belongs to.
+pub(super) const fn end(family: usize) -> usize {
+    family / POPULARITIES
 }
 
 #[cfg(test)]
@@ -84,24 +64,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_class_has_a_number_of_its_own_and_ancestors_before_it() {
+    fn every_class_has_a_number_of_its_own_and_belongs_to_a_family() {
         let mut seen = [false; CLASSES];
         for ends_chain in [false, true] {
             for popularity in (0..=8).chain([9, 20, 40, 80, 1_000, u32::MAX]) {
-                for growth_blocks in [0, 7, u32::MAX] {
+                let families = [0, 7, u32::MAX].map(|growth_blocks| {
                     let class = Class::of(Traits {
                         ends_chain,
                         popularity,
                         growth_blocks,
                     });
                     seen[class.index()] = true;
-                    let popularity_row = parent(class.row()).unwrap_or(ROWS);
-                    assert!(popularity_row < SHARED_ROWS);
-                    assert_eq!(parent(popularity_row), Some(usize::from(ends_chain)));
-                }
+                    family(class.index())
+                });
+                assert!(families.iter().all(|family| *family == families[0]));
+                assert_eq!(end(families[0]), usize::from(ends_chain));
             }
         }
-        let unused = seen.iter().filter(|seen| !**seen).count();
-        assert_eq!(unused, 0);
+        assert!(seen.iter().all(|seen| *seen));
     }
 }

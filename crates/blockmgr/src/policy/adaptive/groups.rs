@@ -40,10 +40,13 @@ struct Group {
     first: u32,
 }
 
+/// Groups at the ends of a class, with their ticks.
 #[derive(Debug, Clone, Copy)]
 struct Ends {
     newest: u32,
+    newest_tick: u32,
     oldest: u32,
+    oldest_tick: u32,
 }
 
 impl Groups {
@@ -64,7 +67,9 @@ impl Groups {
         };
         let ends = Ends {
             newest: NONE,
+            newest_tick: 0,
             oldest: NONE,
+            oldest_tick: 0,
         };
         Self {
             members: vec![member; slots as usize],
@@ -87,16 +92,21 @@ impl Groups {
         &self.present
     }
 
-    /// The group that a class used longest ago: its number and the tick of that.
-    pub(super) fn oldest(&self, class: Class) -> (u32, u32) {
-        let group = self.ends[class.index()].oldest;
-        (group, self.groups[group as usize].tick)
+    /// The ticks of the groups that a class used longest ago and last; `None` if it has none.
+    #[inline]
+    pub(super) fn end_ticks(&self, class: Class) -> Option<(u32, u32)> {
+        let ends = &self.ends[class.index()];
+        (ends.newest != NONE).then_some((ends.oldest_tick, ends.newest_tick))
+    }
+
+    /// The group that a class used longest ago.
+    pub(super) fn oldest(&self, class: Class) -> u32 {
+        self.ends[class.index()].oldest
     }
 
     /// The group that a class used last.
-    pub(super) fn newest(&self, class: Class) -> (u32, u32) {
-        let group = self.ends[class.index()].newest;
-        (group, self.groups[group as usize].tick)
+    pub(super) fn newest(&self, class: Class) -> u32 {
+        self.ends[class.index()].newest
     }
 
     /// The slot that leaves a group first; `None` if the group is gone.
@@ -105,20 +115,20 @@ impl Groups {
         (last != NONE).then(|| Slot::new(last))
     }
 
-    /// Makes a slot evictable.
-    pub(super) fn insert(&mut self, slot: Slot, class: Class, tick: u32) {
+    /// Makes a slot evictable; whether a group came into being.
+    pub(super) fn insert(&mut self, slot: Slot, class: Class, tick: u32) -> bool {
         if self.members[slot.index()].group != NONE {
-            return;
+            return false;
         }
         let newest = self.ends[class.index()].newest;
-        let joins = newest != NONE && self.groups[newest as usize].tick == tick;
+        let joins = newest != NONE && self.ends[class.index()].newest_tick == tick;
         let group = if joins {
             newest
         } else {
             self.open(class, tick)
         };
         let Some(entry) = self.groups.get_mut(group as usize) else {
-            return;
+            return false;
         };
         let after = std::mem::replace(&mut entry.first, slot.get());
         if after == NONE {
@@ -132,13 +142,14 @@ impl Groups {
             before: NONE,
         };
         self.len += 1;
+        !joins
     }
 
-    /// Makes a slot no longer evictable; whether it was.
-    pub(super) fn remove(&mut self, slot: Slot) -> bool {
+    /// Makes a slot no longer evictable; the class that lost a group by it and the group.
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<(Class, u32)> {
         let member = self.members[slot.index()];
         if member.group == NONE {
-            return false;
+            return None;
         }
         self.members[slot.index()].group = NONE;
         self.len -= 1;
@@ -153,10 +164,12 @@ impl Groups {
         } else {
             self.members[member.before as usize].after = member.after;
         }
-        if entry.last == NONE {
-            self.close(member.group);
+        if entry.last != NONE {
+            return None;
         }
-        true
+        let class = entry.class;
+        self.close(member.group);
+        Some((class, member.group))
     }
 
     /// Starts a group at the new end of its class. There is one for each slot, so there is always one left.
@@ -166,8 +179,10 @@ impl Groups {
         };
         let ends = &mut self.ends[class.index()];
         let older = std::mem::replace(&mut ends.newest, group);
+        ends.newest_tick = tick;
         if older == NONE {
             ends.oldest = group;
+            ends.oldest_tick = tick;
             self.place[class.index()] = self.present.len() as u8;
             self.present.push(class);
         } else {
@@ -194,11 +209,19 @@ impl Groups {
         let ends = &mut self.ends[class.index()];
         if newer == NONE {
             ends.newest = older;
+            ends.newest_tick = self
+                .groups
+                .get(older as usize)
+                .map_or(0, |group| group.tick);
         } else {
             self.groups[newer as usize].older = older;
         }
         if older == NONE {
             ends.oldest = newer;
+            ends.oldest_tick = self
+                .groups
+                .get(newer as usize)
+                .map_or(0, |group| group.tick);
         } else {
             self.groups[older as usize].newer = newer;
         }

@@ -2,22 +2,25 @@
 
 mod age;
 mod class;
+mod cohorts;
+mod experience;
 mod ghost;
 mod groups;
-mod records;
+mod note;
 mod requests;
 mod survival;
+mod victims;
+mod worth;
+
+use std::sync::Arc;
 
 use self::class::{Class, Traits};
-use self::ghost::{Ghost, Ghosts};
+use self::experience::Experience;
+use self::ghost::{GENERATION_MAX, Ghost, HITS_MAX};
 use self::groups::Groups;
-use self::requests::Requests;
-use self::survival::Survival;
-use super::{Access, EvictionPolicy, Heritage, Slot};
-
-/// Ghosts for each slot, and at least.
-const GHOSTS_PER_SLOT: usize = 16;
-const GHOSTS_MIN: usize = 1 << 18;
+use self::note::{Note, Notes};
+use self::victims::Victims;
+use super::{Access, EvictionPolicy, Heritage, Slot, Study};
 
 /// Evicts the block that is worth least: uses to be expected for each request that it stays.
 ///
@@ -30,16 +33,18 @@ const GHOSTS_MIN: usize = 1 << 18;
 ///
 /// Within a request the end of the chain leaves first; a block never outlives the one before it by age, since
 /// every use of it is one of that block too.
+///
+/// The shards of a pool have an instance each, for the blocks that are in it, and learn together: what left one is
+/// known when it comes to another, and what a victim is worth can be compared.
 #[derive(Debug)]
 pub struct Adaptive {
     blocks: Vec<Block>,
     groups: Groups,
-    ghosts: Ghosts,
-    survival: Survival,
-    requests: Requests,
+    victims: Victims,
+    notes: Notes,
+    experience: Arc<Experience>,
+    /// The newest request seen here.
     now: u32,
-    /// The group that evictions take from until something changes.
-    victim: Option<u32>,
 }
 
 /// What is known of the block in a slot.
@@ -65,64 +70,72 @@ enum State {
 impl Adaptive {
     /// For a pool of `slots` slots, all vacant.
     pub fn new(slots: u32) -> Self {
+        Self::part(slots, Arc::new(Experience::new(slots as usize, false)))
+    }
+
+    /// For the parts of one pool, each of so many slots; they learn together, best where the pool calls [`Study::study`].
+    pub fn in_parts(slots: &[u32]) -> Vec<Self> {
+        let total = slots.iter().map(|&slots| slots as usize).sum();
+        let experience = Arc::new(Experience::new(total, true));
+        let part = |&slots: &u32| Self::part(slots, Arc::clone(&experience));
+        slots.iter().map(part).collect()
+    }
+
+    fn part(slots: u32, experience: Arc<Experience>) -> Self {
         Self {
             blocks: vec![Block::default(); slots as usize],
             groups: Groups::new(slots),
-            ghosts: Ghosts::new((slots as usize * GHOSTS_PER_SLOT).max(GHOSTS_MIN)),
-            survival: Survival::new(slots),
-            requests: Requests::new(),
+            victims: Victims::new(),
+            notes: Notes::new(),
+            experience,
             now: 0,
-            victim: None,
         }
     }
 
     #[inline]
     fn arrive(&mut self, tick: u32) {
-        if (tick.wrapping_sub(self.now) as i32) > 0 {
+        if tick.wrapping_sub(self.now).cast_signed() > 0 {
             self.now = tick;
-            self.victim = None;
-            self.survival.advance(tick);
         }
     }
 
-    /// The group that is worth least; of equals the older one.
-    fn choose(&self) -> Option<u32> {
-        let mut least = (f32::INFINITY, 0);
-        let mut victim = None;
-        for &class in self.groups.present() {
-            for (group, tick) in [self.groups.oldest(class), self.groups.newest(class)] {
-                // A request that began after the newest one known here has no age yet.
-                let age = (self.now.wrapping_sub(tick) as i32).max(0) as u32;
-                let worth = self.survival.worth(class, age);
-                if worth < least.0 || (worth == least.0 && age > least.1) {
-                    least = (worth, age);
-                    victim = Some(group);
-                }
-            }
-        }
-        victim
+    #[inline]
+    fn note(&mut self, note: Note) {
+        self.notes.push(note);
+        self.experience.take(&mut self.notes);
     }
 
     /// Gives a block that a request let go its class.
     fn settle(&mut self, slot: Slot) {
         let block = &mut self.blocks[slot.index()];
         let known = &mut block.known;
-        let found = self.requests.found_blocks(known.tick);
+        let found = self.experience.requests.found_blocks(known.tick);
         known.class = Class::of(Traits {
             ends_chain: block.ends_chain,
             popularity: u32::from(known.generation) + u32::from(known.hits),
             growth_blocks: block.chain_blocks.saturating_sub(found),
         });
-        known.record = self.survival.enter(known.class, known.tick);
         block.state = State::Aging;
+        let note = Note::entered(known.class, known.tick);
+        self.note(note);
+    }
+
+    /// Makes a slot not evictable.
+    #[inline]
+    fn hold(&mut self, slot: Slot) {
+        if let Some((class, group)) = self.groups.remove(slot) {
+            let worths = &self.experience.worths;
+            self.victims.closed(class, group, &self.groups, worths);
+        }
     }
 
     /// Makes a slot vacant and remembers its block.
     fn vacate(&mut self, slot: Slot) {
-        self.groups.remove(slot);
+        self.hold(slot);
         let block = std::mem::take(&mut self.blocks[slot.index()]);
         if block.state == State::Aging {
-            self.ghosts.insert(block.identity, block.known);
+            let ghosts = &self.experience.ghosts;
+            ghosts.insert(block.identity, block.known, self.now);
         }
     }
 }
@@ -133,28 +146,30 @@ impl EvictionPolicy for Adaptive {
         let tick = request.tick as u32;
         self.arrive(tick);
         let identity = (access.sequence_hash >> 64) as u64 ^ access.sequence_hash as u64;
-        let ghost = if self.requests.is_unknown(tick, access.position) {
+        let Experience {
+            ghosts, requests, ..
+        } = &*self.experience;
+        let ghost = if requests.is_unknown(tick, access.position) {
             None
         } else {
-            self.ghosts.take(identity)
+            ghosts.take(identity, self.now)
         };
         let mut known = match ghost {
             Some(ghost) => {
-                let age = tick.wrapping_sub(ghost.tick);
-                self.survival.used_again(ghost.class, ghost.record, age);
-                self.requests
-                    .found(tick, access.position + 1, ghost.generation);
+                requests.found(tick, access.position + 1, ghost.generation);
+                let age = age::between(ghost.tick, tick);
+                self.note(Note::used(ghost.class, ghost.tick, age));
                 Ghost {
-                    hits: ghost.hits.saturating_add(1),
+                    hits: (ghost.hits + 1).min(HITS_MAX),
                     ..ghost
                 }
             }
             None => {
-                let inherited = (request.heritage.0 as u8).max(self.requests.generation(tick));
-                self.requests.found(tick, request.matched_blocks, 0);
-                self.requests.unknown(tick, access.position);
+                let inherited = (request.heritage.0 as u8).max(requests.generation(tick));
+                requests.found(tick, request.matched_blocks, 0);
+                requests.unknown(tick, access.position);
                 Ghost {
-                    generation: inherited.saturating_add(1),
+                    generation: inherited.saturating_add(1).min(GENERATION_MAX),
                     ..Ghost::default()
                 }
             }
@@ -172,26 +187,26 @@ impl EvictionPolicy for Adaptive {
     fn hit(&mut self, slot: Slot, access: &Access) {
         let tick = access.request.tick as u32;
         self.arrive(tick);
-        self.requests.found(tick, access.position + 1, 0);
+        self.experience.requests.found(tick, access.position + 1, 0);
         let block = &mut self.blocks[slot.index()];
-        let known = &mut block.known;
-        match block.state {
-            State::Vacant => return,
-            State::InUse => {}
-            State::Aging => {
-                let age = tick.wrapping_sub(known.tick);
-                self.survival.used_again(known.class, known.record, age);
-            }
+        let before = *block;
+        if before.state == State::Vacant {
+            return;
         }
-        known.hits = known.hits.saturating_add(1);
-        known.tick = tick;
+        block.known.hits = (before.known.hits + 1).min(HITS_MAX);
+        block.known.tick = tick;
         block.chain_blocks = access.request.chain_blocks;
         block.ends_chain = access.position + 1 == block.chain_blocks;
         block.state = State::InUse;
+        if before.state == State::Aging {
+            let known = before.known;
+            let age = age::between(known.tick, tick);
+            self.note(Note::used(known.class, known.tick, age));
+        }
     }
 
     fn pin(&mut self, slot: Slot) {
-        self.groups.remove(slot);
+        self.hold(slot);
     }
 
     fn release(&mut self, slot: Slot) {
@@ -200,20 +215,17 @@ impl EvictionPolicy for Adaptive {
             State::InUse => self.settle(slot),
             State::Aging => {}
         }
-        let known = self.blocks[slot.index()].known;
-        self.groups.insert(slot, known.class, known.tick);
-        self.victim = None;
+        let Ghost { class, tick, .. } = self.blocks[slot.index()].known;
+        if self.groups.insert(slot, class, tick) {
+            let worths = &self.experience.worths;
+            self.victims.opened(class, &self.groups, worths);
+        }
     }
 
     fn evict(&mut self) -> Option<Slot> {
-        let standing = self.victim.and_then(|group| self.groups.last_of(group));
-        let slot = match standing {
-            Some(slot) => slot,
-            None => {
-                self.victim = self.choose();
-                self.groups.last_of(self.victim?)?
-            }
-        };
+        let worths = &self.experience.worths;
+        self.victims.advance(self.now, &self.groups, worths);
+        let slot = self.groups.last_of(self.victims.group()?)?;
         self.vacate(slot);
         Some(slot)
     }
@@ -228,5 +240,19 @@ impl EvictionPolicy for Adaptive {
 
     fn heritage(&self, slot: Slot) -> Heritage {
         Heritage(self.blocks[slot.index()].known.generation.into())
+    }
+
+    fn advance(&mut self, tick: u64) {
+        self.arrive(tick as u32);
+        let worths = &self.experience.worths;
+        self.victims.advance(self.now, &self.groups, worths);
+    }
+
+    fn study(&self) -> Option<Arc<dyn Study>> {
+        Some(Arc::clone(&self.experience) as Arc<dyn Study>)
+    }
+
+    fn victim_worth(&self) -> Option<f32> {
+        Some(self.victims.worth())
     }
 }
