@@ -38,11 +38,20 @@ fn chain(chain: u32, blocks: u32) -> Vec<SequenceHash> {
 }
 
 fn pool(capacity: usize, shards: usize, duplicates: Duplicates) -> BlockPool {
+    pool_with(PolicyKind::Lru, capacity, shards, duplicates)
+}
+
+fn pool_with(
+    policy: PolicyKind,
+    capacity: usize,
+    shards: usize,
+    duplicates: Duplicates,
+) -> BlockPool {
     let builder = BlockPool::builder()
         .capacity_blocks(capacity)
         .shards(shards);
     builder
-        .policy(PolicyKind::Lru)
+        .policy(policy)
         .duplicates(duplicates)
         .build()
         .unwrap()
@@ -77,7 +86,11 @@ fn check(pool: &BlockPool, capacity: usize) {
 }
 
 fn engines(shards: usize, duplicates: Duplicates) {
-    let pool = pool(6, shards, duplicates);
+    engines_with(PolicyKind::Lru, shards, duplicates);
+}
+
+fn engines_with(policy: PolicyKind, shards: usize, duplicates: Duplicates) {
+    let pool = pool_with(policy, 6, shards, duplicates);
     let engines = [chain(0, 3), chain(0, 2)].map(|hashes| {
         let pool = pool.clone();
         thread::spawn(move || {
@@ -107,23 +120,52 @@ fn engines_share_shards_without_duplicates() {
 }
 
 #[test]
-fn only_one_block_of_a_content_can_be_matched() {
-    explore(|| {
-        let pool = pool(4, 2, Duplicates::Reject);
-        let engines = [(), ()].map(|()| {
+fn engines_share_what_shards_learn() {
+    explore(|| engines_with(PolicyKind::Adaptive, 2, Duplicates::Allow));
+}
+
+/// Threads that register the same content at once, each in a shard of its own: one of them has it, and it can be matched.
+fn same_content(shards: usize, duplicates: Duplicates) {
+    let capacity = 2 * shards;
+    let pool = pool(capacity, shards, duplicates);
+    let engines: Vec<_> = (0..shards)
+        .map(|_| {
             let pool = pool.clone();
             thread::spawn(move || {
                 let fresh = pool.allocate_blocks(2).unwrap();
                 let complete = fresh.complete(&chain(0, 2)).unwrap();
                 pool.register_blocks(complete).unwrap()
             })
-        });
-        let [one, other] = engines.map(|engine| engine.join().unwrap());
-        assert!(one.slots().eq(other.slots()), "one content in two slots");
+        })
+        .collect();
+    let held: Vec<_> = engines
+        .into_iter()
+        .map(|engine| engine.join().unwrap())
+        .collect();
+    let matched = pool.match_sequence_hashes(&chain(0, 2));
+    assert_eq!(matched.len(), 2, "content that nobody has");
+    if duplicates == Duplicates::Reject {
+        let mut all = held.iter();
+        assert!(
+            all.all(|held| held.slots().eq(matched.slots())),
+            "one content in two slots"
+        );
         assert_eq!(pool.status().in_use_blocks, 2);
-        drop((one, other));
-        check(&pool, 4);
-    });
+    }
+    let registered = pool.status().registered_blocks;
+    assert_eq!(registered, 2, "one content registered twice");
+    drop((held, matched));
+    check(&pool, capacity);
+}
+
+#[test]
+fn only_one_block_of_a_content_can_be_matched() {
+    explore(|| same_content(2, Duplicates::Reject));
+}
+
+#[test]
+fn of_duplicates_in_four_shards_one_can_be_matched() {
+    explore(|| same_content(4, Duplicates::Allow));
 }
 
 #[test]

@@ -8,10 +8,16 @@ use super::core::Core;
 use super::observer::{BlockEvent, EvictedBlock};
 use super::shard::{Choice, Shard};
 use crate::Error;
+use crate::policy::EvictionPolicy;
 use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// Slots taken from one shard before another is considered: a long request then ages all shards alike.
 const CHUNK: usize = 64;
+
+/// Allocations of a thread from one look at a shard from which nothing may have been taken to the next.
+const CALLS_BETWEEN_LOOKS: u32 = 4;
+
+thread_local!(static CALLS: ThreadCell<u32> = const { ThreadCell::new(0) });
 
 /// What has to be told once no lock is held.
 #[derive(Default)]
@@ -45,6 +51,9 @@ impl Core {
         if slots.len() < count {
             outcome = self.fill_exactly(&mut slots, count, &mut departures);
         }
+        if let Some(study) = &self.study {
+            study.study();
+        }
         self.announce_evicted(&departures.evicted, &departures.events);
         match outcome {
             Ok(()) => Ok(slots),
@@ -55,10 +64,30 @@ impl Core {
         }
     }
 
+    /// Now and then lets a shard that nobody has locked look anew at what its victims are worth, one shard after the other: one from which
+    /// nothing is taken would not notice that its blocks grow old.
+    fn look_around(&self) {
+        let call = CALLS.with(|calls| calls.replace(calls.get().wrapping_add(1)));
+        if !call.is_multiple_of(CALLS_BETWEEN_LOOKS) {
+            return;
+        }
+        let shard = (call / CALLS_BETWEEN_LOOKS) as usize % self.shards.count();
+        if let Some(mut cursor) = self.shards.try_cursor(shard) {
+            let requests = self.clock.0.requests.load(Ordering::Relaxed);
+            let policy = &mut cursor.enter(shard).policy;
+            policy.advance(requests.saturating_sub(1));
+        }
+    }
+
     /// Takes slots where the pool is fullest of old blocks; fewer than `count` if other threads take them too.
     fn fill(&self, slots: &mut Vec<u32>, count: usize, departures: &mut Departures) {
         let lane = lane();
-        let now = self.clock.0.requests.load(Ordering::Relaxed) as u32;
+        let now = if self.shards.know_worth() {
+            self.look_around();
+            0
+        } else {
+            self.clock.0.requests.load(Ordering::Relaxed) as u32
+        };
         let mut vain_tries = 0;
         while slots.len() < count && vain_tries <= self.shards.count() {
             let Some((choice, mut cursor)) = self.shards.choose(lane, now) else {
@@ -67,7 +96,7 @@ impl Core {
             let wanted = (count - slots.len()).min(CHUNK);
             let before = slots.len();
             let shard = cursor.enter(choice.shard);
-            self.take(shard, choice, slots, wanted, departures);
+            self.take(shard, choice, now, slots, wanted, departures);
             vain_tries += usize::from(slots.len() == before);
         }
     }
@@ -91,8 +120,12 @@ impl Core {
         for evicts in [false, true] {
             for (shard, cursor) in cursors.iter_mut().enumerate() {
                 let wanted = count - slots.len();
-                let choice = Choice { shard, evicts };
-                self.take(cursor.enter(shard), choice, slots, wanted, departures);
+                let choice = Choice {
+                    shard,
+                    evicts,
+                    worth_max: f32::INFINITY,
+                };
+                self.take(cursor.enter(shard), choice, 0, slots, wanted, departures);
             }
         }
         if slots.len() < count {
@@ -111,21 +144,24 @@ impl Core {
         }
     }
 
-    /// Takes up to `wanted` slots from a shard: free ones, and if there are none anywhere, by eviction.
+    /// Takes up to `wanted` slots from a shard, and one if it has any: free ones, and if there are none anywhere, by
+    /// eviction, as long as that is right there at the request `now`.
     fn take(
         &self,
         shard: &mut Shard,
         choice: Choice,
+        now: u32,
         slots: &mut Vec<u32>,
         wanted: usize,
         departures: &mut Departures,
     ) {
-        for _ in 0..wanted {
+        for taken in 0..wanted {
             if let Some(local) = shard.take_free() {
                 slots.push(self.shards.slot(choice.shard, local));
                 continue;
             }
-            if !choice.evicts {
+            let too_dear = || shard.outlook().worth(now) > choice.worth_max;
+            if !choice.evicts || taken > 0 && too_dear() {
                 break;
             }
             let Some(local) = shard.take_evicted() else {

@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use super::core::{Clock, Core};
 use super::directory::Directory;
+use super::expected::Expected;
 use super::lease::Leases;
 use super::shard::Shards;
 use super::{BlockPool, Duplicates, EventSink, EvictionHook};
 use crate::Error;
-use crate::policy::{Policy, PolicyKind};
+use crate::policy::{EvictionPolicy, Policy, PolicyKind};
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{Arc, Padded};
 
@@ -19,8 +20,9 @@ const CAPACITY_MAX: usize = 1 << 31;
 /// The most shards of a pool.
 const SHARDS_MAX: usize = 256;
 
-/// Shards by default: a policy that learns knows in each shard only what happened there.
-const SHARDS_DEFAULT: usize = 1;
+/// Shards by default, where there are so many blocks for each.
+const SHARDS_DEFAULT: usize = 4;
+const SHARD_BLOCKS_MIN: usize = 256;
 
 /// Makes a policy for a number of slots.
 pub type PolicyFactory = Box<dyn Fn(u32) -> Policy + Send + Sync>;
@@ -65,9 +67,9 @@ impl BlockPoolBuilder {
         self
     }
 
-    /// Shards, a power of two; one by default. More let more threads work side by side, fewer let the policy see more
-    /// of what happens: one that learns, as the default does, loses hits with each division, one that only keeps an
-    /// order hardly any.
+    /// Shards, a power of two; by default four, and fewer for a pool of less than 1024 blocks. More let more threads work
+    /// side by side. The default policy learns from all shards and evicts where a block is worth least, the others evict
+    /// where blocks were used longest ago.
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards);
         self
@@ -115,17 +117,20 @@ impl BlockPoolBuilder {
             return Err(invalid("block_tokens", 0, "a block has at least one token"));
         }
         let shards = self.checked_shards()?;
-        let policy = self.policy;
-        let make = |slots| match &self.custom {
-            Some(factory) => factory(slots),
-            None => policy.build(slots),
+        let slots = Shards::slots_of_each(capacity, shards);
+        let policies: Vec<Policy> = match &self.custom {
+            Some(factory) => slots.iter().map(|&slots| factory(slots)).collect(),
+            None => self.policy.build_parts(&slots),
         };
+        let study = policies.first().and_then(EvictionPolicy::study);
         let core = Core {
+            study,
             capacity,
             block_tokens,
             duplicates: self.duplicates,
-            shards: Shards::new(capacity, shards.trailing_zeros(), make),
-            directory: Directory::new(capacity),
+            shards: Shards::new(&slots, policies),
+            directory: Directory::new(&slots),
+            expected: Expected::new(),
             clock: Padded(Clock {
                 started: Instant::now(),
                 requests: AtomicU64::new(0),
@@ -154,7 +159,10 @@ impl BlockPoolBuilder {
     }
 
     fn checked_shards(&self) -> Result<usize, Error> {
-        let shards = self.shards.unwrap_or(SHARDS_DEFAULT);
+        let shards = self.shards.unwrap_or_else(|| {
+            let fitting = (self.capacity_blocks / SHARD_BLOCKS_MIN).clamp(1, SHARDS_DEFAULT);
+            1 << fitting.ilog2()
+        });
         let fits = shards <= SHARDS_MAX && shards <= self.capacity_blocks;
         if shards.is_power_of_two() && fits {
             return Ok(shards);

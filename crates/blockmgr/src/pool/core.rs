@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use super::directory::Directory;
+use super::expected::Expected;
 use super::lease::Leases;
 use super::observer::{BlockEvent, EventSink, EvictedBlock, EvictionHook};
 use super::shard::{Shard, Shards, State};
 use super::{Duplicates, PoolStatus};
 use crate::SequenceHash;
-use crate::policy::{Access, EvictionPolicy, Request, Slot};
+use crate::policy::{Access, EvictionPolicy, Request, Slot, Study};
 use crate::sync::Padded;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,8 +19,10 @@ pub(crate) struct Core {
     pub(super) duplicates: Duplicates,
     pub(super) shards: Shards,
     pub(super) directory: Directory,
+    pub(super) expected: Expected,
     pub(super) clock: Padded<Clock>,
     pub(super) leases: Leases,
+    pub(super) study: Option<std::sync::Arc<dyn Study>>,
     pub(super) hook: Option<std::sync::Arc<dyn EvictionHook>>,
     pub(super) sink: Option<std::sync::Arc<dyn EventSink>>,
     pub(super) event_sequence: AtomicU64,
@@ -93,7 +96,7 @@ impl Core {
         events: &mut Vec<BlockEvent>,
     ) {
         let hash = self.directory.identity(slot);
-        if self.directory.insert(slot, hash).is_err() {
+        if !self.directory.insert(slot, hash) {
             shard.put_free(local);
             return;
         }

@@ -2,7 +2,8 @@
 
 use super::RequestOptions;
 use super::core::Core;
-use super::directory::{Key, NONE};
+use super::directory::NONE;
+use super::index::Key;
 use super::observer::BlockEvent;
 use super::shard::{Cursor, State};
 use crate::SequenceHash;
@@ -91,7 +92,10 @@ impl Core {
             request.heritage = shard.policy.heritage(Slot::new(local as u32));
         }
         loop {
-            let slot = self.directory.find_or_expect(key, request)?;
+            let Some(slot) = self.directory.find(key) else {
+                self.expected.add(key, request);
+                return None;
+            };
             if let Some((shard, local)) = cursor.here(before) {
                 shard.cells[local].next = slot;
             }

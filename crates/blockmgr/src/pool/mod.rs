@@ -1,15 +1,18 @@
 //! The blocks of one tier: which are free, which are in use, which are kept for whoever asks again.
 //!
-//! A pool has a fixed number of slots. Slots are divided among shards, each with its lock and its own instance of the
-//! policy; a batch takes slots from one shard, and the pool keeps the number handed out even, so that an unused
-//! block grows equally old in all. A directory in stripes finds a block's slot by its hash.
+//! A pool has a fixed number of slots. Slots are divided among shards, each with its lock, an instance of the policy
+//! and an index of its blocks, which can be read without the lock. A batch takes slots where the blocks that leave are worth
+//! least; a block may be in any shard, and is in one of them at most.
 //!
-//! Locks: that of a shard before that of a stripe, and at most one of each.
+//! A thread has at most one shard locked, or all of them in order; a lock that is taken while one is held is given up before
+//! anything else is.
 
 mod allocate;
 mod builder;
 mod core;
 mod directory;
+mod expected;
+mod index;
 mod lease;
 mod matching;
 #[cfg(feature = "metrics")]

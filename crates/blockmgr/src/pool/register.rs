@@ -2,7 +2,7 @@
 
 use super::Duplicates;
 use super::core::Core;
-use super::directory::NONE;
+use super::directory::{BATCH_MAX, NONE};
 use super::matching::access;
 use super::observer::BlockEvent;
 use super::shard::State;
@@ -27,44 +27,60 @@ impl Core {
         let mut expected_position = None;
         let mut cursor = self.shards.cursor();
         let mut before = NONE;
-        for (index, (&slot, &hash)) in slots.iter().zip(hashes).enumerate() {
-            if expected_position != Some(hash.position()) {
+        let mut start = 0;
+        while let (Some(&first), Some(&slot)) = (hashes.get(start), slots.get(start)) {
+            if expected_position != Some(first.position()) {
                 cursor.leave();
-                let parent = parent.filter(|_| index == 0);
-                request = self.request_of(&hashes[index..], parent);
+                let parent = parent.filter(|_| start == 0);
+                request = self.request_of(&hashes[start..], parent);
                 before = NONE;
             }
-            expected_position = hash.position().checked_add(1);
             if let Some((shard, local)) = cursor.here(before) {
                 shard.cells[local].next = slot;
             }
-            let (shard, local) = cursor.at(slot);
-            let entered = self.directory.insert(slot, hash);
-            if entered.is_err() && self.duplicates == Duplicates::Reject {
-                rejected.push(index);
-                continue;
-            }
-            before = slot;
-            let cell = &mut shard.cells[local];
-            cell.users = 1;
-            cell.used = request.tick as u32;
-            cell.next = NONE;
-            if entered.is_ok() {
-                cell.state = State::Registered;
-                shard.counts.registered += 1;
-                shard
-                    .policy
-                    .insert(Slot::new(local as u32), &access(hash, request));
-                self.note_stored(&mut events, hash);
-            } else {
-                cell.state = State::Duplicate;
-                shard.counts.duplicates += 1;
-                self.directory.set_identity(slot, hash);
+            cursor.at(slot);
+            let batch = start..start + self.batch_blocks(&slots[start..], &hashes[start..]);
+            start = batch.end;
+            let entered = self
+                .directory
+                .insert_all(&slots[batch.clone()], &hashes[batch.clone()]);
+            for (place, index) in batch.enumerate() {
+                let (slot, hash) = (slots[index], hashes[index]);
+                expected_position = hash.position().checked_add(1);
+                let is_entered = entered >> place & 1 == 1;
+                if !is_entered && self.duplicates == Duplicates::Reject {
+                    rejected.push(index);
+                    continue;
+                }
+                if let Some((shard, local)) = cursor.here(before) {
+                    shard.cells[local].next = slot;
+                }
+                before = slot;
+                let (shard, local) = cursor.at(slot);
+                if is_entered {
+                    shard.register(local, &access(hash, request));
+                    self.note_stored(&mut events, hash);
+                } else {
+                    shard.register_duplicate(local, request.tick);
+                    self.directory.set_identity(slot, hash);
+                }
             }
         }
         drop(cursor);
         self.publish(&events);
         self.replace_rejected(slots, hashes, &rejected);
+    }
+
+    /// How many of the leading blocks can be entered at once: those that follow one another, in slots of one shard.
+    fn batch_blocks(&self, slots: &[u32], hashes: &[SequenceHash]) -> usize {
+        let mut blocks = 1;
+        while blocks < slots.len().min(BATCH_MAX)
+            && self.shards.shard_of(slots[blocks]) == self.shards.shard_of(slots[0])
+            && Some(hashes[blocks].position()) == hashes[blocks - 1].position().checked_add(1)
+        {
+            blocks += 1;
+        }
+        blocks
     }
 
     /// What request blocks belong to: the one that missed the first of them, or else one that is made up from the
@@ -73,7 +89,7 @@ impl Core {
         let Some(&first) = hashes.first() else {
             return Request::default();
         };
-        if let Some(request) = self.directory.take_expected(first.words()) {
+        if let Some(request) = self.expected.take(first.words()) {
             return request;
         }
         let chain_blocks = u32::try_from(hashes.len()).unwrap_or(u32::MAX);
@@ -124,18 +140,10 @@ impl Core {
         let mut events: Vec<BlockEvent> = Vec::new();
         let mut cursor = self.shards.cursor();
         let (shard, local) = cursor.at(slot);
-        if self.directory.insert(slot, hash).is_err() {
+        if !self.directory.insert(slot, hash) {
             return false;
         }
-        let cell = &mut shard.cells[local];
-        cell.users = 1;
-        cell.used = request.tick as u32;
-        cell.next = NONE;
-        cell.state = State::Registered;
-        shard.counts.registered += 1;
-        shard
-            .policy
-            .insert(Slot::new(local as u32), &access(hash, request));
+        shard.register(local, &access(hash, request));
         self.note_stored(&mut events, hash);
         drop(cursor);
         self.publish(&events);

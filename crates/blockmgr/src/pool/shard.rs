@@ -1,12 +1,18 @@
 //! A share of a pool's slots.
 
 use super::directory::NONE;
-use crate::policy::{EvictionPolicy, Policy, Slot};
+use crate::policy::{Access, EvictionPolicy, Policy, Slot};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, Padded, TryLockError, lock};
+use crate::sync::{Mutex, MutexGuard, Padded, lock, try_lock};
 
-/// Victims count as equally old that are younger than the oldest by less than this part.
-const SLACK: u32 = 64;
+/// Victims count as worth as little as the least that are worth more by less than this part.
+const SLACK: f32 = 1.0 / 64.0;
+/// And so much more, in a shard where the same thread evicted last, if another thread did where victims are worth least: threads that stay
+/// apart neither wait for each other nor fetch lines from each other's caches.
+const HOME_SLACK: f32 = 0.125;
+
+/// No lane.
+const NOBODY: u32 = u32::MAX;
 
 /// What a slot is in the middle of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +93,14 @@ impl Shard {
         }
     }
 
+    /// What can be told of the next victim.
+    pub(super) fn outlook(&self) -> Outlook {
+        match self.policy.victim_worth() {
+            Some(worth) => Outlook::Worth(worth),
+            None => Outlook::Used(self.victim_used),
+        }
+    }
+
     /// Puts a slot without users into the free list.
     #[inline]
     pub(super) fn put_free(&mut self, local: usize) {
@@ -118,6 +132,29 @@ impl Shard {
         Some(local.get())
     }
 
+    /// A slot has a block from now on, that the directory names, with one user.
+    #[inline]
+    pub(super) fn register(&mut self, local: usize, access: &Access) {
+        self.use_first(local, State::Registered, access.request.tick);
+        self.counts.registered += 1;
+        self.policy.insert(Slot::new(local as u32), access);
+    }
+
+    /// A slot has a block from now on that another slot has too, with one user.
+    #[inline]
+    pub(super) fn register_duplicate(&mut self, local: usize, tick: u64) {
+        self.use_first(local, State::Duplicate, tick);
+        self.counts.duplicates += 1;
+    }
+
+    fn use_first(&mut self, local: usize, state: State, tick: u64) {
+        let cell = &mut self.cells[local];
+        cell.state = state;
+        cell.users = 1;
+        cell.used = tick as u32;
+        cell.next = NONE;
+    }
+
     /// Adds a user to a registered block.
     #[inline]
     pub(super) fn add_user(&mut self, local: usize) {
@@ -132,6 +169,43 @@ impl Shard {
 /// A quarter of a distance, and not nothing.
 fn step(distance: i32) -> i32 {
     distance / 4 + distance.signum()
+}
+
+/// What is known of the victims of a shard.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Outlook {
+    /// What the next one is worth.
+    Worth(f32),
+    /// When the latest ones were used.
+    Used(u32),
+}
+
+impl Outlook {
+    fn packed(self) -> u64 {
+        match self {
+            Self::Worth(worth) => u64::from(worth.to_bits()),
+            Self::Used(tick) => 1 << 32 | u64::from(tick),
+        }
+    }
+
+    fn unpacked(packed: u64) -> Self {
+        match packed >> 32 {
+            0 => Self::Worth(f32::from_bits(packed as u32)),
+            _ => Self::Used(packed as u32),
+        }
+    }
+
+    /// What a victim is worth; if that is not known, the less the longer ago it was used.
+    pub(super) fn worth(self, now: u32) -> f32 {
+        match self {
+            Self::Worth(worth) => worth,
+            Self::Used(tick) => {
+                // A request that began later may have been counted already.
+                let age = now.wrapping_sub(tick).cast_signed().max(0);
+                1.0 / (age as f32 + 1.0)
+            }
+        }
+    }
 }
 
 /// Slots of a shard that nobody uses.
@@ -160,6 +234,8 @@ pub(super) struct Choice {
     pub(super) shard: usize,
     /// Whether no shard seems to have a free slot, so that blocks must leave.
     pub(super) evicts: bool,
+    /// Once victims are worth more, another shard has to give.
+    pub(super) worth_max: f32,
 }
 
 /// A shard with what others may read of it without its lock.
@@ -168,9 +244,10 @@ struct Place {
     shard: Mutex<Shard>,
     /// [`Idle`] when the lock was last given up.
     idle: AtomicU64,
-    /// [`Shard::victim_used`] then. The pool evicts where it is oldest, so that a block which nobody uses grows equally
-    /// old in all shards, whatever each is asked for.
-    victim_used: AtomicU32,
+    /// [`Shard::outlook`] then.
+    outlook: AtomicU64,
+    /// The lane that evicted here last.
+    holder: AtomicU32,
 }
 
 impl Place {
@@ -178,11 +255,16 @@ impl Place {
         Idle::unpacked(self.idle.load(Ordering::Relaxed))
     }
 
-    /// Requests since the shard's latest victims were used.
-    fn victim_age(&self, now: u32) -> u32 {
-        // A request that began later may have been counted already.
-        let age = now.wrapping_sub(self.victim_used.load(Ordering::Relaxed));
-        u32::try_from(age.cast_signed()).unwrap_or(0)
+    fn hold(&self, lane: u32) {
+        if self.holder.load(Ordering::Relaxed) != lane {
+            self.holder.store(lane, Ordering::Relaxed);
+        }
+    }
+
+    /// What the next victim is worth. The pool evicts where it is least, so that a block leaves that is worth
+    /// least in the whole pool, or for a policy without worth, one that was used longest ago.
+    fn victim_worth(&self, now: u32) -> f32 {
+        Outlook::unpacked(self.outlook.load(Ordering::Relaxed)).worth(now)
     }
 }
 
@@ -191,30 +273,42 @@ impl Place {
 pub(super) struct Shards {
     places: Box<[Padded<Place>]>,
     bits: u32,
+    know_worth: bool,
 }
 
 impl Shards {
-    /// `slots` slots in `1 << bits` shards, each with what `policy` makes for a number of slots.
-    pub(super) fn new(slots: u32, bits: u32, policy: impl Fn(u32) -> Policy) -> Self {
-        let count = 1 << bits;
-        let place = |shard: u32| {
-            let slots = (slots - shard).div_ceil(count);
+    /// How many slots each of `count` shards has of all.
+    pub(super) fn slots_of_each(slots: u32, count: usize) -> Vec<u32> {
+        let count = count as u32;
+        (0..count)
+            .map(|shard| (slots - shard).div_ceil(count))
+            .collect()
+    }
+
+    /// A shard for each policy, with so many slots. Their number is a power of two.
+    pub(super) fn new(slots_of_each: &[u32], policies: Vec<Policy>) -> Self {
+        let place = |(&slots, policy): (&u32, Policy)| {
+            let shard = Shard::new(slots, policy);
             Padded(Place {
-                idle: AtomicU64::new(
-                    Idle {
-                        free: slots,
-                        cached: 0,
-                    }
-                    .packed(),
-                ),
-                shard: Mutex::new(Shard::new(slots, policy(slots))),
-                victim_used: AtomicU32::new(0),
+                idle: AtomicU64::new(shard.idle().packed()),
+                outlook: AtomicU64::new(shard.outlook().packed()),
+                shard: Mutex::new(shard),
+                holder: AtomicU32::new(NOBODY),
             })
         };
+        let know_worth = policies
+            .iter()
+            .all(|policy| policy.victim_worth().is_some());
         Self {
-            places: (0..count).map(place).collect(),
-            bits,
+            know_worth,
+            places: slots_of_each.iter().zip(policies).map(place).collect(),
+            bits: slots_of_each.len().trailing_zeros(),
         }
+    }
+
+    /// Whether policies tell what their victims are worth; if not, their age is asked for, and so the number of the request.
+    pub(super) fn know_worth(&self) -> bool {
+        self.know_worth
     }
 
     pub(super) fn count(&self) -> usize {
@@ -227,8 +321,9 @@ impl Shards {
         local << self.bits | shard as u32
     }
 
+    /// The shard that a slot belongs to.
     #[inline]
-    fn shard_of(&self, slot: u32) -> usize {
+    pub(super) fn shard_of(&self, slot: u32) -> usize {
         slot as usize & (self.places.len() - 1)
     }
 
@@ -242,48 +337,76 @@ impl Shards {
     }
 
     /// Locks the shard where the thread of a lane should take slots: one that has free slots; if there is none, one of
-    /// those whose victims are about as old as any. Each lane begins to look elsewhere, and passes over shards that
+    /// those whose victims are worth about as little as any. Each lane begins to look elsewhere, and passes over shards that
     /// are locked, so that threads stay out of each other's way. `None` if no shard seems to have a slot. `now` is the
     /// number of the request.
-    pub(super) fn choose(&self, lane: u32, now: u32) -> Option<(Choice, Cursor<'_>)> {
+    pub(super) fn choose<'a>(&'a self, lane: u32, now: u32) -> Option<(Choice, Cursor<'a>)> {
         let count = self.places.len();
         // Reversed bits: half of the shards lie between the first two lanes, a quarter between those and the next two.
         let first = lane.reverse_bits().checked_shr(32 - self.bits).unwrap_or(0) as usize;
         let places = || (first..count).chain(0..first);
         // Others change the numbers meanwhile, so that what was seen once has to do.
         let mut free = None;
-        let mut oldest = None;
+        let mut least: Option<(f32, usize)> = None;
+        let mut next = f32::INFINITY;
         for shard in places() {
             let place = &self.places[shard].0;
             let idle = place.idle();
             if idle.free > 0 {
                 free = free.or(Some(shard));
             }
-            let age = place.victim_age(now);
-            if idle.cached > 0 && oldest.is_none_or(|(most, _)| age > most) {
-                oldest = Some((age, shard));
+            if idle.cached == 0 {
+                continue;
+            }
+            let worth = place.victim_worth(now);
+            match least {
+                Some((found, _)) if worth >= found => next = next.min(worth),
+                _ => {
+                    next = least.map_or(next, |(found, _)| found);
+                    least = Some((worth, shard));
+                }
             }
         }
-        let fits = |&shard: &usize| {
-            let place = &self.places[shard].0;
-            match (free, oldest) {
-                (Some(_), _) => place.idle().free > 0,
-                (None, Some((most, _))) => {
-                    place.idle().cached > 0 && place.victim_age(now) >= most - most / SLACK
-                }
-                (None, None) => false,
+        let evicts = free.is_none();
+        let (worth, shard) = least.unwrap_or((0.0, 0));
+        let holder = self.places[shard].0.holder.load(Ordering::Relaxed);
+        let is_contested = evicts && holder != NOBODY && holder != lane;
+        let enough = worth * (1.0 + if is_contested { HOME_SLACK } else { SLACK });
+        let has = |&shard: &usize| {
+            let idle = self.places[shard].0.idle();
+            if evicts {
+                idle.cached > 0
+            } else {
+                idle.free > 0
             }
         };
-        let evicts = free.is_none();
-        let not_busy = places().filter(fits).find_map(|shard| {
-            let cursor = self.try_cursor(shard)?;
-            Some((Choice { shard, evicts }, cursor))
-        });
-        not_busy.or_else(|| {
-            let shard = free.or(oldest.map(|(_, shard)| shard))?;
-            let mut cursor = self.cursor();
+        let within =
+            |shard: usize, worth: f32| !evicts || self.places[shard].0.victim_worth(now) <= worth;
+        let fits = |&shard: &usize| {
+            let holder = self.places[shard].0.holder.load(Ordering::Relaxed);
+            has(&shard) && within(shard, enough) && (!is_contested || holder == lane)
+        };
+        let is_near = |&shard: &usize| has(&shard) && within(shard, worth * (1.0 + HOME_SLACK));
+        let chosen = |mut cursor: Cursor<'a>, shard| {
             cursor.enter(shard);
-            Some((Choice { shard, evicts }, cursor))
+            if evicts {
+                self.places[shard].0.hold(lane);
+            }
+            let worth_max = next.max(enough) * (1.0 + SLACK);
+            let choice = Choice {
+                shard,
+                evicts,
+                worth_max,
+            };
+            (choice, cursor)
+        };
+        let locked = |shard| Some(chosen(self.try_cursor(shard)?, shard));
+        // A block that is worth a little more is given up rather than waited for.
+        let not_busy = places().filter(fits).find_map(locked);
+        let not_busy = not_busy.or_else(|| places().filter(is_near).find_map(locked));
+        not_busy.or_else(|| {
+            let shard = free.or(least.map(|(_, shard)| shard))?;
+            Some(chosen(self.cursor(), shard))
         })
     }
 
@@ -298,12 +421,8 @@ impl Shards {
     }
 
     /// A cursor at a shard that nobody has locked.
-    fn try_cursor(&self, shard: usize) -> Option<Cursor<'_>> {
-        let guard = match self.places[shard].0.shard.try_lock() {
-            Ok(guard) => guard,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
+    pub(super) fn try_cursor(&self, shard: usize) -> Option<Cursor<'_>> {
+        let guard = try_lock(&self.places[shard].0.shard)?;
         Some(Cursor {
             shards: self,
             held: Some((shard, guard)),
@@ -365,12 +484,11 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub(super) fn leave(&mut self) {
         if let Some((shard, guard)) = self.held.take() {
-            // Stored before the lock is given up, so that the latest holder's number stays.
+            // Stored before the lock is given up, so that the latest holder's numbers stay.
             let place = &self.shards.places[shard].0;
-            place.idle.store(guard.idle().packed(), Ordering::Relaxed);
-            place
-                .victim_used
-                .store(guard.victim_used, Ordering::Relaxed);
+            let (idle, outlook) = (guard.idle().packed(), guard.outlook().packed());
+            place.idle.store(idle, Ordering::Relaxed);
+            place.outlook.store(outlook, Ordering::Relaxed);
         }
     }
 }

@@ -7,6 +7,7 @@ mod steps;
 mod world;
 
 use blockmgr::Duplicates;
+use blockmgr::policy::PolicyKind;
 use proptest::prelude::*;
 
 use steps::{Step, step};
@@ -18,8 +19,14 @@ fn cases() -> u32 {
     seeds.and_then(|seeds| seeds.parse().ok()).unwrap_or(300)
 }
 
-fn run(capacity: usize, shards: usize, duplicates: Duplicates, steps: Vec<Step>) {
-    let mut world = World::new(capacity, shards, duplicates);
+fn run(
+    policy: PolicyKind,
+    capacity: usize,
+    shards: usize,
+    duplicates: Duplicates,
+    steps: Vec<Step>,
+) {
+    let mut world = World::new(policy, capacity, shards, duplicates);
     for step in steps {
         world.apply(step);
         world.check();
@@ -36,7 +43,7 @@ proptest! {
         reject: bool,
         steps in prop::collection::vec(step(), 1..80),
     ) {
-        run(capacity, 1, duplicates(reject), steps);
+        run(PolicyKind::Lru, capacity, 1, duplicates(reject), steps);
     }
 
     #[test]
@@ -46,7 +53,17 @@ proptest! {
         reject: bool,
         steps in prop::collection::vec(step(), 1..80),
     ) {
-        run(capacity, shards, duplicates(reject), steps);
+        run(PolicyKind::Lru, capacity, shards, duplicates(reject), steps);
+    }
+
+    #[test]
+    fn shards_that_learn_together_lose_and_leak_nothing(
+        capacity in 4usize..40,
+        shards in prop::sample::select(vec![1usize, 4]),
+        reject: bool,
+        steps in prop::collection::vec(step(), 1..80),
+    ) {
+        run(PolicyKind::Adaptive, capacity, shards, duplicates(reject), steps);
     }
 }
 
