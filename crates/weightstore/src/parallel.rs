@@ -43,7 +43,7 @@ pub(crate) fn map<T: Send, R: Send>(
 /// Runs `work` on the items on `threads` threads and hands the results to `consume` in order.
 ///
 /// At most `window` items are under way or waiting for their turn. `items` and `consume` run on the
-/// calling thread.
+/// calling thread; with one thread `work` does too, and one item follows the other.
 ///
 /// # Errors
 /// The first error of `items`, `work` or `consume`, in the order of the items.
@@ -55,11 +55,14 @@ pub(crate) fn stream<T: Send, R: Send, E: Send>(
     work: impl Fn(T) -> Result<R, E> + Sync,
     mut consume: impl FnMut(R) -> Result<(), E>,
 ) -> Result<(), E> {
+    if threads <= 1 {
+        return items.try_for_each(|item| consume(work(item?)?));
+    }
     let (job_sender, job_receiver) = mpsc::channel::<(usize, T)>();
     let (done_sender, done_receiver) = mpsc::channel();
     let jobs = Mutex::new(job_receiver);
     std::thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
+        for _ in 0..threads {
             let done_sender = done_sender.clone();
             let (jobs, work) = (&jobs, &work);
             scope.spawn(move || {
@@ -132,44 +135,48 @@ mod tests {
     fn a_stream_keeps_the_order_and_the_window() {
         use std::sync::atomic::{AtomicUsize, Ordering};
 
-        let under_way = AtomicUsize::new(0);
-        let mut seen = Vec::new();
-        let items = (0..500).inspect(|_| {
-            under_way.fetch_add(1, Ordering::SeqCst);
-        });
-        let outcome = stream(
-            3,
-            7,
-            items.map(Ok::<usize, String>),
-            |i| {
-                assert!(under_way.load(Ordering::SeqCst) <= 7);
-                Ok(i * i)
-            },
-            |square| {
-                under_way.fetch_sub(1, Ordering::SeqCst);
-                seen.push(square);
-                Ok(())
-            },
-        );
-        assert_eq!(outcome, Ok(()));
-        assert_eq!(seen, (0..500).map(|i| i * i).collect::<Vec<_>>());
+        for (threads, most) in [(3, 7), (1, 1), (0, 1)] {
+            let under_way = AtomicUsize::new(0);
+            let mut seen = Vec::new();
+            let items = (0..500).inspect(|_| {
+                under_way.fetch_add(1, Ordering::SeqCst);
+            });
+            let outcome = stream(
+                threads,
+                7,
+                items.map(Ok::<usize, String>),
+                |i| {
+                    assert!(under_way.load(Ordering::SeqCst) <= most);
+                    Ok(i * i)
+                },
+                |square| {
+                    under_way.fetch_sub(1, Ordering::SeqCst);
+                    seen.push(square);
+                    Ok(())
+                },
+            );
+            assert_eq!(outcome, Ok(()));
+            assert_eq!(seen, (0..500).map(|i| i * i).collect::<Vec<_>>());
+        }
     }
 
     #[cfg(feature = "native")]
     #[test]
     fn a_stream_ends_at_the_first_error() {
-        let mut seen = Vec::new();
-        let outcome = stream(
-            2,
-            4,
-            (0..100).map(Ok),
-            |i| if i == 20 { Err("no") } else { Ok(i) },
-            |i| {
-                seen.push(i);
-                Ok(())
-            },
-        );
-        assert_eq!(outcome, Err("no"));
-        assert_eq!(seen, (0..20).collect::<Vec<_>>());
+        for threads in [1, 2] {
+            let mut seen = Vec::new();
+            let outcome = stream(
+                threads,
+                4,
+                (0..100).map(Ok),
+                |i| if i == 20 { Err("no") } else { Ok(i) },
+                |i| {
+                    seen.push(i);
+                    Ok(())
+                },
+            );
+            assert_eq!(outcome, Err("no"));
+            assert_eq!(seen, (0..20).collect::<Vec<_>>());
+        }
     }
 }

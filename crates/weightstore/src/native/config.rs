@@ -28,13 +28,13 @@ pub struct NativeConfig {
 
 impl Default for NativeConfig {
     /// Content encoded by its type, what is nearly the same as something stored as its difference from
-    /// that, at most four such steps one below the other; batches of 32 MiB, a thread for each core, the
-    /// storage's own defaults.
+    /// that, at most four such steps one below the other; batches of 32 MiB, a thread for each core and two at
+    /// least, the storage's own defaults.
     fn default() -> Self {
         Self {
             codec: Codec::Auto,
             batch_bytes: 32 << 20,
-            threads: crate::parallel::threads_for(usize::MAX),
+            threads: crate::parallel::threads_for(usize::MAX).max(2),
             chain_depth_max: 4,
             find_bases: true,
             rebase: false,
@@ -67,7 +67,8 @@ impl NativeConfig {
         self
     }
 
-    /// Threads that hash, encode and decode.
+    /// Threads that hash, encode and decode. With one, whatever is read from the storage and written to it is
+    /// in an order that depends on nothing but the calls.
     #[must_use]
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.threads = threads;

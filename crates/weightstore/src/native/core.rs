@@ -128,9 +128,13 @@ impl Core {
             && self.config.codec() != Codec::None
     }
 
-    /// The threads that fetch: more than the cores, since they wait for the device too.
+    /// The threads that fetch: more than the cores, since they wait for the device too; one if there is to be
+    /// one, so that what the store asks of its volume comes in an order that can be repeated.
     pub(super) fn fetch_threads(&self) -> usize {
-        (2 * self.config.threads()).max(4)
+        match self.config.threads() {
+            1 => 1,
+            threads => (2 * threads).max(4),
+        }
     }
 }
 
