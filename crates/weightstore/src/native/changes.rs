@@ -132,6 +132,16 @@ impl Changes {
         self.records.push((key, record));
     }
 
+    /// Takes the chunks out, to be committed before the rest.
+    pub(super) fn take_chunks(&mut self) -> Vec<(BodyId, u32, BufferMut)> {
+        let chunks = std::mem::take(&mut self.chunks);
+        for (.., encoded) in &chunks {
+            self.payload_bytes = self.payload_bytes.saturating_sub(padded(encoded.len()));
+        }
+        self.entries = self.entries.saturating_sub(chunks.len());
+        chunks
+    }
+
     /// Deletes the chunks of a body, those that wait in these changes and those committed before.
     pub(super) fn drop_body(&mut self, body: BodyId, count: u32) {
         self.chunks.retain(|(chunk_body, ..)| *chunk_body != body);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard};
 
 use core_view::BufferMut;
+use core_view::contract::Transfer;
 use tier_nvme::WriteBatch;
 
 use super::changes::{Changes, NewModel};
@@ -58,6 +59,9 @@ impl Core {
                 InTheWay::Other(roots) => committed.replaced = roots,
             }
         }
+        if let Some(new) = &model {
+            self.check_content_is_there(new, &changes)?; // mutant: weights-no-content-first
+        }
         let labels = self.number_labels(&changes);
         let reserved = reservation(ledger, &changes);
         let mut writer = Writer::default();
@@ -84,6 +88,34 @@ impl Core {
         committed.stored_bytes = writer.stored_bytes;
         self.publish(changes, labels, model, &present);
         Ok(committed)
+    }
+
+    /// Writes chunks that no header names yet, without waiting for them; returns what to wait for, and their bytes.
+    ///
+    /// Nothing has to be decided about them: their bodies are nobody else's. So the next of them are written while
+    /// these are synced, and commits of others go on.
+    pub(super) fn send_chunks(
+        &self,
+        chunks: Vec<(BodyId, u32, BufferMut)>,
+    ) -> Result<(Transfer<()>, u64), WeightError> {
+        let mut ledger = self.ledger();
+        let body_max = chunks.iter().map(|(body, ..)| *body).max();
+        let reserved = body_max.is_none_or(|body| body < ledger.reserved);
+        if ledger.format.is_none() || !reserved {
+            let mut changes = Changes::default();
+            for (body, index, encoded) in chunks {
+                changes.add_chunk(body, index, encoded);
+            }
+            let committed = self.commit_locked(&mut ledger, changes)?;
+            return Ok((Transfer::ready(Ok(())), committed.stored_bytes));
+        }
+        drop(ledger);
+        let mut writer = Writer::default();
+        for (body, index, encoded) in chunks {
+            writer.put(&Key::Chunk(body, index), encoded);
+        }
+        let written = self.blobs.write_batch_async(writer.batch);
+        Ok((written, writer.stored_bytes))
     }
 
     /// Another writer may have stored the same content since it was looked up: its copy stays.
@@ -151,6 +183,24 @@ impl Core {
             }),
             Err(error) => Err(error),
         }
+    }
+
+    /// Refuses a manifest that names what is not there and does not come with it: whatever instant the power fails,
+    /// no reader finds a model without its content.
+    fn check_content_is_there(&self, new: &NewModel, changes: &Changes) -> Result<(), WeightError> {
+        let coming: BTreeSet<&WeightHash> =
+            changes.objects.iter().map(|object| &object.hash).collect();
+        let catalog = self.catalog();
+        let mut roots = new.manifest.roots();
+        let absent = roots.find(|root| catalog.object(root).is_none() && !coming.contains(root));
+        absent.map_or(Ok(()), |absent| {
+            let reason = format!("it would be committed before tensor {absent}, which it names");
+            Err(WeightError::corrupt(
+                "model",
+                format!("{:?}", new.name),
+                reason,
+            ))
+        })
     }
 
     /// Gives each new use its number; uses that are there already are left out.
@@ -358,3 +408,6 @@ impl Writer {
         self.batch = std::mem::take(&mut self.batch).delete(key);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,9 @@
 //! What one operation relies on while it runs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use core_view::contract::Transfer;
 
 use super::changes::Changes;
 use super::commit::Committed;
@@ -37,6 +39,28 @@ impl<'a> Session<'a> {
         there
     }
 
+    /// Sends the chunks of changes on their way, before the headers that will name them; returns what to wait
+    /// for, and the bytes that were sent.
+    pub(super) fn send_content(
+        &self,
+        changes: &mut Changes,
+    ) -> Result<(Transfer<()>, u64), WeightError> {
+        let chunks = changes.take_chunks();
+        // Whether they arrive or not, they are what is left behind if nothing comes to name them.
+        let mut unfinished = self.unfinished();
+        for (body, index, _) in &chunks {
+            let count = unfinished.entry(*body).or_insert(0);
+            *count = (index + 1).max(*count);
+        }
+        drop(unfinished);
+        self.core.send_chunks(chunks)
+    }
+
+    fn unfinished(&self) -> MutexGuard<'_, BTreeMap<BodyId, u32>> {
+        let unfinished = self.unfinished.lock();
+        unfinished.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Commits changes; their tensors stay.
     pub(super) fn commit(&self, changes: Changes) -> Result<Committed, WeightError> {
         let hashes: Vec<WeightHash> = changes.objects.iter().map(|object| object.hash).collect();
@@ -58,10 +82,7 @@ impl<'a> Session<'a> {
             .collect();
         let committed = self.core.commit(changes)?;
         self.note(hashes);
-        let mut unfinished = self
-            .unfinished
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut unfinished = self.unfinished();
         unfinished.extend(chunks);
         for body in finished {
             unfinished.remove(&body);
@@ -103,12 +124,7 @@ impl<'a> Session<'a> {
     pub(super) fn abandon(self) {
         let hashes = self.unpin();
         let mut changes = Changes::default();
-        let unfinished = std::mem::take(
-            &mut *self
-                .unfinished
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let unfinished = std::mem::take(&mut *self.unfinished());
         for (body, count) in unfinished {
             for index in 0..count {
                 changes.deletes.insert(Key::Chunk(body, index).encode());

@@ -8,7 +8,8 @@ use core_view::safetensors::TensorInfo;
 use crate::identity::{CHUNK_LEN_BYTES, Leaf, chunk_count};
 use crate::native::body_writer::EncodedChunk;
 
-/// Bytes that are in memory for one group; two groups are under way at a time.
+/// Bytes that are in memory for one group; three groups are under way at a time: one is read, one waits to be
+/// decided on, and one is encoded.
 const GROUP_BYTES: usize = 16 << 20;
 
 /// Tensors in one group.

@@ -16,7 +16,7 @@ use super::workers::{Job, Outcome, Ticket, Workers};
 use super::{OnProgress, Progress, SourceFile, hint_of};
 use crate::ChunkEncoding;
 use crate::native::base::link_to;
-use crate::native::body_writer::{EncodedChunk, Encoding};
+use crate::native::body_writer::{EncodedChunk, Encoding as ChunkPlan};
 use crate::native::changes::{Changes, NewObject};
 use crate::native::core::Core;
 use crate::native::session::Session;
@@ -46,7 +46,7 @@ pub(super) struct Settings<'env> {
 pub(super) struct Pipeline<'scope, 'env> {
     settings: Settings<'env>,
     workers: Workers<'env>,
-    committer: Committer<'scope>,
+    committer: Committer<'scope, 'env>,
     batch_bytes: usize,
     /// Groups that workers owe results for, by number.
     groups: BTreeMap<u64, Group>,
@@ -69,10 +69,20 @@ struct PlannedWrite {
     root: Option<WeightHash>,
 }
 
+/// Parts whose chunks are being encoded.
+struct Encoding {
+    group: u64,
+    writes: Vec<PlannedWrite>,
+}
+
 /// The tensors of the file that is being imported.
+#[derive(Default)]
 struct FileState {
     roots: Vec<WeightHash>,
+    /// Of which the next group holds more.
     open: Option<OpenTensor>,
+    /// What was decided on last; workers have the next group to read while it is stored.
+    encoding: Option<Encoding>,
     /// A tensor that is stored without a look for one that begins like it.
     forced: Option<usize>,
 }
@@ -82,7 +92,7 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
         Self {
             settings,
             workers: Workers::start(scope, settings.core),
-            committer: Committer::start(scope, settings.session),
+            committer: Committer::start(scope, settings.session, settings.core.config.threads()),
             batch_bytes: settings.core.batch_bytes(),
             groups: BTreeMap::new(),
             next_group: 0,
@@ -100,16 +110,13 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
         file: &FileTensors<'env>,
         mut sha256: Option<&mut Sha256>,
     ) -> Result<Vec<WeightHash>, WeightError> {
-        let mut state = FileState {
-            roots: Vec::with_capacity(file.tensors.len()),
-            open: None,
-            forced: None,
-        };
+        let mut state = FileState::default();
         let mut cursor = Cursor::default();
         let mut current = self.begin_group(file, &mut cursor)?;
         while let Some(id) = current {
             let group = self.wait(id)?;
             let next = self.begin_group(file, &mut cursor)?;
+            self.store(file, &mut state)?;
             let restart = self.settle(file, &mut state, group, sha256.as_deref_mut())?;
             current = match restart {
                 None => next,
@@ -124,6 +131,7 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
             };
             self.report(file, cursor);
         }
+        self.store(file, &mut state)?;
         let data_bytes: u64 = file.tensors.iter().map(TensorInfo::len_bytes).sum();
         self.files_bytes += file.data_start + data_bytes;
         Ok(state.roots)
@@ -196,7 +204,7 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
         Ok(self.groups.remove(&id).unwrap_or_default())
     }
 
-    /// Decides on a hashed group and stores what is new; returns the tensor to begin again with, if any.
+    /// Decides on a hashed group and has what is new encoded; returns the tensor to begin again with, if any.
     fn settle(
         &mut self,
         file: &FileTensors<'env>,
@@ -239,10 +247,8 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
                 }
             }
         }
-        let open = self.store(file, group, writes)?;
-        if restart.is_none() && open.is_some() {
-            state.open = open;
-        }
+        self.seek_bases(file, &mut writes)?;
+        state.encoding = Some(self.encode(file, group, writes)?);
         Ok(restart)
     }
 
@@ -271,16 +277,16 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
         Some(PlannedWrite { part, tensor, root })
     }
 
-    /// Encodes and stores parts; returns the tensor that goes on in the next group.
+    /// Stores what is being encoded, once it is.
     fn store(
         &mut self,
         file: &FileTensors<'env>,
-        group: Group,
-        mut writes: Vec<PlannedWrite>,
-    ) -> Result<Option<OpenTensor>, WeightError> {
-        self.seek_bases(file, &mut writes)?;
-        let mut slots = self.encode(file, group, &writes)?.slots;
-        let mut open = None;
+        state: &mut FileState,
+    ) -> Result<(), WeightError> {
+        let Some(Encoding { group, writes }) = state.encoding.take() else {
+            return Ok(());
+        };
+        let mut slots = self.wait(group)?.slots;
         for mut write in writes {
             let chunks = slots.get_mut(write.part.slots.clone()).unwrap_or_default();
             for slot in chunks {
@@ -319,11 +325,11 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
                 }
                 _ => {
                     write.tensor.review_base();
-                    open = Some(write.tensor);
+                    state.open = Some(write.tensor);
                 }
             }
         }
-        Ok(open)
+        Ok(())
     }
 
     /// Looks for what the tensors that begin here may be stored against.
@@ -354,8 +360,8 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
         &mut self,
         file: &FileTensors<'env>,
         mut group: Group,
-        writes: &[PlannedWrite],
-    ) -> Result<Group, WeightError> {
+        writes: Vec<PlannedWrite>,
+    ) -> Result<Encoding, WeightError> {
         let id = self.next_group;
         self.next_group += 1;
         let planned = writes.iter().flat_map(|write| {
@@ -395,14 +401,14 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
                     };
                     self.send(Job::Encode {
                         ticket,
-                        encoding: Encoding { codec, dtype, base },
+                        encoding: ChunkPlan { codec, dtype, base },
                         raw,
                     })?;
                 }
             }
         }
         self.groups.insert(id, group);
-        self.wait(id)
+        Ok(Encoding { group: id, writes })
     }
 
     fn make_room(&mut self, next_bytes: usize) -> Result<(), WeightError> {
