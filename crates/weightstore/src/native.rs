@@ -14,6 +14,7 @@ mod export;
 mod gc;
 mod import;
 mod journal;
+mod model_table;
 mod models;
 mod placement;
 mod reachability;

@@ -137,8 +137,9 @@ impl Catalog {
             Key::Delta(id) => {
                 self.deltas.insert(id);
             }
+            // Another name of the same letters after each commit: it tells them apart.
             Key::Model(name) => {
-                self.models.insert(name.into());
+                self.models.replace(name.into());
             }
             Key::Sketch(place, hash) => {
                 if let Some(entry) = self.objects.get_mut(&hash) {
@@ -332,9 +333,13 @@ impl Catalog {
     ///
     /// Before the references were read, everything counts as needed.
     fn user_of(&self, hash: &WeightHash) -> Option<String> {
-        let dependent = || self.dependents_of(hash).next();
-        let against = |tensor| format!("tensor {tensor}, which is stored against it");
-        self.namer_of(hash).or_else(|| dependent().map(against))
+        let mut user = self.namer_of(hash);
+        if user.is_none() {
+            // mutant: weights-no-base-check
+            let dependent = self.dependents_of(hash).next();
+            user = dependent.map(|tensor| format!("tensor {tensor}, which is stored against it"));
+        }
+        user
     }
 
     /// As [`Catalog::user_of`], leaving out what is stored against it.

@@ -10,6 +10,7 @@ use tier_nvme::{NvmeError, NvmeStore};
 use super::buffers::Buffers;
 use super::catalog::Catalog;
 use super::config::NativeConfig;
+use super::model_table::ModelTables;
 use crate::record::{BodyId, BodyReservation, Key, StoreRecord};
 use crate::{Codec, WeightError, WeightHash};
 
@@ -21,6 +22,8 @@ pub(super) struct Core {
     catalog: Mutex<Catalog>,
     /// Held while changes are decided, committed and published; taken before the catalog's lock.
     commit: Mutex<Ledger>,
+    /// What was parsed of models.
+    pub(super) model_tables: Mutex<ModelTables>,
     next_body: AtomicU64,
     /// How many running operations began when that was the next body number.
     running: Mutex<BTreeMap<BodyId, u64>>,
@@ -58,6 +61,7 @@ impl Core {
         Ok(Self {
             catalog: Mutex::new(catalog_of(&blobs)),
             commit: Mutex::new(Ledger { format, reserved }),
+            model_tables: Mutex::default(),
             next_body: AtomicU64::new(reserved.0),
             running: Mutex::default(),
             buffers: Buffers::new()?,

@@ -144,20 +144,26 @@ impl Core {
         model: &str,
         tensor: &str,
     ) -> Result<Tensor, WeightError> {
-        let manifest = self.kept_manifest(session, model)?;
-        for file in &manifest.files {
-            let header = header_of(model, file)?;
-            for (info, root) in header.tensors().iter().zip(&file.roots) {
-                if info.name == tensor {
-                    return self.stored(model, info, root);
-                }
+        loop {
+            let table = self.model_table(model)?;
+            let Some((info, root)) = table.tensor(tensor) else {
+                return Err(WeightError::PartNotFound {
+                    model: model.into(),
+                    what: "tensor",
+                    name: tensor.into(),
+                });
+            };
+            if session.keep(root) {
+                return self.stored(model, info, root);
+            }
+            // The model may have been removed or replaced since, and the tensor with it; or removed and added
+            // again: then it is back once the commits under way are done.
+            drop(self.ledger());
+            let newer = self.model_table(model)?;
+            if newer.manifest == table.manifest && !session.keep(root) {
+                return Err(missing_tensor(model, &table.manifest, root));
             }
         }
-        Err(WeightError::PartNotFound {
-            model: model.into(),
-            what: "tensor",
-            name: tensor.into(),
-        })
     }
 
     /// A model's tensor, which must be what the model says.

@@ -167,9 +167,13 @@ impl Core {
         })
     }
 
-    /// The names that models give a tensor.
-    pub(super) fn model_labels(&self, hash: &WeightHash) -> Result<Vec<Label>, WeightError> {
-        {
+    /// The names that models give a tensor, as many as are asked for at most.
+    pub(super) fn model_labels(
+        &self,
+        hash: &WeightHash,
+        most: usize,
+    ) -> Result<Vec<Label>, WeightError> {
+        if self.catalog().references().is_none() {
             let _ledger = self.ledger();
             self.read_references()?;
         }
@@ -179,24 +183,20 @@ impl Core {
         };
         let mut labels = Vec::new();
         for model in models {
-            let manifest = match self.manifest(&model) {
-                Err(WeightError::ModelNotFound { .. }) => continue,
-                manifest => manifest?,
-            };
-            for file in &manifest.files {
-                let header = header_of(&model, file)?;
-                let tensors = header.tensors().iter().zip(&file.roots);
-                labels.extend(
-                    tensors
-                        .filter(|(_, root)| *root == hash)
-                        .map(|(info, _)| Label {
-                            name: info.name.clone(),
-                            model_name: Some(model.to_string()),
-                            ..Label::default()
-                        }),
-                );
+            if labels.len() >= most {
+                break;
             }
+            let table = match self.model_table(&model) {
+                Err(WeightError::ModelNotFound { .. }) => continue,
+                table => table?,
+            };
+            labels.extend(table.names_of(hash).map(|name| Label {
+                name: name.to_owned(),
+                model_name: Some(model.to_string()),
+                ..Label::default()
+            }));
         }
+        labels.truncate(most);
         Ok(labels)
     }
 }

@@ -103,7 +103,7 @@ impl Core {
         let label = match self.first_label(hash)? {
             Some(label) => label,
             None => self
-                .model_labels(hash)?
+                .model_labels(hash, 1)?
                 .into_iter()
                 .next()
                 .unwrap_or_default(),
@@ -159,7 +159,7 @@ impl Core {
         for entry in uses {
             labels.extend(self.label(hash, entry)?);
         }
-        labels.extend(self.model_labels(hash)?);
+        labels.extend(self.model_labels(hash, usize::MAX)?);
         Ok(labels)
     }
 
@@ -283,7 +283,7 @@ impl WeightStore for NativeStore {
         let label = match core.first_label(&hash)? {
             Some(label) => label,
             None => core
-                .model_labels(&hash)?
+                .model_labels(&hash, 1)?
                 .into_iter()
                 .next()
                 .unwrap_or_default(),

@@ -198,8 +198,10 @@ fn a_range_costs_the_chunks_that_it_touches() {
             after.bytes_read - before.bytes_read,
         )
     };
-    // The manifest, the header, and the chunks.
+    // The manifest, the header, and the chunks; the manifest once.
+    let first = cost(17, 1);
     let (base_reads, base_bytes) = cost(17, 1);
+    assert_eq!((first.0, base_reads), (3, 2));
     let one_chunk = base_bytes;
     for (start, len, touched) in [
         (0, 100, 1),

@@ -10,7 +10,7 @@ use crate::fixture::{Tensor, add_with, get, noise, plain, safetensors, store};
 fn tensor() -> impl Strategy<Value = Tensor> {
     let dtype = select(DType::all().collect::<Vec<_>>());
     let shape = proptest::collection::vec(0_u64..12, 0..4);
-    (dtype, shape, any::<u64>(), 0_u32..4).prop_map(|(dtype, mut shape, seed, kind)| {
+    (dtype, shape, any::<u64>(), 0_u32..6).prop_map(|(dtype, mut shape, seed, kind)| {
         // Packed types need a whole number of bytes.
         shape.push(8);
         let elements: u64 = shape.iter().product();
@@ -19,6 +19,7 @@ fn tensor() -> impl Strategy<Value = Tensor> {
             0 => vec![0; len],
             1 => vec![0xff; len],
             2 => plain(seed, len),
+            3 => special(dtype, seed, len),
             _ => noise(seed, len),
         };
         Tensor {
@@ -28,6 +29,32 @@ fn tensor() -> impl Strategy<Value = Tensor> {
             bytes,
         }
     })
+}
+
+/// Floats whose exponents are all ones or all zeros: NaNs of any payload, infinities, subnormals, both zeros. Of other
+/// types, bytes of such numbers.
+fn special(dtype: DType, seed: u64, len: usize) -> Vec<u8> {
+    let (width, exponent) = match dtype {
+        DType::F16 => (2, 0x7c00),
+        DType::F32 => (4, 0x7f80_0000),
+        DType::F64 => (8, 0x7ff0_0000_0000_0000),
+        _ => (2, 0x7f80),
+    };
+    let mut bytes = noise(seed, len);
+    for (index, element) in bytes.chunks_exact_mut(width).enumerate() {
+        let mut word = [0; 8];
+        word[..width].copy_from_slice(element);
+        let number = u64::from_le_bytes(word);
+        let number = match (seed >> (index % 60)) % 8 {
+            0 => number & !exponent,
+            1 => number & exponent & !(exponent >> 1),
+            2 => exponent,
+            3 => 0,
+            _ => number | exponent,
+        };
+        element.copy_from_slice(&number.to_le_bytes()[..width]);
+    }
+    bytes
 }
 
 fn codecs() -> Vec<Codec> {
@@ -143,7 +170,11 @@ proptest! {
         let config = crate::fixture::config().with_chain_depth_max(depth_max);
         let store = weightstore::NativeStore::on_volume(volume.handle(), config).unwrap();
         let len = dtype.len_bytes(rows as usize * 256).unwrap();
-        let start = Tensor { name: "w".into(), dtype, shape: vec![rows, 256], bytes: noise(seed, len) };
+        let bytes = match seed % 3 {
+            0 => special(dtype, seed, len),
+            _ => noise(seed, len),
+        };
+        let start = Tensor { name: "w".into(), dtype, shape: vec![rows, 256], bytes };
         let mut chain = vec![start];
         for change in &changes {
             let next = changed(chain.last().unwrap(), change);
