@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 
 use core_view::DType;
 use tier_nvme::FileName;
-use tier_nvme::sim::{Random, SimVolume};
+use tier_nvme::sim::SimVolume;
 use weightstore::{
     Hdf5Compression, Hdf5Config, Hdf5Mode, Hdf5Store, WeightError, WeightHash, WeightStore,
     WeightTensor,
 };
-
-const OPERATIONS: u64 = 200;
 
 fn name() -> FileName {
     FileName::new("weights.h5").unwrap()
@@ -44,89 +42,6 @@ fn content(store: &Hdf5Store) -> Content {
             (hash, weight.bytes().to_vec())
         })
         .collect()
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    crashes: u64,
-    commits: u64,
-    old: u64,
-    new: u64,
-}
-
-/// Changes and commits until the power fails: the file is then what it was after the last commit that
-/// was acknowledged, or what the one that was under way would have made of it.
-fn run(seed: u64, counts: &mut Counts) {
-    let volume = SimVolume::new(seed);
-    let mut random = Random::new(seed ^ 0x5eed);
-    let mut committed = Content::new();
-    let mut operations = 0;
-    while operations < OPERATIONS {
-        let mut under_way = committed.clone();
-        volume.fail_power_after(random.next_u64() % 120);
-        if let Ok(store) = open(&volume, Hdf5Mode::Append) {
-            let mut staged = committed.clone();
-            while operations < OPERATIONS {
-                operations += 1;
-                let weight = weight(random.next_u64() % 40);
-                let hash = weight.compute_hash();
-                let outcome = match random.next_u64() % 4 {
-                    0 => {
-                        under_way = staged.clone();
-                        store.commit().map(|()| {
-                            committed = staged.clone();
-                            counts.commits += 1;
-                        })
-                    }
-                    1 => store.delete(&hash.into()).map(|_| {
-                        staged.remove(&hash);
-                    }),
-                    _ => store.store(&weight, None).map(|_| {
-                        staged.insert(hash, weight.bytes().to_vec());
-                    }),
-                };
-                if outcome.is_err() {
-                    break;
-                }
-            }
-            // Dropping the store commits what is left, if there is power.
-            under_way = if volume.has_power() {
-                staged
-            } else {
-                under_way
-            };
-        }
-        volume.crash();
-        counts.crashes += 1;
-        let found = match open(&volume, Hdf5Mode::Read) {
-            Ok(store) => content(&store),
-            Err(error) => {
-                assert!(committed.is_empty(), "seed {seed}: {error:?}");
-                continue;
-            }
-        };
-        let (is_old, is_new) = (found == committed, found == under_way);
-        assert!(is_old || is_new, "seed {seed}: neither old nor new");
-        if committed != under_way {
-            counts.old += u64::from(is_old);
-            counts.new += u64::from(is_new);
-        }
-        committed = found;
-    }
-}
-
-#[test]
-fn a_commit_is_whole_or_absent_after_power_failures() {
-    let seeds = std::env::var("STEPWELL_MODEL_SEEDS");
-    let seeds = seeds.ok().and_then(|text| text.parse().ok());
-    let mut counts = Counts::default();
-    for seed in 0..seeds.unwrap_or(10) {
-        run(seed, &mut counts);
-    }
-    println!("{counts:?}");
-    for count in [counts.crashes, counts.commits, counts.old, counts.new] {
-        assert!(count > 0, "{counts:?}");
-    }
 }
 
 #[test]
