@@ -1,14 +1,57 @@
-//! Models and weights that the seed chooses: members of a few families, and strangers.
+//! Models, weights and deltas that the seed chooses: members of a few families, and strangers.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use core_view::DType;
 use core_view::safetensors::HeaderBuilder;
 use tier_nvme::sim::Random;
-use weightstore::WeightTensor;
+use weightstore::{Delta, DeltaKind, WeightTensor};
 
 /// Elements of a row.
 const COLUMNS: u64 = 128;
-/// Elements of a matrix of a family: the least that is sketched.
-const MATRIX_LEN: usize = 16 << 10;
+/// Bytes of a tensor of two chunks.
+pub(crate) const LONG_LEN: usize = (1 << 20) + 5;
+/// Elements of a matrix of the first families: the least that is sketched.
+const MATRIX_LEN: u64 = 16 << 10;
+/// Elements of those of the others, whose bases have to be named.
+const SHORT_LEN: u64 = 2 << 10;
+/// Families of each kind.
+const FAMILIES: u64 = 3;
+
+thread_local! {
+    /// The members that were made: they are the same in every seed.
+    static MEMBERS: RefCell<BTreeMap<Member, Vec<u8>>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Which member of which family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Member {
+    family: u64,
+    version: u64,
+    rows_more: u64,
+}
+
+impl Member {
+    fn count(self) -> u64 {
+        let len = match self.family < FAMILIES {
+            true => MATRIX_LEN,
+            false => SHORT_LEN,
+        };
+        len + self.rows_more * COLUMNS
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        let mut base = Random::new(self.family + 1);
+        let mut change = Random::new(1000 * self.family + self.version);
+        let changed = self.version.min(1) as f32;
+        let bytes = (0..self.count()).flat_map(|_| {
+            let weight = small(&mut base) + 0.002 * small(&mut change) * changed;
+            ((weight.to_bits() >> 16) as u16).to_le_bytes()
+        });
+        bytes.collect()
+    }
+}
 
 #[derive(Debug, Clone)]
 pub(crate) struct Tensor {
@@ -18,33 +61,49 @@ pub(crate) struct Tensor {
 }
 
 impl Tensor {
-    /// A tensor of any kind: most are of a family, some are small, few are long.
+    /// A tensor of any kind: most are of a family, some are small, some fill a batch. Few are of more than one chunk:
+    /// they cost more than all others.
     pub(crate) fn any(random: &mut Random) -> Self {
-        match random.below(16) {
-            0 => Self::of_bytes(random.next_u64(), 0),
-            1..=3 => Self::of_bytes(random.below(6), 100 + random.below(4000) as usize),
-            4 | 5 => Self::of_bytes(random.below(6), (1 << 20) + 5),
-            _ => Self::of_family(random),
+        match random.below(256) {
+            0 => Self::mostly_zero(random.below(6), LONG_LEN),
+            1..=15 => Self::of_bytes(random.next_u64(), 0),
+            16..=70 => Self::of_bytes(random.below(6), 100 + random.below(4000) as usize),
+            71..=80 => Self::of_bytes(random.below(6), 20_000 + random.below(36_000) as usize),
+            81..=150 => Self::of_family(random),
+            _ => Self::member(FAMILIES + random.below(FAMILIES), random),
         }
     }
 
-    /// A member of one of three families, with some rows more in places.
+    /// A member of a family whose members find each other, with some rows more in places.
     pub(crate) fn of_family(random: &mut Random) -> Self {
-        let family = random.below(3);
-        let version = random.below(6);
-        let rows_more = [0, 0, 0, 5][random.below(4) as usize];
-        let count = MATRIX_LEN + rows_more * COLUMNS as usize;
-        let mut base = Random::new(family + 1);
-        let mut change = Random::new(1000 * family + version);
-        let bytes = (0..count).flat_map(|_| {
-            let weight = small(&mut base) + 0.002 * small(&mut change) * version.min(1) as f32;
-            ((weight.to_bits() >> 16) as u16).to_le_bytes()
+        Self::member(random.below(FAMILIES), random)
+    }
+
+    fn member(family: u64, random: &mut Random) -> Self {
+        let member = Member {
+            family,
+            version: random.below(6),
+            rows_more: [0, 0, 0, 5][random.below(4) as usize],
+        };
+        let bytes = MEMBERS.with_borrow_mut(|made| {
+            let made = made.entry(member).or_insert_with(|| member.bytes());
+            made.clone()
         });
         Self {
             dtype: DType::BF16,
-            shape: vec![count as u64 / COLUMNS, COLUMNS],
-            bytes: bytes.collect(),
+            shape: vec![member.count() / COLUMNS, COLUMNS],
+            bytes,
         }
+    }
+
+    /// Long, and little once it is encoded.
+    fn mostly_zero(seed: u64, len: usize) -> Self {
+        let mut tensor = Self::of_bytes(seed, len / 512);
+        let noise = std::mem::replace(&mut tensor.bytes, vec![0; len]);
+        let places = tensor.bytes.iter_mut().step_by(509);
+        places.zip(noise).for_each(|(place, byte)| *place = byte);
+        tensor.shape = vec![len as u64];
+        tensor
     }
 
     fn of_bytes(seed: u64, len: usize) -> Self {
@@ -73,9 +132,21 @@ fn small(random: &mut Random) -> f32 {
     (sum as f32 / 65536.0 - 2.0) * 0.03
 }
 
+/// A delta whose reference is a member of a family, there or not.
+pub(crate) fn delta(random: &mut Random) -> Delta {
+    let reference = Tensor::of_family(random).weight().compute_hash();
+    let payload = Tensor::of_bytes(random.below(6), 20 + random.below(6000) as usize).bytes;
+    let shape = [payload.len() as u64];
+    Delta::new(DeltaKind::Sparse, DType::U8, &shape, reference, payload)
+}
+
 /// The safetensors file of a model with some tensors.
 pub(crate) fn model(random: &mut Random) -> Vec<u8> {
-    let count = 1 + random.below(3);
+    // Some take several batches.
+    let count = match random.below(8) {
+        0 => 5 + random.below(4),
+        _ => 1 + random.below(3),
+    };
     let tensors: Vec<Tensor> = (0..count).map(|_| Tensor::any(random)).collect();
     let named = tensors.iter().enumerate();
     let header = named.fold(HeaderBuilder::new(), |header, (index, tensor)| {

@@ -2,15 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weightstore::{ExportOptions, HashKey, NativeStore, WeightError, WeightHash, WeightStore};
+use tier_nvme::sim::Random;
+use weightstore::{
+    ExportOptions, HashKey, NativeStore, WeightError, WeightHash, WeightMetadata, WeightStore,
+};
 
 use crate::counts::Counts;
 
-/// What can be asked of the store by name: a model's file or a single weight's bytes.
+/// What can be asked of the store by name: a model's file, a single weight's bytes, a delta's payload.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Name {
     Model(String),
     Weight(WeightHash),
+    Delta(WeightHash),
 }
 
 #[derive(Default)]
@@ -50,9 +54,25 @@ impl Expected {
         names
             .filter_map(|name| match name {
                 Name::Model(name) => Some(name.as_str()),
-                Name::Weight(_) => None,
+                Name::Weight(_) | Name::Delta(_) => None,
             })
             .collect()
+    }
+
+    pub(crate) fn deltas(&self) -> Vec<WeightHash> {
+        let names = self.content.keys();
+        names
+            .filter_map(|name| match name {
+                Name::Delta(id) => Some(*id),
+                Name::Model(_) | Name::Weight(_) => None,
+            })
+            .collect()
+    }
+
+    /// One of what is there.
+    pub(crate) fn any(&self, random: &mut Random) -> Option<(&Name, &Vec<u8>)> {
+        let at = random.below(self.content.len().max(1) as u64);
+        self.content.iter().nth(at as usize)
     }
 
     /// After a loss: what was not acknowledged is whole or absent, from then on it is the one or the other.
@@ -76,15 +96,16 @@ impl Expected {
     /// Everything is there, and nothing else is.
     pub(crate) fn check(&self, store: &NativeStore) {
         assert_eq!(store.models().unwrap(), self.models());
+        assert_eq!(store.list_deltas().unwrap(), self.deltas());
         let weights = self.content.keys().filter_map(|name| match name {
             Name::Weight(hash) => Some(*hash),
-            Name::Model(_) => None,
+            Name::Model(_) | Name::Delta(_) => None,
         });
         let named: BTreeSet<WeightHash> = store
             .list_weights()
             .unwrap()
             .into_iter()
-            .filter(|hash| has_use(store, &HashKey::from(hash)))
+            .filter(|hash| has_use(store, &HashKey::from(hash)).unwrap())
             .collect();
         assert_eq!(named, weights.collect());
         for (name, content) in &self.content {
@@ -98,7 +119,7 @@ impl Expected {
 }
 
 /// What is under a name.
-fn find(store: &NativeStore, name: &Name) -> Result<Option<Vec<u8>>, WeightError> {
+pub(crate) fn find(store: &NativeStore, name: &Name) -> Result<Option<Vec<u8>>, WeightError> {
     match name {
         Name::Model(name) => {
             let mut file = Vec::new();
@@ -110,17 +131,21 @@ fn find(store: &NativeStore, name: &Name) -> Result<Option<Vec<u8>>, WeightError
         }
         Name::Weight(hash) => {
             let key = HashKey::from(hash);
-            if !has_use(store, &key) {
+            if !has_use(store, &key)? {
                 return Ok(None);
             }
             Ok(store.load(&key)?.map(|weight| weight.bytes().to_vec()))
+        }
+        Name::Delta(id) => {
+            let delta = store.load_delta(id)?;
+            Ok(delta.map(|delta| delta.payload().to_vec()))
         }
     }
 }
 
 /// Whether a tensor was stored as a single weight: one of a model is there as well without.
-fn has_use(store: &NativeStore, key: &HashKey) -> bool {
-    let uses = store.uses(key).unwrap();
-    uses.iter()
-        .any(|label| label.name == "lone" && label.model_name.is_none())
+fn has_use(store: &NativeStore, key: &HashKey) -> Result<bool, WeightError> {
+    let uses = store.uses(key)?;
+    let single = |label: &WeightMetadata| label.name == "lone" && label.model_name.is_none();
+    Ok(uses.iter().any(single))
 }
