@@ -21,7 +21,8 @@ usage: cargo xtask TASK [OPTIONS]
   sim --seed N           one seed of them again
   kill [--count N]       kills of processes that store blocks and models (200)
   soak [--minutes N]     a trace through the tiers of a KV cache again and again, and how memory grows (30)
-  mutants [--seeds N]    removes one safeguard at a time and demands a red simulation
+  mutants [--seeds N] [--only PREFIX]
+                         removes one safeguard at a time and demands a red suite
   coverage               line coverage, where the tool is installed
   bench [NAME] [-- ..]   our benches
   peers [-- ..]          ours beside the peers
@@ -43,6 +44,8 @@ pub(crate) enum Task {
     Coverage,
     Mutants {
         seeds: u64,
+        /// What the names of those that are removed begin with.
+        prefix: String,
     },
     Hardware,
     Replay,
@@ -85,8 +88,7 @@ pub(crate) fn parse(mut parser: Parser) -> Result<Task, Error> {
         "hw" => alone(parser, Task::Hardware),
         "replay" => alone(parser, Task::Replay),
         "coral" => alone(parser, Task::Coral),
-        "mutants" => parse_count(parser, "seeds", crate::mutants::SEEDS_DEFAULT)
-            .map(|seeds| Task::Mutants { seeds }),
+        "mutants" => parse_mutants(parser),
         "sim" => parse_simulation(parser),
         "kill" => parse_count(parser, "count", full_counts::KILL.count_default)
             .map(|count| Task::Kill { count }),
@@ -163,6 +165,25 @@ fn parse_simulation(mut parser: Parser) -> Result<Task, Error> {
     match task {
         Task::Simulation { seeds: 0 } => Err(Error::usage("--seeds must be at least 1")),
         task => Ok(task),
+    }
+}
+
+fn parse_mutants(mut parser: Parser) -> Result<Task, Error> {
+    let (mut seeds, mut prefix) = (crate::mutants::SEEDS_DEFAULT, String::new());
+    while let Some(argument) = parser.next().map_err(refused)? {
+        match argument {
+            Arg::Long("seeds") => {
+                seeds = parser.value().map_err(refused)?.parse().map_err(refused)?;
+            }
+            Arg::Long("only") => {
+                prefix = parser.value().map_err(refused)?.string().map_err(refused)?;
+            }
+            other => return Err(refused(other.unexpected())),
+        }
+    }
+    match seeds {
+        0 => Err(Error::usage("--seeds must be at least 1")),
+        seeds => Ok(Task::Mutants { seeds, prefix }),
     }
 }
 
@@ -251,6 +272,22 @@ mod tests {
                 "{wrong:?}"
             );
         }
+    }
+
+    #[test]
+    fn safeguards_are_chosen_by_how_their_names_begin() {
+        assert!(matches!(
+            parsed(&["mutants", "--only", "wal-", "--seeds=5"]),
+            Ok(Task::Mutants { seeds: 5, prefix }) if prefix == "wal-"
+        ));
+        assert!(matches!(
+            parsed(&["mutants"]),
+            Ok(Task::Mutants { seeds: 300, prefix }) if prefix.is_empty()
+        ));
+        assert!(matches!(
+            parsed(&["mutants", "--seeds", "0"]),
+            Err(Error::Usage { .. })
+        ));
     }
 
     #[test]

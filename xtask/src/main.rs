@@ -71,7 +71,7 @@ fn run(task: Task) -> Result<bool, Error> {
             "lines that the tests reach",
             coverage::run,
         ),
-        Task::Mutants { seeds } => mutants::run_with(&load()?, seeds),
+        Task::Mutants { seeds, prefix } => mutants::run_with(&load()?, seeds, &prefix),
         Task::Hardware => hw::run(&load()?),
         Task::Replay => hw::run_replay(&load()?),
         Task::Coral => hw::run_coral(&load()?),

@@ -15,18 +15,43 @@ use crate::report::{Context, Outcome};
 use crate::tracked;
 use crate::workspace::{TargetKind, Workspace};
 
-/// The package whose safeguards are marked.
-const PACKAGE: &str = "tier-nvme";
+/// Tests that must miss a safeguard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Suite {
+    package: &'static str,
+    /// A test program, or the unit tests of the library.
+    test: Option<&'static str>,
+}
 
-/// What the names of safeguards begin with, and the test that must miss them; the first that fits counts.
-const TESTS: [(&str, &str); 3] = [
-    ("wal-", "wal_simulation"),
-    ("slab-", "slab_simulation"),
-    ("", "crash_simulation"),
+const fn of_test(package: &'static str, test: &'static str) -> Suite {
+    Suite {
+        package,
+        test: Some(test),
+    }
+}
+
+/// What the names of safeguards begin with, and the suite that must miss them; the first that fits counts.
+const SUITES: [(&str, Suite); 8] = [
+    ("wal-", of_test("tier-nvme", "wal_simulation")),
+    ("slab-", of_test("tier-nvme", "slab_simulation")),
+    ("weights-hdf5-", of_test("weightstore", "hdf5_simulation")),
+    (
+        "weights-no-base-check",
+        of_test("weightstore", "store_simulation"),
+    ),
+    ("weights-no-content-first", UNIT_TESTS_OF_WEIGHTS),
+    ("weights-no-length-check", UNIT_TESTS_OF_WEIGHTS),
+    ("weights-", of_test("weightstore", "native")),
+    ("", of_test("tier-nvme", "crash_simulation")),
 ];
 
+const UNIT_TESTS_OF_WEIGHTS: Suite = Suite {
+    package: "weightstore",
+    test: None,
+};
+
 /// The safeguards that must be marked; others may be.
-const REQUIRED: [&str; 15] = [
+const REQUIRED: [&str; 28] = [
     "no-fdatasync",
     "no-dirsync",
     "no-payload-check",
@@ -42,6 +67,19 @@ const REQUIRED: [&str; 15] = [
     "slab-no-payload-check",
     "slab-no-header-check",
     "slab-no-sequence-order",
+    "weights-no-identity-check",
+    "weights-no-leaf-check",
+    "weights-no-range-check",
+    "weights-no-manifest-check",
+    "weights-no-content-first",
+    "weights-no-gc-fence",
+    "weights-no-base-check",
+    "weights-no-chain-bound",
+    "weights-no-depth-check",
+    "weights-no-length-check",
+    "weights-hdf5-no-fdatasync",
+    "weights-hdf5-no-dirsync",
+    "weights-hdf5-no-foreign-check",
 ];
 
 /// The ones that CI removes; `cargo xtask mutants` removes all that are marked.
@@ -56,6 +94,9 @@ const QUICK: [&str; 5] = [
 /// How the line of a test that failed ends.
 const TEST_FAILED: &str = "... FAILED";
 
+/// What cargo says of a test program that was ended by itself: one that asked for a terabyte, for example.
+const TEST_ABORTED: &str = "signal: 6, SIGABRT";
+
 /// Enough seeds that each missing safeguard is met.
 pub(crate) const SEEDS_DEFAULT: u64 = 300;
 
@@ -67,10 +108,11 @@ pub(crate) fn run_quick(context: &Context<'_>) -> Result<Outcome, Error> {
     run(context, SEEDS_DEFAULT, |name| QUICK.contains(&name))
 }
 
-/// The task of its own.
-pub(crate) fn run_with(workspace: &Workspace, seeds: u64) -> Result<bool, Error> {
+/// The task of its own, on the safeguards whose names begin so.
+pub(crate) fn run_with(workspace: &Workspace, seeds: u64, prefix: &str) -> Result<bool, Error> {
     let shell = Shell::new(&workspace.root, "mutants", false)?;
-    let outcome = run(&Context { workspace, shell }, seeds, |_| true)?;
+    let context = Context { workspace, shell };
+    let outcome = run(&context, seeds, |name| name.starts_with(prefix))?;
     println!("\nmutants: {outcome}");
     Ok(!matches!(outcome, Outcome::Failed(_)))
 }
@@ -80,18 +122,12 @@ fn run(
     seeds: u64,
     is_wanted: impl Fn(&str) -> bool,
 ) -> Result<Outcome, Error> {
-    let absent = TESTS.iter().find(|(_, test)| {
-        let package = context.workspace.package(PACKAGE);
-        package.is_none_or(|package| !package.has_target(TargetKind::Test, Some(test)))
-    });
     let marks = marks(context)?;
     if marks.is_empty() {
         return Ok(Outcome::Skipped("no marked mutants".to_owned()));
     }
-    if let Some((_, test)) = absent {
-        return Ok(Outcome::Failed(format!(
-            "{PACKAGE} has marks but no test `{test}`"
-        )));
+    if let Some((_, suite)) = SUITES.iter().find(|(_, suite)| !suite.exists(context)) {
+        return Ok(Outcome::Failed(format!("there are no tests `{suite}`")));
     }
     let missing = mark::missing(&marks, &REQUIRED);
     if !missing.is_empty() {
@@ -103,8 +139,8 @@ fn run(
     let mut names = mark::names(&marks);
     let marked = names.len();
     names.retain(|name| is_wanted(name));
-    let targets: BTreeSet<&str> = names.iter().map(|name| test_of(name)).collect();
-    if let Some(failure) = check_unmutated(context, &root, &targets, seeds.min(SEEDS_UNMUTATED))? {
+    let suites: BTreeSet<Suite> = names.iter().map(|name| suite_of(name)).collect();
+    if let Some(failure) = check_unmutated(context, &root, &suites, seeds.min(SEEDS_UNMUTATED))? {
         return Ok(Outcome::Failed(failure));
     }
     let mut failures = Vec::new();
@@ -117,15 +153,37 @@ fn run(
     ))
 }
 
-/// All marks in the sources of the package.
+impl Suite {
+    fn exists(self, context: &Context<'_>) -> bool {
+        let package = context.workspace.package(self.package);
+        package.is_some_and(|package| match self.test {
+            Some(test) => package.has_target(TargetKind::Test, Some(test)),
+            None => true,
+        })
+    }
+}
+
+impl std::fmt::Display for Suite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.test {
+            Some(test) => write!(f, "{test} of {}", self.package),
+            None => write!(f, "unit tests of {}", self.package),
+        }
+    }
+}
+
+/// All marks in the sources of the packages that have suites.
 fn marks(context: &Context<'_>) -> Result<Vec<Mark>, Error> {
-    let Some(package) = context.workspace.package(PACKAGE) else {
-        return Ok(Vec::new());
-    };
-    let sources = package.directory.join("src");
+    let packages: BTreeSet<&str> = SUITES.iter().map(|(_, suite)| suite.package).collect();
+    let packages = packages
+        .into_iter()
+        .filter_map(|package| context.workspace.package(package));
+    let sources: Vec<PathBuf> = packages
+        .map(|package| package.directory.join("src"))
+        .collect();
     let mut marks = Vec::new();
     for file in tracked::files(&context.shell.root)? {
-        if file.starts_with(&sources)
+        if sources.iter().any(|sources| file.starts_with(sources))
             && let Some(text) = tracked::text(&context.shell.root, &file)?
         {
             marks.extend(mark::find(&file, &text));
@@ -138,18 +196,18 @@ fn marks(context: &Context<'_>) -> Result<Vec<Mark>, Error> {
 fn check_unmutated(
     context: &Context<'_>,
     root: &Path,
-    targets: &BTreeSet<&str>,
+    suites: &BTreeSet<Suite>,
     seeds: u64,
 ) -> Result<Option<String>, Error> {
     println!("    unchanged:");
-    for target in targets {
-        let built = test(context, root, target, seeds, true)?;
+    for suite in suites {
+        let built = test(context, root, *suite, seeds, true)?;
         if !built.success {
             return Ok(Some("the unchanged copy does not compile".to_owned()));
         }
-        let finished = test(context, root, target, seeds, false)?;
+        let finished = test(context, root, *suite, seeds, false)?;
         if !finished.success {
-            return Ok(Some(format!("{target} is red without any mutation")));
+            return Ok(Some(format!("{suite}: red without any mutation")));
         }
     }
     Ok(None)
@@ -174,37 +232,39 @@ fn check_mutant(
             originals.push((path, text));
         }
     }
-    let verdict = judge(context, root, test_of(name), seeds);
+    let verdict = judge(context, root, suite_of(name), seeds);
     for (path, text) in originals {
         std::fs::write(&path, text).map_err(Error::file("write", &path))?;
     }
     Ok(verdict?.map(|why| format!("{name}: {why}")))
 }
 
-/// The test that must miss the safeguard `name`.
-fn test_of(name: &str) -> &'static str {
-    TESTS
+/// The tests that must miss the safeguard `name`.
+fn suite_of(name: &str) -> Suite {
+    SUITES
         .iter()
         .find(|(prefix, _)| name.starts_with(prefix))
-        .map_or("crash_simulation", |(_, test)| test)
+        .map_or(of_test("tier-nvme", "crash_simulation"), |(_, suite)| {
+            *suite
+        })
 }
 
 fn judge(
     context: &Context<'_>,
     root: &Path,
-    target: &str,
+    suite: Suite,
     seeds: u64,
 ) -> Result<Option<String>, Error> {
-    let built = test(context, root, target, seeds, true)?;
+    let built = test(context, root, suite, seeds, true)?;
     if !built.success {
         let why = "does not compile; mark a whole one-line statement or an `if … {`";
         return Ok(Some(why.to_owned()));
     }
-    let finished = test(context, root, target, seeds, false)?;
+    let finished = test(context, root, suite, seeds, false)?;
     if finished.success {
         return Ok(Some(format!("the suite does not notice in {seeds} seeds")));
     }
-    if !finished.mentions(TEST_FAILED) {
+    if !finished.mentions(TEST_FAILED) && !finished.mentions(TEST_ABORTED) {
         return Ok(Some(format!(
             "no test failed, but the run ended with {}",
             finished.ending()
@@ -217,17 +277,22 @@ fn judge(
 fn test(
     context: &Context<'_>,
     root: &Path,
-    target: &str,
+    suite: Suite,
     seeds: u64,
     build_only: bool,
 ) -> Result<Finished, Error> {
     let features = context
         .workspace
-        .package(PACKAGE)
+        .package(suite.package)
         .map(|package| feature_sets::arguments([package], feature_sets::run))
         .unwrap_or_default();
+    let tests = match suite.test {
+        Some(test) => vec!["--test", test],
+        None => vec!["--lib"],
+    };
     Invocation::cargo()
-        .args(["test", "-p", PACKAGE, "--test", target])
+        .args(["test", "-p", suite.package])
+        .args(tests)
         .args(features)
         .args(if build_only { &["--no-run"][..] } else { &[] })
         .env(
@@ -235,6 +300,7 @@ fn test(
             context.shell.root.join("target/mutants/build"),
         )
         .env("STEPWELL_SEEDS", seeds.to_string())
+        .env("STEPWELL_MODEL_SEEDS", seeds.to_string())
         .until(TEST_FAILED)
         .directory(root)
         .echo(Echo::Nothing)

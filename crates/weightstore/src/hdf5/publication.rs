@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use core_view::BufferMut;
-use tier_nvme::{Alignment, FileName, NvmeError, Volume};
+use tier_nvme::{Alignment, FileName, NvmeError, Volume, VolumeFile};
 
 use crate::WeightError;
 
@@ -36,9 +36,13 @@ pub(super) fn publish(
     volume
         .rename(&temporary, name)
         .map_err(|error| failed("put the new file into its place", error))?;
-    volume
-        .sync_directory()
-        .map_err(|error| failed("sync the directory", error))
+    sync_directory(volume)?; // mutant: weights-hdf5-no-dirsync
+    Ok(())
+}
+
+fn sync_directory(volume: &Arc<dyn Volume>) -> Result<(), WeightError> {
+    let synced = volume.sync_directory();
+    synced.map_err(|error| failed("sync the directory", error))
 }
 
 fn write(volume: &Arc<dyn Volume>, name: &FileName, bytes: &[u8]) -> Result<(), WeightError> {
@@ -64,9 +68,13 @@ fn write(volume: &Arc<dyn Volume>, name: &FileName, bytes: &[u8]) -> Result<(), 
             .wait()
             .map_err(|error| WeightError::storage("write the new file", error))?;
     }
-    file.sync()
-        .wait()
-        .map_err(|error| WeightError::storage("sync the new file", error))
+    sync(&*file)?; // mutant: weights-hdf5-no-fdatasync
+    Ok(())
+}
+
+fn sync(file: &dyn VolumeFile) -> Result<(), WeightError> {
+    let synced = file.sync().wait();
+    synced.map_err(|error| WeightError::storage("sync the new file", error))
 }
 
 pub(super) fn failed(operation: &'static str, error: NvmeError) -> WeightError {

@@ -179,7 +179,7 @@ impl Hdf5Store {
         if !open.staging.changed {
             return Ok(());
         }
-        self.refuse_foreign_change(open.stamp.as_ref())?;
+        self.refuse_foreign_change(open.stamp.as_ref())?; // mutant: weights-hdf5-no-foreign-check
         let mut writer = CoralFileWriter::new(self.config.compression);
         open.staging.write(&mut writer)?;
         let mut bytes = Vec::new();

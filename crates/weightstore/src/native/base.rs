@@ -96,8 +96,13 @@ impl Core {
             Err(error) => return Err(error),
         };
         let depth_max = self.config.chain_depth_max();
-        let mut chain = std::iter::successors(tensor, |tensor| tensor.base.clone());
-        let base = chain.find(|tensor| tensor.record.depth() < depth_max);
+        let is_full = |tensor: &Arc<Tensor>| tensor.record.depth() >= depth_max;
+        let mut base = tensor;
+        if base.as_ref().is_some_and(is_full) {
+            // mutant: weights-no-chain-bound
+            let mut chain = std::iter::successors(base, |tensor| tensor.base.clone());
+            base = chain.find(|tensor| !is_full(tensor));
+        }
         Ok(base.filter(|base| base.hash == *hash || session.keep(&base.hash)))
     }
 

@@ -85,7 +85,8 @@ impl Core {
 
     fn chunk_now(&self, source: Source<'_>, index: usize) -> Result<BufferMut, WeightError> {
         let decoded = self.unchecked(source, index)?;
-        check_leaf(source, index, entry_of(source, index)?, &decoded)?;
+        let entry = entry_of(source, index)?;
+        check_leaf(source, index, entry, &decoded)?; // mutant: weights-no-range-check
         Ok(decoded)
     }
 
@@ -98,7 +99,8 @@ impl Core {
         let entry = entry_of(source, index)?;
         let encoded = self.encoded(source, index, entry)?;
         self.decode(source, index, &encoded, target)?;
-        check_leaf(source, index, entry, target)
+        check_leaf(source, index, entry, target)?; // mutant: weights-no-leaf-check
+        Ok(())
     }
 
     /// Decodes a chunk that is not stored yet, and compares it with its leaf.

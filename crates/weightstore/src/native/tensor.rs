@@ -88,6 +88,7 @@ impl Core {
                 .map_err(|error| error.within(&format!("the base of tensor {hash}")))?
                 .ok_or_else(|| wrong("its record is missing".into()))?;
             if record.depth() >= link.depth || record.dtype != above.dtype {
+                // mutant: weights-no-depth-check
                 return Err(wrong(format!(
                     "it is {} of depth {}, which can't be the base of {} of depth {}",
                     record.dtype,

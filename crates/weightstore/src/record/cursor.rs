@@ -90,6 +90,7 @@ impl<'a> Cursor<'a> {
         let count = self.u32()? as usize;
         let needed = count.checked_mul(item_len);
         if needed.is_none_or(|needed| needed > self.rest.len()) {
+            // mutant: weights-no-length-check
             return Err(RecordError::Damaged(format!(
                 "it claims {count} items of {item_len} bytes, {} bytes are left",
                 self.rest.len()

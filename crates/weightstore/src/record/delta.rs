@@ -66,6 +66,7 @@ impl DeltaRecord {
         }
         let root = delta_root(&fields.encode_fields(), body.len_bytes, &body.leaves());
         if root != *hash {
+            // mutant: weights-no-delta-check
             return Err(RecordError::Damaged(format!(
                 "its header has the hash {root}"
             )));

@@ -63,6 +63,7 @@ impl LabelRecord {
         };
         cursor.end()?;
         if Self::digest(bytes) != *digest {
+            // mutant: weights-no-use-check
             return Err(RecordError::damaged(
                 "it does not have the digest of its key",
             ));

@@ -99,6 +99,7 @@ impl Manifest {
         cursor.end()?;
         let computed = Self::hash_files(&files);
         if computed != content_hash {
+            // mutant: weights-no-manifest-check
             return Err(RecordError::Damaged(format!(
                 "its files have the content hash {computed}, it says {content_hash}"
             )));

@@ -104,6 +104,7 @@ impl ObjectRecord {
         }
         let root = record.root();
         if root != *hash {
+            // mutant: weights-no-identity-check
             return Err(RecordError::Damaged(format!(
                 "its header has the hash {root}"
             )));

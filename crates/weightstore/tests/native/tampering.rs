@@ -1,6 +1,7 @@
 //! Records that were changed behind a right checksum: the content's own digests find them.
 
 use core_view::DType;
+use core_view::safetensors::Header;
 use tier_nvme::NvmeStore;
 use tier_nvme::sim::{Random, SimVolume};
 use weightstore::{
@@ -108,8 +109,71 @@ fn changed_records_are_found_and_never_returned() {
                 }
                 Err(error) => panic!("{place}: {error:?}"),
             }
+            for name in TENSORS {
+                check_tensor(&store, &file, name, &place);
+            }
         }
     }
+}
+
+/// The tensors of the model but for the large one, which would take longer than all others.
+const TENSORS: [&str; 5] = ["raw", "inline", "packed", "base", "tune"];
+
+/// A tensor, whole and in part, is what was stored, or an error.
+fn check_tensor(store: &NativeStore, file: &[u8], name: &str, place: &str) {
+    let header = Header::read(&mut &file[..], file.len() as u64).unwrap();
+    let info = header.tensors().iter().find(|info| info.name == name);
+    let info = info.unwrap();
+    let start = (header.data_start() + info.start) as usize;
+    let bytes = &file[start..start + info.len_bytes() as usize];
+    match store.load_tensor("m", name) {
+        Ok(loaded) => assert!(loaded.bytes() == bytes, "{name}: {place}"),
+        Err(WeightError::Corrupt { .. } | WeightError::Newer { .. }) => {}
+        Err(error) => panic!("{place}: {error:?}"),
+    }
+    let (from, to) = (bytes.len() / 3, bytes.len() / 3 * 2);
+    let mut part = vec![0; to - from];
+    match store.read_tensor_range("m", name, from as u64, &mut part) {
+        Ok(()) => assert!(part == bytes[from..to], "{name}: {place}"),
+        Err(WeightError::Corrupt { .. } | WeightError::Newer { .. }) => {}
+        Err(error) => panic!("{place}: {error:?}"),
+    }
+}
+
+#[test]
+fn bases_in_a_circle_are_found() {
+    let volume = SimVolume::new(6);
+    let store = NativeStore::on_volume(volume.handle(), config()).unwrap();
+    let base = weights(1, 32 << 10);
+    let tune = tuned(&base, 1e-3, 1);
+    let stored = [&base, &tune].map(|weights| {
+        let bytes = bf16("", 256, weights).bytes;
+        let weight = WeightTensor::new("w", DType::BF16, &[128, 256], bytes).unwrap();
+        store.store(&weight, None).unwrap()
+    });
+    assert_eq!(store.stats().unwrap().depths, [1, 1]);
+    store.close().unwrap();
+    let blobs = NvmeStore::on_volume(volume.handle(), config().storage().clone()).unwrap();
+    let key = blobs.keys_with_prefix([b"o/", &stored[0].as_bytes()[..]].concat());
+    blobs.close().unwrap();
+    // Behind the prelude, the type, two dimensions and the alias; then body and leaf before the codec.
+    const BASE: usize = 8 + 5 + 4 + 16 + 8;
+    const CODEC: usize = BASE + 24 + 32 + 4;
+    assert!(tamper(&volume, &key[0], |value| {
+        value[CODEC] = 4;
+        value[6] = 1;
+        let link = [stored[1].as_bytes(), &[1, 0, 0, 0][..]].concat();
+        value.splice(BASE..BASE, link);
+    }));
+    let store = NativeStore::on_volume(volume.handle(), config()).unwrap();
+    for hash in stored {
+        let refused = store.load(&hash.into());
+        assert!(
+            matches!(refused, Err(WeightError::Corrupt { .. })),
+            "{refused:?}"
+        );
+    }
+    assert!(!store.verify(None).unwrap().is_whole());
 }
 
 #[test]
