@@ -70,7 +70,7 @@ pub(crate) fn run(folder: &Path, work: Work) {
 }
 
 /// Tells the other process by the pipe; a short line goes through it whole or not at all.
-fn tell(what: &str) {
+pub(crate) fn tell(what: &str) {
     let line = format!("\n@{what}\n");
     let mut pipe = std::io::stdout().lock();
     pipe.write_all(line.as_bytes()).unwrap();

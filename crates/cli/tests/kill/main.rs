@@ -1,5 +1,5 @@
-//! SIGKILL while models are added, removed and collected, while values are put, and while a KV cache is replayed: what
-//! was acknowledged is whole, nothing is half there.
+//! SIGKILL while models are added, removed and collected, while values are put, while a KV cache is replayed, and
+//! while an HDF5 file is changed: what was acknowledged is whole, nothing is half there.
 //!
 //! `STEPWELL_KILLS` sets how often (10 unless given), `STEPWELL_SEED` the random numbers. A kill says
 //! nothing of syncs; the simulated volume of tier-nvme does.
@@ -8,6 +8,7 @@
 mod blocks;
 mod changes;
 mod child;
+mod exchange;
 mod expectation;
 mod models;
 mod parent;
@@ -31,6 +32,9 @@ enum Work {
 #[ignore = "the tests of kills start it in a process of its own"]
 fn child_process() {
     if let Some(folder) = env::var_os(parent::FOLDER_VARIABLE) {
+        if env::var_os(exchange::EXCHANGING_VARIABLE).is_some() {
+            return exchange::run_child(Path::new(&folder));
+        }
         let collecting = env::var_os(parent::COLLECTING_VARIABLE).is_some();
         let work = if collecting {
             Work::Collecting
@@ -65,4 +69,9 @@ fn acknowledged_values_survive_kills_of_store_put() {
 #[test]
 fn acknowledged_blocks_survive_kills_of_kv_replay() {
     blocks::run(number("STEPWELL_KILLS", 10), number("STEPWELL_SEED", 1));
+}
+
+#[test]
+fn acknowledged_weights_survive_kills_while_an_hdf5_file_is_changed() {
+    exchange::run(number("STEPWELL_KILLS", 10), number("STEPWELL_SEED", 3));
 }
