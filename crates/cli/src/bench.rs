@@ -4,6 +4,7 @@ mod nvme;
 mod outcome;
 mod picture;
 mod race;
+mod weights;
 
 use clap::Subcommand;
 
@@ -15,10 +16,13 @@ use crate::report::Report;
 pub(crate) enum Command {
     /// The blob store of tier-nvme beside a raw loop of the same bytes.
     Nvme(nvme::Arguments),
+    /// Models in and out of a weight store beside what device, hash and codec allow.
+    Weights(weights::Arguments),
 }
 
 pub(crate) fn run(report: &Report, command: Command) -> Result<(), CliError> {
     match command {
         Command::Nvme(arguments) => nvme::run(report, &arguments),
+        Command::Weights(arguments) => weights::run(report, &arguments),
     }
 }

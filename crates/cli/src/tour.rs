@@ -22,7 +22,8 @@ use crate::report::Report;
 use crate::target::Target;
 use crate::weights::{ModelFiles, restore};
 use cache::{Cache, Requests};
-use floor::Floor;
+pub(crate) use floor::Floor;
+pub(crate) use model::{fill, shape as shape_weights, train_on};
 use outcome::{Deduplication, FineTune, Outcome};
 use step::{Step, Work};
 

@@ -26,21 +26,21 @@ const HASHED_BYTES: usize = 128 << 20;
 
 /// Speeds of the machine in bytes a second.
 #[derive(Debug, Serialize)]
-pub(super) struct Floor {
+pub(crate) struct Floor {
     /// "direct", or "buffered" where the file system refuses O_DIRECT.
-    pub(super) mode: &'static str,
+    pub(crate) mode: &'static str,
     /// Sequential write and one sync.
-    pub(super) write_bytes_per_s: f64,
+    pub(crate) write_bytes_per_s: f64,
     /// Sequential read.
-    pub(super) read_bytes_per_s: f64,
+    pub(crate) read_bytes_per_s: f64,
     /// SHA-256 on one core.
-    pub(super) sha256_bytes_per_s: f64,
-    pub(super) cores: usize,
+    pub(crate) sha256_bytes_per_s: f64,
+    pub(crate) cores: usize,
 }
 
 impl Floor {
     /// Writes, syncs and reads a file of the model's length in `folder`, past the page cache, and hashes.
-    pub(super) fn measure(folder: &Path, len_bytes: u64) -> Result<Self, CliError> {
+    pub(crate) fn measure(folder: &Path, len_bytes: u64) -> Result<Self, CliError> {
         let path = folder.join("floor");
         let failed = |source| CliError::file("measure the device with", &path, source);
         let len_bytes = len_bytes

@@ -20,7 +20,7 @@ const BLOCK_BYTES: usize = 1 << 20;
 const SEED: u64 = 20_26;
 
 /// Fills memory with bytes that depend on the seed alone.
-pub(super) fn fill(seed: u64, target: &mut [u8]) {
+pub(crate) fn fill(seed: u64, target: &mut [u8]) {
     // SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
     let mut state = seed;
     for word in target.chunks_mut(8) {
@@ -60,7 +60,7 @@ pub(super) fn make(path: &Path) -> Result<(), CliError> {
 }
 
 /// Turns random bytes into weights as training leaves them: about normal, and small.
-fn shape(dtype: DType, bytes: &mut [u8]) {
+pub(crate) fn shape(dtype: DType, bytes: &mut [u8]) {
     // The sum of a few bytes of the word is about normal; its other bits fill the mantissa.
     let normal = |word: u32| {
         let sum: u32 = word.to_le_bytes().iter().map(|byte| u32::from(*byte)).sum();
@@ -130,7 +130,7 @@ pub(super) fn change_one_layer(source: &Path, target: &Path) -> Result<String, C
 }
 
 /// Copies a model and changes every float of it a little, as training on does.
-pub(super) fn train_on(source: &Path, target: &Path) -> Result<(), CliError> {
+pub(crate) fn train_on(source: &Path, target: &Path) -> Result<(), CliError> {
     let header = header_of(source)?;
     let writing = |error| CliError::file("write the fine-tune", target, error);
     std::fs::copy(source, target).map_err(writing)?;

@@ -1,4 +1,4 @@
-//! `bench nvme`.
+//! `bench nvme` and `bench weights`.
 
 use tempfile::tempdir;
 
@@ -76,6 +76,43 @@ fn bench_measures_each_piece_of_work_and_draws_it() {
 
     stepwell(arguments).failed_with("target_exists");
     assert_eq!(std::fs::read_to_string(page).unwrap(), html);
+}
+
+#[test]
+fn bench_puts_models_in_and_takes_them_out() {
+    let folder = tempdir().unwrap();
+    let dir = folder.path().to_str().unwrap();
+    let arguments = [
+        "--json",
+        "bench",
+        "weights",
+        "--quick",
+        "--rounds",
+        "1",
+        "--model-bytes",
+        "4MiB",
+        "--dir",
+        dir,
+    ];
+    let answer = stepwell(arguments).done().json();
+    assert_eq!(answer["model_bytes"], 4 << 20);
+    let works = answer["works"].as_array().unwrap();
+    assert_eq!(works.len(), 5);
+    for work in works {
+        for field in [
+            "bytes_per_s",
+            "device_bytes_per_s",
+            "cores_bytes_per_s",
+            "ratio",
+        ] {
+            assert!(work[field].as_f64().unwrap() > 0.0, "{field} of {work}");
+        }
+        assert!(work["is_met"].is_null(), "a quick run is no proof: {work}");
+    }
+    // The fine-tune was found and stored as a difference.
+    let stored = |index: usize| works[index]["stored_bytes"].as_u64().unwrap();
+    assert!(stored(1) < stored(0) / 2, "{works:?}");
+    assert_eq!(std::fs::read_dir(dir).unwrap().count(), 0);
 }
 
 #[test]

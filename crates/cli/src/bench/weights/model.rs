@@ -1,0 +1,146 @@
+//! The model of the measurement, and what one core does with its bytes.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Instant;
+
+use core_view::DType;
+use core_view::safetensors::HeaderBuilder;
+use serde::Serialize;
+use weightstore::{CHUNK_LEN_BYTES, ChunkEncoding, Codec, Difference, encode_delta, leaf_digest};
+
+use crate::error::CliError;
+use crate::quantity::rate;
+use crate::tour::{fill, shape_weights};
+
+/// Rows and columns of most tensors: 32 MiB.
+const ROWS: u64 = 4096;
+const COLUMNS: u64 = 4096;
+/// Chunks that each core's work is measured with.
+const CHUNKS: u64 = 24;
+
+/// Writes a model of bfloat16 in tensors of 32 MiB and of 8 KiB.
+pub(super) fn make(path: &Path, len_bytes: u64) -> Result<(), CliError> {
+    let failed = |source| CliError::file("write the model", path, source);
+    let mut header = HeaderBuilder::new().metadata("format", "pt");
+    let mut left = len_bytes / 2;
+    let mut layer = 0;
+    while left > 0 {
+        let rows = ROWS.min(left.div_ceil(COLUMNS));
+        header = header
+            .tensor(
+                format!("layers.{layer}.weight"),
+                DType::BF16,
+                &[rows, COLUMNS],
+            )
+            .tensor(format!("layers.{layer}.norm"), DType::BF16, &[COLUMNS]);
+        left = left.saturating_sub(rows * COLUMNS);
+        layer += 1;
+    }
+    let header = header
+        .build()
+        .map_err(|error| failed(io::Error::other(error)))?;
+    let mut file = File::create(path).map_err(failed)?;
+    file.write_all(header.raw()).map_err(failed)?;
+    let mut block = vec![0; CHUNK_LEN_BYTES];
+    let mut left = header.data_len();
+    let mut seed = 0;
+    while left > 0 {
+        let len = left.min(CHUNK_LEN_BYTES as u64);
+        let (part, _) = block.split_at_mut(len as usize);
+        seed += 1;
+        fill(seed, part);
+        shape_weights(DType::BF16, part);
+        file.write_all(part).map_err(failed)?;
+        left -= len;
+    }
+    file.sync_all().map_err(failed)
+}
+
+/// What one core does in a second, in bytes before encoding.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Cores {
+    pub(super) encode_bytes_per_s: f64,
+    pub(super) decode_bytes_per_s: f64,
+    /// The difference of a fine-tune from its base.
+    pub(super) difference_bytes_per_s: f64,
+    pub(super) undo_difference_bytes_per_s: f64,
+    /// Hashing a chunk, as the store does it.
+    pub(super) leaf_bytes_per_s: f64,
+}
+
+impl Cores {
+    pub(super) fn measure(base: &Path, tune: &Path) -> Result<Self, CliError> {
+        let (base, tune) = (chunks(base)?, chunks(tune)?);
+        let bytes = base.len() as u64 * CHUNK_LEN_BYTES as u64;
+        let timed = |work: &mut dyn FnMut()| {
+            let started = Instant::now();
+            work();
+            rate(bytes, started.elapsed().as_secs_f64())
+        };
+        let mut encoded = Vec::new();
+        let encode_bytes_per_s = timed(&mut || {
+            let chunks = base.iter();
+            encoded = chunks
+                .map(|chunk| ChunkEncoding::encode(Codec::Auto, DType::BF16, chunk))
+                .collect();
+        });
+        let mut target = vec![0; CHUNK_LEN_BYTES];
+        let mut outcome = Ok(());
+        let decode_bytes_per_s = timed(&mut || {
+            for (encoding, bytes) in encoded.iter().flatten() {
+                outcome = outcome.and(encoding.decode(bytes, &mut target).map_err(|_| ()));
+            }
+        });
+        let mut differences = Vec::new();
+        let difference_bytes_per_s = timed(&mut || {
+            let pairs = base.iter().zip(&tune);
+            differences = pairs
+                .map(|(base, tune)| encode_delta(base, tune, DType::BF16))
+                .collect();
+        });
+        let undo_difference_bytes_per_s = timed(&mut || {
+            for (difference, base) in differences.iter().zip(&base) {
+                let parsed = difference.as_ref().map(|bytes| Difference::parse(bytes));
+                if let Ok(Ok(parsed)) = parsed {
+                    let undone = parsed.decode_range(base, 0, &mut target);
+                    outcome = outcome.and(undone.map_err(|_| ()));
+                }
+            }
+        });
+        let leaf_bytes_per_s = timed(&mut || {
+            for chunk in &base {
+                std::hint::black_box(leaf_digest(chunk));
+            }
+        });
+        outcome.map_err(|()| CliError::Mismatch {
+            what: "a chunk does not decode".to_owned(),
+        })?;
+        Ok(Self {
+            encode_bytes_per_s,
+            decode_bytes_per_s,
+            difference_bytes_per_s,
+            undo_difference_bytes_per_s,
+            leaf_bytes_per_s,
+        })
+    }
+}
+
+/// Some chunks from all over a model.
+fn chunks(path: &Path) -> Result<Vec<Vec<u8>>, CliError> {
+    let failed = |source| CliError::file("read", path, source);
+    let file = File::open(path).map_err(failed)?;
+    let len_bytes = file.metadata().map_err(failed)?.len();
+    let step = (len_bytes / CHUNKS).max(CHUNK_LEN_BYTES as u64) / 4096 * 4096;
+    let mut chunks = Vec::new();
+    let mut at = 0;
+    while at + CHUNK_LEN_BYTES as u64 <= len_bytes {
+        let mut chunk = vec![0; CHUNK_LEN_BYTES];
+        file.read_exact_at(&mut chunk, at).map_err(failed)?;
+        chunks.push(chunk);
+        at += step;
+    }
+    Ok(chunks)
+}
