@@ -141,6 +141,24 @@ fn check_tensor(store: &NativeStore, file: &[u8], name: &str, place: &str) {
 }
 
 #[test]
+fn a_manifest_with_another_name_is_found() {
+    let (volume, _) = every_record();
+    assert!(tamper(&volume, b"m/m", |value| {
+        let name = b"\"tune\"";
+        let at = value.windows(name.len()).position(|window| window == name);
+        value[at.unwrap() + 1] = b'T';
+    }));
+    let store = NativeStore::on_volume(volume.handle(), config()).unwrap();
+    for refused in [get(&store, "m").map(drop), store.model("m").map(drop)] {
+        assert!(
+            matches!(refused, Err(WeightError::Corrupt { .. })),
+            "{refused:?}"
+        );
+    }
+    assert!(!store.verify(None).unwrap().is_whole());
+}
+
+#[test]
 fn bases_in_a_circle_are_found() {
     let volume = SimVolume::new(6);
     let store = NativeStore::on_volume(volume.handle(), config()).unwrap();
