@@ -13,12 +13,14 @@ use tier_nvme::{BlockSlab, FileName, RealVolume, SlabConfig, Volume, VolumeFile,
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-const BATCH_BYTES: usize = 64 << 20;
-/// Three batches, and a log.
-const SLAB_BYTES: u64 = 3 * BATCH_BYTES as u64 + (4 << 20);
+/// Blocks and batches in bytes, and how many rounds.
+const WORK: [(usize, usize, u128); 3] = [
+    (1 << 20, 64 << 20, 6),
+    (64 << 10, 64 << 20, 6),
+    (4 << 10, 4 << 20, 60),
+];
 const WRITE_BYTES: usize = 2 << 20;
 const READS_IN_FLIGHT: usize = 8;
-const ROUNDS: u128 = 6;
 
 fn buffers(block_bytes: usize, count: usize) -> Outcome<Vec<BufferMut>> {
     let mut slab = BufferMut::zeroed(block_bytes * count, 4096)?;
@@ -81,20 +83,28 @@ where
     Ok(back)
 }
 
-fn measure(path: &Path, block_bytes: usize) -> Outcome<()> {
-    let count = BATCH_BYTES / block_bytes;
+fn median(mut ratios: Vec<f64>) -> f64 {
+    ratios.sort_by(f64::total_cmp);
+    ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn measure(path: &Path, (block_bytes, batch_bytes, rounds): (usize, usize, u128)) -> Outcome<()> {
+    let count = batch_bytes / block_bytes;
+    // Three batches, and a log.
+    let slab_bytes = 3 * batch_bytes as u64 + (4 << 20);
     let volume = RealVolume::create(path.join("bare"), VolumeOptions::default())?;
-    let file = volume.create(&FileName::new("file")?, BATCH_BYTES as u64)?;
+    let file = volume.create(&FileName::new("file")?, batch_bytes as u64)?;
     let config = SlabConfig::default()
         .with_block_bytes(block_bytes as u64)
-        .with_capacity_bytes(SLAB_BYTES)
-        .with_segment_bytes(SLAB_BYTES);
+        .with_capacity_bytes(slab_bytes)
+        .with_segment_bytes(slab_bytes);
     let slab = Arc::new(BlockSlab::open(path.join("slab"), config)?);
     let mut blocks = buffers(block_bytes, count)?;
     println!("blocks of {block_bytes} bytes, batches of {count}; MB/s bare, slab, ratio");
+    let (mut put_ratios, mut get_ratios) = (Vec::new(), Vec::new());
     // The first three rounds of the slab write to space that was never written, the first of the bare loop.
-    for round in 0..=ROUNDS {
-        let rate = |since: Instant| BATCH_BYTES as f64 / 1e6 / since.elapsed().as_secs_f64();
+    for round in 0..=rounds {
+        let rate = |since: Instant| batch_bytes as f64 / 1e6 / since.elapsed().as_secs_f64();
         let since = Instant::now();
         blocks = write_bare(&*file, 0, blocks)?;
         let bare_put = rate(since);
@@ -119,12 +129,21 @@ fn measure(path: &Path, block_bytes: usize) -> Outcome<()> {
         };
         blocks = read_all(blocks, get, |mut items| Ok(items.remove(0)?.target))?;
         let slab_get = rate(since);
+        if round > 3 {
+            put_ratios.push(slab_put / bare_put);
+            get_ratios.push(slab_get / bare_get);
+        }
         println!(
             "  put {bare_put:6.0} {slab_put:6.0} {:5.2}   get {bare_get:6.0} {slab_get:6.0} {:5.2}",
             slab_put / bare_put,
             slab_get / bare_get
         );
     }
+    println!(
+        "medians: put {:.2} get {:.2}",
+        median(put_ratios),
+        median(get_ratios)
+    );
     slab.close()?;
     Ok(())
 }
@@ -133,9 +152,9 @@ fn main() -> Outcome<()> {
     let temporary = tempfile::tempdir()?;
     let given = std::env::args().nth(1);
     let root = given.map_or_else(|| temporary.path().to_owned(), Into::into);
-    for block_bytes in [1 << 20, 64 << 10] {
+    for work in WORK {
         let directory = tempfile::tempdir_in(&root)?;
-        measure(directory.path(), block_bytes)?;
+        measure(directory.path(), work)?;
     }
     Ok(())
 }

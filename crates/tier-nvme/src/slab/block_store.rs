@@ -48,7 +48,7 @@ impl BlockStore for BlockSlab {
     }
 
     fn orders_removals(&self) -> bool {
-        // A removal is ready when it comes, a put once its payload is written; commits are in this order. A put that
+        // A removal is ready when it comes, a put once its payload is on its way; commits are in this order. A put that
         // finds no slot waits for what is ready.
         true
     }

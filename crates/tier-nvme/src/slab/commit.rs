@@ -45,9 +45,47 @@ impl Shared {
         if let Err(error) = self.check_poison() {
             return fail_from(group, 0, &error.into());
         }
+        let bytes_max = RECORD_BYTES_MAX.min(self.geometry.log_bytes as usize);
+        let committed = if Record::bytes_for(edits_bytes_max(group)) <= bytes_max {
+            self.commit_at_once(journal, group)
+        } else {
+            self.land(group);
+            self.commit_in_records(journal, group, bytes_max)
+        };
+        if committed {
+            self.count(group);
+        }
+    }
+
+    /// Commits a group by one record, which is on its way while the payloads are.
+    fn commit_at_once(&self, journal: &mut Journal, group: &mut [Ready]) -> bool {
+        let edits = self.plan(group).into_iter().map(|planned| planned.edit);
+        let edits: Vec<_> = edits.collect();
+        if edits.is_empty() {
+            return true;
+        }
+        let land = || {
+            self.land(group).then(|| {
+                let plan = self.plan(group).into_iter();
+                plan.map(|planned| planned.edit).collect()
+            })
+        };
+        let committed = self.commit_record(journal, edits, land);
+        if let Err(error) = &committed {
+            fail_from(group, 0, &error.clone().into());
+        }
+        committed.is_ok()
+    }
+
+    /// Commits a group whose payloads are written by as many records as it takes.
+    fn commit_in_records(
+        &self,
+        journal: &mut Journal,
+        group: &mut [Ready],
+        bytes_max: usize,
+    ) -> bool {
         let plan = self.plan(group);
         let mut plan = plan.into_iter().peekable();
-        let bytes_max = RECORD_BYTES_MAX.min(self.geometry.log_bytes as usize);
         while let Some(first) = plan.peek() {
             let (job, item) = (first.job, first.item);
             let mut edits_bytes = 0;
@@ -58,13 +96,13 @@ impl Shared {
                 edits_bytes += next.edit.encoded_bytes();
                 edits.push(next.edit);
             }
-            if let Err(error) = self.commit_record(journal, edits) {
+            if let Err(error) = self.commit_record(journal, edits, || None) {
                 let error = ContractError::from(error);
                 fail_item_from(group, job, item, &error);
-                return;
+                return false;
             }
         }
-        self.count(group);
+        true
     }
 
     /// Nobody can say what became of a group's changes.
@@ -88,6 +126,7 @@ impl Shared {
     fn plan(&self, group: &mut [Ready]) -> Vec<Planned> {
         let mut plan = Vec::new();
         let mut changed: BTreeMap<BlockKey, bool> = BTreeMap::new();
+        let has_removals = group.iter().any(|it| matches!(it, Ready::Remove(_)));
         for (job, ready) in group.iter_mut().enumerate() {
             match ready {
                 Ready::Put(put) => {
@@ -95,7 +134,9 @@ impl Shared {
                         let ItemState::Placed(id) = it.state else {
                             continue;
                         };
-                        changed.insert(it.key, true);
+                        if has_removals {
+                            changed.insert(it.key, true);
+                        }
                         let place = BlockPlace {
                             segment_id: id.segment_id,
                             slot: id.slot,
@@ -108,6 +149,7 @@ impl Shared {
                     }
                 }
                 Ready::Remove(remove) => {
+                    remove.removed.clear();
                     for (item, &key) in remove.keys.iter().enumerate() {
                         let there = changed.get(&key).copied();
                         let there = there.unwrap_or_else(|| self.table.contains(key));
@@ -148,7 +190,16 @@ impl Shared {
     }
 
     /// Writes one record, makes it durable where that is promised, and changes the table.
-    fn commit_record(&self, journal: &mut Journal, edits: Vec<BlockEdit>) -> Result<(), NvmeError> {
+    ///
+    /// Meanwhile `land` waits for payloads. If some could not be written, it gives the changes without them, and the
+    /// record is written again with those, in the same place: nobody was told of it, and until it is synced recovery
+    /// believes it only if every payload is whole.
+    fn commit_record(
+        &self,
+        journal: &mut Journal,
+        edits: Vec<BlockEdit>,
+        land: impl FnOnce() -> Option<Vec<BlockEdit>>,
+    ) -> Result<(), NvmeError> {
         let touched: BTreeSet<u32> = edits
             .iter()
             .filter_map(|edit| match edit {
@@ -159,7 +210,7 @@ impl Shared {
         let edits_bytes = edits.iter().map(BlockEdit::encoded_bytes).sum();
         let segment_id = self.log_for(journal, &touched, Record::bytes_for(edits_bytes) as u64)?;
         let offset_bytes = journal.used.get(&segment_id).copied().unwrap_or(0);
-        let record = Record {
+        let mut record = Record {
             place: LogPlace {
                 store_id: self.store_id,
                 segment_id,
@@ -178,11 +229,24 @@ impl Shared {
             let field = "sequence";
             return Err(NvmeError::Invalid { field, reason });
         }
-        let (bytes, checksum) = record.encode();
+        let (mut bytes, mut checksum) = record.encode();
         journal.dirty.extend(touched);
         journal.dirty.insert(segment_id);
-        self.write_record(segment_id, offset_bytes, &bytes)
-            .inspect_err(|error| self.lose_edits(&record.edits, error))?;
+        let place = (segment_id, offset_bytes);
+        let mut written = self.begin_record(place, &bytes);
+        let mut replaced = Vec::new();
+        if let Some(edits) = land() {
+            // Whatever became of the first one: this one takes its place.
+            drop(written.map(Transfer::wait));
+            replaced = std::mem::replace(&mut record.edits, edits);
+            (bytes, checksum) = record.encode();
+            written = self.begin_record(place, &bytes);
+        }
+        let lose = |error: &NvmeError| {
+            self.lose_edits(&record.edits, error);
+            self.lose(replaced.iter().map(BlockEdit::key));
+        };
+        self.end_record(written, place, &bytes).inspect_err(lose)?;
         journal
             .used
             .insert(segment_id, offset_bytes + bytes.len() as u32);
@@ -191,8 +255,7 @@ impl Shared {
         journal.checksum = checksum;
         self.counters.records.fetch_add(1, Ordering::Relaxed);
         if self.config.durable() {
-            let synced = self.sync(journal);
-            synced.inspect_err(|error| self.lose_edits(&record.edits, error))?;
+            self.sync(journal).inspect_err(lose)?;
         }
         let freed = self.publish(record.edits);
         journal.freed.extend(freed);
@@ -246,19 +309,28 @@ impl Shared {
         })
     }
 
-    fn write_record(
+    /// Lets a record go to its log.
+    fn begin_record(
         &self,
-        segment_id: u32,
-        offset_bytes: u32,
+        (segment_id, offset_bytes): (u32, u32),
         bytes: &[u8],
-    ) -> Result<(), NvmeError> {
+    ) -> Result<Transfer<BufferMut>, NvmeError> {
         let file = self.file_of(segment_id)?;
         let at = self.geometry.log_offset_bytes() + u64::from(offset_bytes);
-        if file.write(at, pages_of(bytes)?).wait().is_ok() {
+        Ok(file.write(at, pages_of(bytes)?))
+    }
+
+    fn end_record(
+        &self,
+        written: Result<Transfer<BufferMut>, NvmeError>,
+        place: (u32, u32),
+        bytes: &[u8],
+    ) -> Result<(), NvmeError> {
+        if written?.wait().is_ok() {
             return Ok(());
         }
         // The same bytes in the same place: whatever the first attempt left, this one makes whole.
-        file.write(at, pages_of(bytes)?).wait()?;
+        self.begin_record(place, bytes)?.wait()?;
         Ok(())
     }
 
@@ -345,6 +417,20 @@ impl Shared {
         file.write(0, pages_of(&header)?).wait()?;
         Ok(())
     }
+}
+
+/// Bytes of a group's changes, or more.
+fn edits_bytes_max(group: &[Ready]) -> usize {
+    let bytes = group.iter().map(|ready| match ready {
+        Ready::Put(put) => {
+            let items = put.items.iter();
+            items
+                .map(|it| BlockEdit::put_bytes(it.meta.as_slice().len()))
+                .sum()
+        }
+        Ready::Remove(remove) => remove.keys.len() * BlockEdit::put_bytes(0),
+    });
+    bytes.sum()
 }
 
 fn fail_from(group: &mut [Ready], first: usize, error: &ContractError) {

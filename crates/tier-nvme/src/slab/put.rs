@@ -7,14 +7,18 @@ use std::sync::atomic::Ordering;
 use core_view::BufferMut;
 use core_view::contract::{BlockKey, BlockPut, ContractError, ErrorKind, Failure, Transfer};
 
+use foldhash::fast::RandomState;
+
 use super::Shared;
-use super::queue::{ItemState, PutItem, PutJob, RemoveJob};
+use super::queue::{Flight, ItemState, PutItem, PutJob, Ready, RemoveJob};
 use super::slots::SlotId;
 use crate::format::{PAGE_BYTES, crc32c};
 use crate::{NvmeError, VolumeFile};
 
 /// Most bytes of one write; a longer block is written by one write all the same.
 const WRITE_BYTES: usize = 2 << 20;
+/// Bytes of a job's first write, for which the device waits while checksums are made. Each later one may be twice as long.
+const FIRST_WRITE_BYTES: usize = 256 << 10;
 /// Most buffers of one write.
 const WRITE_BUFFERS: usize = 512;
 
@@ -31,14 +35,35 @@ struct Run {
 }
 
 /// The writes of a job: those that are on their way, and the one that may grow still.
-#[derive(Default)]
 struct Writes {
+    /// The segment that was written to last.
+    segment: Option<(u32, Arc<dyn VolumeFile>)>,
+    run_bytes_max: usize,
     run: Option<Run>,
     items: Vec<Vec<usize>>,
     transfers: Vec<Transfer<Vec<BufferMut>>>,
 }
 
 impl Writes {
+    fn new() -> Self {
+        Self {
+            segment: None,
+            run_bytes_max: FIRST_WRITE_BYTES,
+            run: None,
+            items: Vec::new(),
+            transfers: Vec::new(),
+        }
+    }
+
+    /// The file of a segment; neighbours are mostly of one.
+    fn file_of(&mut self, shared: &Shared, id: u32) -> Option<Arc<dyn VolumeFile>> {
+        if self.segment.as_ref().is_none_or(|(last, _)| *last != id) {
+            let segment = shared.slots.get(id)?;
+            self.segment = Some((id, segment.file.clone()?));
+        }
+        self.segment.as_ref().map(|(_, file)| Arc::clone(file))
+    }
+
     fn submit(&mut self, shared: &Shared) {
         if let Some(run) = self.run.take() {
             let write =
@@ -47,6 +72,7 @@ impl Writes {
                 .unwrap_or_else(|error| Transfer::ready(Err(ContractError::from(error).into())));
             self.items.push(run.items);
             self.transfers.push(write);
+            self.run_bytes_max = WRITE_BYTES.min(2 * self.run_bytes_max);
         }
     }
 }
@@ -81,6 +107,7 @@ impl Shared {
             items,
             completer,
             bytes,
+            flight: None,
         };
         if count == 0 {
             job.finish();
@@ -125,7 +152,7 @@ impl Shared {
 
     fn check_puts(&self, puts: Vec<BlockPut>) -> Vec<PutItem> {
         const OPERATION: &str = "put block";
-        let mut seen = HashSet::with_capacity(puts.len());
+        let mut seen = HashSet::with_capacity_and_hasher(puts.len(), RandomState::default());
         let max = self.geometry.block_bytes;
         let check = |put: BlockPut| {
             let len = put.payload.len();
@@ -160,7 +187,7 @@ impl Shared {
     /// Submits the payloads of a job; those for which there is no slot fail.
     pub(super) fn write_payloads(self: &Arc<Self>, mut job: PutJob, slots: Vec<SlotId>) {
         let mut slots = slots.into_iter();
-        let mut writes = Writes::default();
+        let mut writes = Writes::new();
         let mut unused = Vec::new();
         for (i, item) in job.items.iter_mut().enumerate() {
             if !matches!(item.state, ItemState::Waiting) {
@@ -185,29 +212,36 @@ impl Shared {
         let Writes {
             items, transfers, ..
         } = writes;
-        let shared = Arc::clone(self);
-        let then = move |outcome: Result<Vec<_>, Failure>| {
-            match outcome {
+        job.flight = Some(Flight {
+            items,
+            writes: Transfer::join(transfers),
+        });
+        self.queue.submitted(job);
+    }
+
+    /// Waits for the payloads of puts; whether any of them could not be written.
+    pub(super) fn land(&self, group: &mut [Ready]) -> bool {
+        let mut has_failed = false;
+        for ready in group {
+            let Ready::Put(job) = ready else { continue };
+            let Some(Flight { items, writes }) = job.flight.take() else {
+                continue;
+            };
+            let landed = self.contain(|| Ok(writes.wait()));
+            match landed.unwrap_or_else(|error| Err(ContractError::from(error).into())) {
                 Ok(outcomes) => {
                     for (items, outcome) in items.into_iter().zip(outcomes) {
-                        take_back(&mut job, &items, outcome);
+                        has_failed |= outcome.is_err();
+                        take_back(job, &items, outcome);
                     }
                 }
-                Err(failure) => job.fail(failure.error()),
+                Err(failure) => {
+                    has_failed = true;
+                    job.fail(failure.error());
+                }
             }
-            shared.queue.written(job);
-        };
-        let writes = Transfer::join(transfers);
-        if self.config.own_thread() {
-            writes.on_complete(then);
-        } else {
-            // A volume may be pushed by waiters alone, and what is chained has none.
-            let shared = Arc::clone(self);
-            self.queue.land(Box::new(move || {
-                let landed = shared.contain(|| Ok(writes.wait()));
-                then(landed.unwrap_or_else(|error| Err(ContractError::from(error).into())));
-            }));
         }
+        has_failed
     }
 
     fn add_to_writes(
@@ -217,8 +251,7 @@ impl Shared {
         item: &mut PutItem,
         id: SlotId,
     ) -> Result<(), ContractError> {
-        let segment = self.slots.get(id.segment_id);
-        let Some(file) = segment.and_then(|segment| segment.file.clone()) else {
+        let Some(file) = writes.file_of(self, id.segment_id) else {
             let reason = "its segment is gone";
             return Err(block_error(ErrorKind::Io, "put block", item.key, reason));
         };
@@ -245,7 +278,7 @@ impl Shared {
         if let Some(run) = &mut writes.run
             && run.next == id
             && run.bytes as u64 == slot_bytes * run.items.len() as u64
-            && run.bytes + len <= WRITE_BYTES
+            && run.bytes + len <= writes.run_bytes_max
             && run.items.len() < WRITE_BUFFERS
         {
             run.buffers.push(buffer);

@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use core_view::BufferMut;
-use core_view::contract::{BlockKey, BlockMeta, Completer, ContractError, Failure};
+use core_view::contract::{BlockKey, BlockMeta, Completer, ContractError, Failure, Transfer};
 
 use super::slots::SlotId;
 use crate::NvmeError;
@@ -16,6 +16,16 @@ pub(super) struct PutJob {
     pub(super) items: Vec<PutItem>,
     pub(super) completer: Completer<Vec<Result<BufferMut, Failure>>>,
     pub(super) bytes: u64,
+    /// Payloads that may be on their way still.
+    pub(super) flight: Option<Flight>,
+}
+
+/// Payloads on their way to their slots.
+#[derive(Debug)]
+pub(super) struct Flight {
+    /// The items of each write.
+    pub(super) items: Vec<Vec<usize>>,
+    pub(super) writes: Transfer<Vec<Result<Vec<BufferMut>, Failure>>>,
 }
 
 /// One of them.
@@ -23,7 +33,7 @@ pub(super) struct PutJob {
 pub(super) struct PutItem {
     pub(super) key: BlockKey,
     pub(super) meta: BlockMeta,
-    /// Absent while it is being written.
+    /// Absent while it is being written, and of a copy never.
     pub(super) payload: Option<BufferMut>,
     pub(super) payload_bytes: u32,
     pub(super) checksum: u32,
@@ -86,17 +96,13 @@ impl RemoveJob {
 /// What waits to be committed.
 #[derive(Debug)]
 pub(super) enum Ready {
-    /// Payloads are written.
+    /// Payloads are written, or on their way.
     Put(PutJob),
     Remove(RemoveJob),
 }
 
-/// Waits for payloads that are being written, and says so to the queue.
-pub(super) type Landing = Box<dyn FnOnce() + Send>;
-
 /// The next thing to do.
 pub(super) enum Work {
-    Land(Landing),
     Commit(Vec<Ready>),
     /// Puts for which there was no slot.
     Place(PutJob),
@@ -108,24 +114,22 @@ pub(super) enum Work {
 
 #[derive(Default)]
 struct State {
-    /// Payloads that somebody has to wait for; where the slab has a thread, nobody does.
-    landing: VecDeque<Landing>,
     ready: VecDeque<Ready>,
     starved: VecDeque<PutJob>,
     /// Whether nothing has happened since the first of the starved could not be placed.
     starved_rests: bool,
-    /// Puts whose payloads are being written.
-    writing: usize,
+    /// Puts that were let in and whose payloads are not on their way yet.
+    submitting: usize,
     bytes: u64,
     closing: bool,
 }
 
 impl State {
-    /// Whether a commit should begin. Removals alone wait for payloads that are being written, to share the sync of
-    /// their puts; not where a put waits for a slot, which they may free.
+    /// Whether a commit should begin. Removals alone wait for puts that were let in, to share their
+    /// sync; not where a put waits for a slot, which they may free.
     fn has_commit(&self) -> bool {
         let is_put = |ready: &Ready| matches!(ready, Ready::Put(_));
-        let nothing_follows = self.writing == 0 || !self.starved.is_empty() || self.closing;
+        let nothing_follows = self.submitting == 0 || !self.starved.is_empty() || self.closing;
         !self.ready.is_empty() && (nothing_follows || self.ready.iter().any(is_put))
     }
 }
@@ -155,14 +159,14 @@ impl JobQueue {
             return Ok(None);
         }
         state.bytes = state.bytes.saturating_add(bytes);
-        state.writing += 1;
+        state.submitting += 1;
         Ok(Some(state.starved.is_empty()))
     }
 
     /// A put that was let in has no slots.
     pub(super) fn starve(&self, job: PutJob) {
         let mut state = self.lock();
-        state.writing -= 1;
+        state.submitting -= 1;
         state.starved.push_back(job);
         state.starved_rests = false;
         self.changed.notify_all();
@@ -171,25 +175,19 @@ impl JobQueue {
     /// A put that was being placed has to wait; `false` if there is nothing to wait for.
     pub(super) fn rest(&self, job: PutJob, others: bool) -> Result<(), PutJob> {
         let mut state = self.lock();
-        if state.writing <= 1 && state.ready.is_empty() && !others {
+        if state.submitting <= 1 && state.ready.is_empty() && !others {
             return Err(job);
         }
-        state.writing -= 1;
+        state.submitting -= 1;
         state.starved.push_front(job);
         state.starved_rests = state.ready.is_empty();
         Ok(())
     }
 
-    /// The payloads of a put are on their way.
-    pub(super) fn land(&self, landing: Landing) {
-        self.lock().landing.push_back(landing);
-        self.changed.notify_all();
-    }
-
-    /// The payloads of a put are written.
-    pub(super) fn written(&self, job: PutJob) {
+    /// The payloads of a put are on their way, or failed.
+    pub(super) fn submitted(&self, job: PutJob) {
         let mut state = self.lock();
-        state.writing -= 1;
+        state.submitting -= 1;
         state.starved_rests = false;
         state.ready.push_back(Ready::Put(job));
         self.changed.notify_all();
@@ -210,9 +208,6 @@ impl JobQueue {
     /// What is to be done next.
     pub(super) fn next(&self) -> Work {
         let mut state = self.lock();
-        if let Some(landing) = state.landing.pop_front() {
-            return Work::Land(landing);
-        }
         if state.has_commit() {
             let count = state.ready.len().min(GROUP_JOBS);
             return Work::Commit(state.ready.drain(..count).collect());
@@ -220,10 +215,10 @@ impl JobQueue {
         if !state.starved_rests
             && let Some(job) = state.starved.pop_front()
         {
-            state.writing += 1;
+            state.submitting += 1;
             return Work::Place(job);
         }
-        if state.closing && state.writing == 0 && state.starved.is_empty() {
+        if state.closing && state.submitting == 0 && state.starved.is_empty() {
             return Work::Over;
         }
         Work::Nothing
@@ -252,10 +247,9 @@ impl JobQueue {
     pub(super) fn wait(&self, timeout: Option<Duration>) {
         let state = self.lock();
         let is_quiet = |state: &mut State| {
-            let over = state.closing && state.writing == 0 && state.starved.is_empty();
+            let over = state.closing && state.submitting == 0 && state.starved.is_empty();
             let placeable = !state.starved_rests && !state.starved.is_empty();
-            let work = state.has_commit() || !state.landing.is_empty();
-            !work && !placeable && !over
+            !state.has_commit() && !placeable && !over
         };
         match timeout {
             Some(timeout) => drop(self.changed.wait_timeout_while(state, timeout, is_quiet)),

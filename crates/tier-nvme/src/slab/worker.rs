@@ -47,11 +47,6 @@ impl Shared {
         match self.queue.next() {
             Work::Nothing => Turn::Rested,
             Work::Over => Turn::Over,
-            Work::Land(landing) => {
-                drop(journal);
-                landing();
-                Turn::Worked
-            }
             Work::Commit(mut group) => {
                 let committed = self.contain(|| {
                     self.commit(&mut journal, &mut group);
@@ -60,6 +55,8 @@ impl Shared {
                 if let Err(error) = committed {
                     self.lose_group(&mut group, &error);
                 }
+                // Also of what failed: its buffers go back to the callers.
+                self.land(&mut group);
                 drop(journal);
                 self.finish_group(group);
                 Turn::Worked
@@ -91,7 +88,7 @@ impl Shared {
         match taken {
             Err(error) => {
                 job.fail(&ContractError::from(error));
-                return self.queue.written(job);
+                return self.queue.submitted(job);
             }
             Ok(Some(slots)) => return self.write_payloads(job, slots),
             Ok(None) => {}

@@ -14,6 +14,7 @@ mod lies;
 mod life;
 mod points;
 mod prefix;
+mod refused;
 
 use std::collections::BTreeMap;
 
