@@ -78,6 +78,8 @@ struct Growth {
     resident_kib_last: u64,
     resident_kib_most: u64,
     slope_kib_per_minute: f64,
+    /// Standard error of that slope.
+    slope_error_kib_per_minute: f64,
     slope_kib_per_round: f64,
     /// From the first of the fitted rounds to the last.
     fitted_minutes: f64,
@@ -233,6 +235,7 @@ fn growth(rounds: &[Round]) -> Option<Growth> {
         resident_kib_last: last.resident_kib,
         resident_kib_most: fitted.iter().map(|round| round.resident_kib).max()?,
         slope_kib_per_minute: by_minute.slope,
+        slope_error_kib_per_minute: by_minute.slope_error,
         slope_kib_per_round: Fit::of(by_round)?.slope,
         fitted_minutes,
         risen_kib: by_minute.slope * fitted_minutes,
@@ -245,13 +248,14 @@ impl Outcome {
             None => "too few rounds to say how memory grows; give more --minutes".to_owned(),
             Some(memory) => format!(
                 "resident memory over {} rounds after {} of warming up: {} KiB to {} KiB, at most {} KiB; \
-                 slope {:+.1} KiB a minute, {:+.1} KiB a round",
+                 slope {:+.1} ± {:.1} KiB a minute, {:+.1} KiB a round",
                 memory.fitted_rounds,
                 memory.warm_up_rounds,
                 memory.resident_kib_first,
                 memory.resident_kib_last,
                 memory.resident_kib_most,
                 memory.slope_kib_per_minute,
+                memory.slope_error_kib_per_minute,
                 memory.slope_kib_per_round
             ),
         };

@@ -21,6 +21,8 @@ pub(super) fn resident_kib() -> Result<u64, CliError> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fit {
     pub(super) slope: f64,
+    /// The slope's standard error; zero for fewer than three points.
+    pub(super) slope_error: f64,
 }
 
 impl Fit {
@@ -35,8 +37,16 @@ impl Fit {
         let common: f64 = common
             .map(|point| (point.0 - x_mean) * (point.1 - y_mean))
             .sum();
-        (spread > 0.0).then(|| Self {
-            slope: common / spread,
+        if spread <= 0.0 {
+            return None;
+        }
+        let slope = common / spread;
+        let off = |(x, y): &(f64, f64)| (y - y_mean - slope * (x - x_mean)).powi(2);
+        let rest: f64 = points.iter().map(off).sum();
+        let freedom = (count - 2.0).max(1.0);
+        Some(Self {
+            slope,
+            slope_error: (rest / freedom / spread).sqrt(),
         })
     }
 }
@@ -57,5 +67,10 @@ mod tests {
         assert_eq!(slope(&[(0.0, 0.0), (1.0, 1.0), (2.0, 0.0)]), Some(0.0));
         assert_eq!(slope(&[(1.0, 5.0), (1.0, 3.0)]), None);
         assert_eq!(slope(&[]), None);
+        let error = |points: &[(f64, f64)]| Fit::of(points.iter().copied()).unwrap().slope_error;
+        assert_eq!(error(&[(1.0, 5.0), (2.0, 3.0), (3.0, 1.0)]), 0.0);
+        // Squares of 1/9, 4/9 and 1/9 off the line, one degree of freedom, a spread of 2.
+        let expected = (6.0_f64 / 9.0 / 2.0).sqrt();
+        assert!((error(&[(0.0, 0.0), (1.0, 1.0), (2.0, 0.0)]) - expected).abs() < 1e-12);
     }
 }
