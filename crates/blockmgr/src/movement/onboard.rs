@@ -151,7 +151,9 @@ impl TieredCache {
             return Err(Stop::at(0, DropReason::Lost));
         };
         let pins = pool.match_sequence_hashes(&hashes);
+        // They are held until they are copied: whoever needs room below can't have theirs.
         if pins.len() < hashes.len() {
+            // mutant: kv-threads-no-pin-check
             return Err(Stop::at(pins.len(), DropReason::Lost));
         }
         let outcome = match source {
