@@ -31,7 +31,7 @@ const fn of_test(package: &'static str, test: &'static str) -> Suite {
 }
 
 /// What the names of safeguards begin with, and the suite that must miss them; the first that fits counts.
-const SUITES: [(&str, Suite); 8] = [
+const SUITES: [(&str, Suite); 10] = [
     ("wal-", of_test("tier-nvme", "wal_simulation")),
     ("slab-", of_test("tier-nvme", "slab_simulation")),
     ("weights-hdf5-", of_test("weightstore", "hdf5_simulation")),
@@ -42,6 +42,8 @@ const SUITES: [(&str, Suite); 8] = [
     ("weights-no-content-first", UNIT_TESTS_OF_WEIGHTS),
     ("weights-no-length-check", UNIT_TESTS_OF_WEIGHTS),
     ("weights-", of_test("weightstore", "native")),
+    ("kv-threads-", of_test("blockmgr", "movement_threads")),
+    ("kv-", of_test("blockmgr", "movement_simulation")),
     ("", of_test("tier-nvme", "crash_simulation")),
 ];
 
@@ -51,7 +53,7 @@ const UNIT_TESTS_OF_WEIGHTS: Suite = Suite {
 };
 
 /// The safeguards that must be marked; others may be.
-const REQUIRED: [&str; 28] = [
+const REQUIRED: [&str; 35] = [
     "no-fdatasync",
     "no-dirsync",
     "no-payload-check",
@@ -80,6 +82,13 @@ const REQUIRED: [&str; 28] = [
     "weights-hdf5-no-fdatasync",
     "weights-hdf5-no-dirsync",
     "weights-hdf5-no-foreign-check",
+    "kv-no-payload-check",
+    "kv-no-identity-check",
+    "kv-no-salt-check",
+    "kv-no-layout-check",
+    "kv-no-durable-check",
+    "kv-no-fence",
+    "kv-threads-no-pin-check",
 ];
 
 /// The ones that CI removes; `cargo xtask mutants` removes all that are marked.
