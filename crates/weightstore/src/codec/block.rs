@@ -19,6 +19,8 @@ const HEADER_LEN: usize = 4;
 /// Elements of a sample and how many of them lie together.
 const SAMPLE_LEN: usize = 8192;
 const SAMPLE_RUN: usize = 128;
+/// Bytes that take their form and are split at once.
+const PART_LEN: usize = 8 << 10;
 /// The least share of the most frequent element at which blocks are looked at as sparse ones.
 const SPARSE_SHARE: f32 = 1.0 / 16.0;
 /// Below this many bits a byte, matches are tried on bitmaps: few bits are set.
@@ -84,34 +86,37 @@ fn encode_elements(
     let count = source.len() / width;
     let (elements, tail) = source.split_at_checked(count * width).ok_or(Full)?;
     let base = base.get(..elements.len()).unwrap_or_default();
-    let mut values = std::mem::take(&mut scratch.values);
-    values.resize(elements.len(), 0);
-    form::apply(layout.form, width, elements, base, &mut values);
-    let encoded = encode_values(width, &values, scratch, matches, sink);
-    scratch.values = values;
-    encoded?;
+    encode_values((layout, elements, base), scratch, matches, sink)?;
     sink.put(tail)
 }
 
 fn encode_values(
-    width: usize,
-    values: &[u8],
+    (layout, elements, base): (Layout, &[u8], &[u8]),
     scratch: &mut Scratch,
     matches: &mut Matches,
     sink: &mut Sink<'_>,
 ) -> Result<(), Full> {
-    let (first, after) = values.split_at_checked(width).ok_or(Full)?;
-    if values.get(..after.len()) == Some(after) {
-        sink.put(&[FILL, 0, 0, 0])?;
-        return sink.put(first);
+    let width = layout.width;
+    let count = elements.len() / width;
+    if count == 0 {
+        return Err(Full);
     }
-    let count = values.len() / width;
-    let sampled = Sampled::take(width, values, scratch);
+    let sampled = Sampled::take(layout, elements, base, scratch);
+    if sampled.sparse.is_some() || sampled.is_constant {
+        scratch.values.resize(elements.len(), 0);
+        form::apply(layout.form, width, elements, base, &mut scratch.values);
+    }
+    if sampled.is_constant {
+        let (first, after) = scratch.values.split_at_checked(width).ok_or(Full)?;
+        if scratch.values.get(..after.len()) == Some(after) {
+            sink.put(&[FILL, 0, 0, 0])?;
+            return sink.put(first);
+        }
+    }
     let count_coded = match sampled.sparse {
         None => {
             sink.put(&[PLANES, 0, 0, 0])?;
-            scratch.planes.resize(values.len(), 0);
-            planes::split(width, values, &mut scratch.planes);
+            split_dense(layout, elements, base, scratch);
             count
         }
         Some(fill) => {
@@ -120,7 +125,7 @@ fn encode_values(
             scratch.bitmap.resize(count.div_ceil(8), 0);
             let others = sparse::split(
                 width,
-                values,
+                &scratch.values,
                 fill,
                 &mut scratch.bitmap,
                 &mut scratch.planes,
@@ -152,8 +157,25 @@ fn encode_values(
     Ok(())
 }
 
+/// Splits what is coded for the elements into planes, a part at a time that stays in the first cache.
+fn split_dense(layout: Layout, elements: &[u8], base: &[u8], scratch: &mut Scratch) {
+    let Layout { width, form } = layout;
+    scratch.planes.resize(elements.len(), 0);
+    let mut values = [0; PART_LEN];
+    for start in (0..elements.len()).step_by(PART_LEN) {
+        let part = elements.get(start..).unwrap_or_default();
+        let part = part.get(..PART_LEN).unwrap_or(part);
+        let base = base.get(start..start + part.len()).unwrap_or_default();
+        let values = values.get_mut(..part.len()).unwrap_or_default();
+        form::apply(form, width, part, base, values);
+        planes::split_part(width, values, &mut scratch.planes, start / width);
+    }
+}
+
 /// What a sample of a block's elements says.
 struct Sampled {
+    /// Whether all sampled elements are the same.
+    is_constant: bool,
     /// The fill, if the block is to be a sparse one.
     sparse: Option<u64>,
     /// For each plane of what is then left.
@@ -161,20 +183,33 @@ struct Sampled {
 }
 
 impl Sampled {
-    fn take(width: usize, values: &[u8], scratch: &mut Scratch) -> Self {
-        let count = values.len() / width;
+    fn take(layout: Layout, elements: &[u8], base: &[u8], scratch: &mut Scratch) -> Self {
+        let Layout { width, form } = layout;
+        let count = elements.len() / width;
+        let (run_len, step) = match count <= SAMPLE_LEN {
+            true => (elements.len().max(1), 1),
+            false => {
+                let runs = elements.len() / (SAMPLE_RUN * width);
+                (SAMPLE_RUN * width, runs.div_ceil(SAMPLE_LEN / SAMPLE_RUN))
+            }
+        };
         scratch.sample.clear();
-        if count <= SAMPLE_LEN {
-            scratch.sample.extend_from_slice(values);
-        } else {
-            let runs = values.chunks_exact(SAMPLE_RUN * width);
-            let step = runs.len().div_ceil(SAMPLE_LEN / SAMPLE_RUN);
-            runs.step_by(step.max(1))
-                .for_each(|run| scratch.sample.extend_from_slice(run));
+        for (place, run) in elements
+            .chunks_exact(run_len)
+            .enumerate()
+            .step_by(step.max(1))
+        {
+            let (start, len) = (place * run_len, scratch.sample.len());
+            scratch.sample.resize(len + run.len(), 0);
+            let base = base.get(start..start + run.len()).unwrap_or_default();
+            let values = scratch.sample.get_mut(len..).unwrap_or_default();
+            form::apply(form, width, run, base, values);
         }
         let (dense, dense_price) = Self::plans(width, count, scratch);
         let (fill, share) = sparse::most_frequent(width, &scratch.sample);
+        let is_constant = share >= 1.0;
         let planes_alone = Self {
+            is_constant,
             sparse: None,
             plans: dense,
         };
@@ -188,6 +223,7 @@ impl Sampled {
         let bitmap_price = (1.03 * entropy_of_share(share) + 0.01).min(1.0);
         match price * (1.0 - share) + bitmap_price < SPARSE_GAIN * dense_price {
             true => Self {
+                is_constant,
                 sparse: Some(fill),
                 plans,
             },

@@ -10,13 +10,27 @@ pub(crate) const WIDTH_MAX: usize = 8;
 ///
 /// `planes` is as long as `values`, which is a whole number of elements.
 pub(crate) fn split(width: usize, values: &[u8], planes: &mut [u8]) {
-    let count = values.len() / width.max(1);
-    let (a, rest) = planes.split_at_mut(count.min(planes.len()));
+    split_part(width, values, planes, 0);
+}
+
+/// As [`split`], of some elements whose first is element `at` of the planes.
+pub(crate) fn split_part(width: usize, values: &[u8], planes: &mut [u8], at: usize) {
+    let count = (planes.len() / width.max(1)).max(1);
+    let part = at..at + values.len() / width.max(1);
+    let mut planes = planes.chunks_exact_mut(count);
+    let mut next = || planes.next().and_then(|plane| plane.get_mut(part.clone()));
     match width {
-        1 => a.copy_from_slice(values),
+        1 => {
+            if let Some(plane) = next() {
+                plane.copy_from_slice(values);
+            }
+        }
         2 => {
             let (values, _) = values.as_chunks::<2>();
-            for ((value, a), b) in values.iter().zip(a).zip(rest) {
+            let (Some(a), Some(b)) = (next(), next()) else {
+                return;
+            };
+            for ((value, a), b) in values.iter().zip(a).zip(b) {
                 let value = u16::from_le_bytes(*value);
                 *a = value as u8;
                 *b = (value >> 8) as u8;
@@ -24,8 +38,9 @@ pub(crate) fn split(width: usize, values: &[u8], planes: &mut [u8]) {
         }
         4 => {
             let (values, _) = values.as_chunks::<4>();
-            let (b, rest) = rest.split_at_mut(count);
-            let (c, d) = rest.split_at_mut(count);
+            let (Some(a), Some(b), Some(c), Some(d)) = (next(), next(), next(), next()) else {
+                return;
+            };
             for ((((value, a), b), c), d) in values.iter().zip(a).zip(b).zip(c).zip(d) {
                 let value = u32::from_le_bytes(*value);
                 *a = value as u8;
@@ -36,8 +51,8 @@ pub(crate) fn split(width: usize, values: &[u8], planes: &mut [u8]) {
         }
         _ => {
             let (values, _) = values.as_chunks::<8>();
-            for (place, plane) in planes.chunks_exact_mut(count.max(1)).enumerate() {
-                let shift = 8 * (place % 8);
+            for shift in (0..64).step_by(8) {
+                let plane = next().unwrap_or_default();
                 for (value, byte) in values.iter().zip(plane) {
                     *byte = (u64::from_le_bytes(*value) >> shift) as u8;
                 }
@@ -93,6 +108,11 @@ mod tests {
                 for (i, value) in values.iter().enumerate() {
                     assert_eq!(planes[(i % width) * count + i / width], *value);
                 }
+                let mut in_parts = vec![0; values.len()];
+                for (place, part) in values.chunks(16 * width).enumerate() {
+                    split_part(width, part, &mut in_parts, 16 * place);
+                }
+                assert_eq!(in_parts, planes);
                 let parts: Vec<&[u8]> = (0..width)
                     .map(|p| &planes[p * count..(p + 1) * count])
                     .collect();
