@@ -68,8 +68,8 @@ impl Tensor {
             0 => Self::mostly_zero(random.below(6), LONG_LEN),
             1..=15 => Self::of_bytes(random.next_u64(), 0),
             16..=70 => Self::of_bytes(random.below(6), 100 + random.below(4000) as usize),
-            71..=80 => Self::of_bytes(random.below(6), 20_000 + random.below(36_000) as usize),
-            81..=150 => Self::of_family(random),
+            71..=90 => Self::of_bytes(random.below(6), 30_000 + random.below(60_000) as usize),
+            91..=150 => Self::of_family(random),
             _ => Self::member(FAMILIES + random.below(FAMILIES), random),
         }
     }

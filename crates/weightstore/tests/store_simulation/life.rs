@@ -13,7 +13,7 @@ use crate::operations::{Life, Step};
 
 /// So small that a model takes several batches, and compaction has something to do: no more than three quarters of a
 /// segment are committed at once.
-const SEGMENT_BYTES: u64 = 64 << 10;
+const SEGMENT_BYTES: u64 = 128 << 10;
 
 fn config(random: &mut Random) -> NativeConfig {
     let storage = StorageConfig::default()
