@@ -310,8 +310,8 @@ impl Shared {
             return Ok(());
         }
         self.counters.writers_held.fetch_add(1, Ordering::Relaxed);
-        let removed = || self.counters.segments_removed.load(Ordering::Relaxed);
-        let mut removed_before = removed();
+        // Segments that went are no measure: what was moved out of them may have filled as many.
+        let mut occupied_before = self.occupied_bytes();
         while self.space_is_exceeded() {
             let mut work = self.maintenance.lock();
             let step = match work.step(self, Pace::Full) {
@@ -325,8 +325,8 @@ impl Shared {
             };
             let is_over = work.compaction.is_none() && work.checkpoint.is_none();
             drop(work);
-            let gained = removed() > removed_before;
-            if step == BackgroundStep::Idle || (is_over && !gained) {
+            let occupied = self.occupied_bytes();
+            if step == BackgroundStep::Idle || (is_over && occupied >= occupied_before) {
                 // Somebody else's steps may have helped meanwhile.
                 let is_exceeded = u64::from(self.space_is_exceeded());
                 self.counters
@@ -335,7 +335,7 @@ impl Shared {
                 break;
             }
             if is_over {
-                removed_before = removed();
+                occupied_before = occupied;
             }
         }
         Ok(())

@@ -56,6 +56,7 @@ pub(super) struct Compaction {
     short_at: Option<u64>,
     report: CompactionReport,
     begun: Counts,
+    begun_occupied_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -100,6 +101,7 @@ impl Compaction {
             short_at: None,
             report: CompactionReport::default(),
             begun: Counts::of(shared),
+            begun_occupied_bytes: shared.occupied_bytes(),
         }
     }
 
@@ -229,7 +231,8 @@ impl Compaction {
             .counters
             .compactions_finished
             .fetch_add(1, Ordering::Relaxed);
-        if self.report(shared).segments_removed == 0 {
+        // Segments that went are no measure: what was moved out of them may have filled as many.
+        if shared.occupied_bytes() >= self.begun_occupied_bytes {
             shared.lull.begin(shared);
         }
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::super::Shared;
 use super::super::log::Segment;
 use super::super::maintenance::Work;
+use super::share::Share;
 use super::{Compaction, Goal, MOVE_BYTES, Victim};
 use crate::format::PAGE_BYTES;
 
@@ -50,7 +51,7 @@ impl Shared {
         (live * amplification) as u64 + SPARE_SEGMENTS * self.segment_bytes
     }
 
-    fn occupied_bytes(&self) -> u64 {
+    pub(in super::super) fn occupied_bytes(&self) -> u64 {
         self.segments.count() * self.segment_bytes
     }
 
@@ -74,10 +75,17 @@ impl Shared {
     /// Bytes of the log that `segment` would give back: the dead ones less what the live ones take anew.
     fn gain_bytes(&self, segment: &Segment) -> u64 {
         let live = segment.live_log_bytes.load(Ordering::Acquire);
-        // Each batch ends its header and its packed values with a page that is not full.
-        let batches = 1 + live / MOVE_BYTES.min(self.segment_bytes / 4);
+        // Each batch ends its header and its packed values with a page that is not full. Two in a row are
+        // longer than one may be, and one may be as short as a value.
+        let share = Share::of(self.buffers.budget().compaction_bytes());
+        let batch_bytes = MOVE_BYTES
+            .min(self.segment_bytes / 4)
+            .min(share.values_bytes / 2);
+        let values = segment.live_values.load(Ordering::Acquire);
+        let batches = values.min(1 + 2 * live / batch_bytes.max(1));
         let used = segment.used_bytes.load(Ordering::Acquire);
-        used.saturating_sub(live + batches * 2 * PAGE_BYTES as u64)
+        // The first page is the segment's own header.
+        used.saturating_sub(live + (1 + 2 * batches) * PAGE_BYTES as u64)
     }
 }
 
