@@ -47,7 +47,8 @@ fuzz_target!(|input: (bool, Vec<(u32, u8)>, u32, Vec<u8>)| {
         };
         if fixture.store.publish_model("hostile", &bytes, true).is_ok() {
             let taken = fixture.store.encoded_model("hostile").unwrap().unwrap();
-            assert_eq!(taken.manifest, bytes);
+            // The content hash: a model that is there already keeps its files' names and its facts.
+            assert_eq!(taken.manifest[8..40], bytes[8..40]);
         }
     });
 });
