@@ -279,6 +279,29 @@ fn long_values_are_not_moved_for_nothing() {
     assert_eq!(store.compact().unwrap().values_moved, 0);
 }
 
+/// Moves that fill as many segments as they empty once kept a writer for good: pairs of a short value and one of two
+/// pages fill a batch, of which a third is pages that are not full.
+#[test]
+fn no_writer_waits_for_moves_that_gain_nothing() {
+    const OPERATIONS_PER_CALL: u64 = 2_000;
+    let tight = config().with_space_amplification_max(1.25);
+    let volume = SimVolume::new(1);
+    let store = NvmeStore::on_volume(volume.handle(), tight).unwrap();
+    for number in 0..80 {
+        let len = if number % 2 == 0 { 2000 } else { 8192 };
+        volume.fail_power_after(OPERATIONS_PER_CALL);
+        store
+            .write_aligned(format!("key {number}"), &value(number, 0, len))
+            .unwrap();
+    }
+    let stats = store.stats();
+    assert!(
+        stats.writers_held > 0 && stats.space_exceeded > 0,
+        "{stats:?}"
+    );
+    assert_eq!(stats.values_moved, 0, "{stats:?}");
+}
+
 #[test]
 fn a_damaged_value_stays_and_is_reported() {
     let volume = SimVolume::new(1);
