@@ -24,7 +24,7 @@ const PLANTED: (&str, &str) = ("core-alloc", "planted");
 const EXHAUSTIVE_TEST: &str = "the_power_may_fail_at_every_operation_and_in_every_recovery";
 
 /// It measures memory, to which a sanitizer adds its own.
-const MEMORY_TEST: &str = "writers_readers_and_cache_stay_below_the_limit";
+const MEMORY_TEST: &str = "everybody_at_once_stays_below_the_limit";
 
 /// A package and some of its test programs.
 type FurtherTests = (&'static str, &'static [&'static str]);

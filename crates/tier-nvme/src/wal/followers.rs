@@ -1,6 +1,6 @@
 //! The threads that wait for one group, woken together.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use core_view::contract::{Completer, ContractError, ErrorKind, Failure};
 
@@ -27,21 +27,33 @@ impl Acknowledgement {
     }
 }
 
-/// Where the threads that wait for a group learn of its outcome: one call to the system wakes all of them, and no lock makes
-/// them come one after the other then.
+/// Where the threads that wait for a group learn of its outcome: one call to the system wakes all of them.
 #[derive(Debug, Default)]
 pub(super) struct Followers {
-    outcome: OnceLock<Result<(), ContractError>>,
+    outcome: Mutex<Option<Result<(), ContractError>>>,
+    announced: Condvar,
 }
 
 impl Followers {
     pub(super) fn wait(&self) -> Result<(), ContractError> {
-        self.outcome.wait().clone()
+        let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(outcome) = &*outcome {
+                return outcome.clone();
+            }
+            outcome = self
+                .announced
+                .wait(outcome)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// The first outcome stays.
     fn announce(&self, outcome: Result<(), ContractError>) {
-        drop(self.outcome.set(outcome));
+        let mut place = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        place.get_or_insert(outcome);
+        drop(place);
+        self.announced.notify_all();
     }
 }
 
@@ -58,7 +70,11 @@ impl Announcement {
 
 impl Drop for Announcement {
     fn drop(&mut self) {
-        if self.0.outcome.get().is_none() {
+        let is_told = |followers: &Followers| {
+            let outcome = followers.outcome.lock();
+            outcome.unwrap_or_else(PoisonError::into_inner).is_some()
+        };
+        if !is_told(&self.0) {
             let error = ContractError::new(ErrorKind::Abandoned, "append to log");
             self.0
                 .announce(Err(error.detail("the log went away; open it again")));

@@ -45,6 +45,12 @@ fn noise(len: usize) -> Vec<u8> {
     (0..len).map(|_| random.below(256) as u8).collect()
 }
 
+/// The same bytes at an address that no allocator aligned, so that a store copies them.
+fn unaligned(bytes: Vec<u8>) -> BufferMut {
+    let padded = [&[0; 8], &bytes[..]].concat();
+    BufferMut::from(padded).split_off(8)
+}
+
 fn is_refused<T>(outcome: Result<T, NvmeError>) -> bool {
     match outcome {
         Ok(_) => false,
@@ -115,7 +121,7 @@ fn a_value_too_long_for_what_is_left_stays_and_moves_another_time() {
     }
     let taken = take_all(&store);
     // A batch that nobody commits has what is for batches.
-    let waiting = store.write_batch_async(WriteBatch::new().put("w", value(9, 600_000)));
+    let waiting = store.write_batch_async(WriteBatch::new().put("w", unaligned(value(9, 600_000))));
     let report = store.compact().unwrap();
     assert!(report.values_too_long > 0, "{report:?}");
     assert_eq!(report.segments_removed, 0, "{report:?}");
@@ -155,7 +161,7 @@ fn verification_needs_little_and_says_so_where_there_is_less() {
         report.is_whole() && report.values_checked == 3002,
         "{report:?}"
     );
-    let waiting = store.write_batch_async(WriteBatch::new().put("w", noise(440_000)));
+    let waiting = store.write_batch_async(WriteBatch::new().put("w", unaligned(noise(440_000))));
     assert!(is_refused(store.verify()));
     waiting.wait().unwrap();
     assert!(store.verify().unwrap().is_whole());
