@@ -103,22 +103,31 @@ fn real_life(engine: EngineChoice, own_thread: bool, chained: Chained) -> bool {
     ended_on != thread::current().id()
 }
 
+/// Lives, ten at least, until one was ended by another thread: which thread it is, is a race.
+fn ends_elsewhere(engine: EngineChoice, own_thread: bool, chained: Chained) -> bool {
+    let until = Instant::now() + PATIENCE;
+    let mut elsewhere = false;
+    for life in 0.. {
+        elsewhere |= real_life(engine, own_thread, chained);
+        if life >= 9 && (elsewhere || Instant::now() > until) {
+            break;
+        }
+    }
+    elsewhere
+}
+
 #[test]
 fn a_callback_of_a_real_volume_may_end_the_slab() {
     for engine in [EngineChoice::ThreadPool, EngineChoice::Auto] {
         for chained in ALL {
-            let elsewhere = (0..10).filter(|_| real_life(engine, true, chained)).count();
             assert!(
-                elsewhere > 0,
+                ends_elsewhere(engine, true, chained),
                 "{engine:?}, {chained:?}: no callback was called by a thread of the slab's"
             );
         }
         // Without a thread of its own, nobody pushes what is chained to a change.
-        let elsewhere = (0..10)
-            .filter(|_| real_life(engine, false, Chained::Get))
-            .count();
         assert!(
-            elsewhere > 0,
+            ends_elsewhere(engine, false, Chained::Get),
             "{engine:?}: no callback was called by a thread of the engine's"
         );
     }
