@@ -1,11 +1,12 @@
 //! Running a test over many seeds.
 
+use std::convert::Infallible;
 use std::ops::Range;
 
 /// The seeds of a run: those that the environment asks for, or a default number of them.
 ///
-/// `STEPWELL_SEED` names one seed to replay; `STEPWELL_SEEDS` sets how many run, and
-/// `STEPWELL_FIRST_SEED` where they begin.
+/// `STEPWELL_SEED` names one seed to replay; `STEPWELL_SEEDS`, or a variable that the test names, sets how
+/// many run, and `STEPWELL_FIRST_SEED` where they begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seeds {
     range: Range<u64>,
@@ -19,6 +20,16 @@ fn number(name: &str) -> Option<u64> {
 impl Seeds {
     /// What the environment asks for, or the seeds below `count_default`.
     pub fn from_environment(count_default: u64) -> Self {
+        Self::counted_by("STEPWELL_SEEDS", count_default)
+    }
+
+    /// As [`Seeds::from_environment`], with the count in a variable of its own: for tests whose seeds take
+    /// so long that the others' count is too much for them.
+    pub fn counted_by(variable: &str, count_default: u64) -> Self {
+        Self::chosen(number, variable, count_default)
+    }
+
+    fn chosen(number: impl Fn(&str) -> Option<u64>, variable: &str, count_default: u64) -> Self {
         if let Some(seed) = number("STEPWELL_SEED") {
             return Self {
                 range: seed..seed.saturating_add(1),
@@ -26,11 +37,8 @@ impl Seeds {
             };
         }
         let first = number("STEPWELL_FIRST_SEED").unwrap_or(0);
-        let count = number("STEPWELL_SEEDS").unwrap_or(count_default);
-        Self {
-            range: first..first.saturating_add(count),
-            is_replay: false,
-        }
+        let count = number(variable).unwrap_or(count_default);
+        Self::from(first..first.saturating_add(count))
     }
 
     /// How many there are.
@@ -67,6 +75,27 @@ impl Seeds {
         }
         Ok(())
     }
+
+    /// As [`Seeds::each`], with a test that says what is wrong by panicking.
+    ///
+    /// # Panics
+    /// As `test` does.
+    pub fn for_each(&self, command: &str, mut test: impl FnMut(u64)) {
+        let Ok(()) = self.each(command, |seed| {
+            test(seed);
+            Ok::<(), Infallible>(())
+        });
+    }
+}
+
+/// These seeds, whatever the environment says.
+impl From<Range<u64>> for Seeds {
+    fn from(range: Range<u64>) -> Self {
+        Self {
+            range,
+            is_replay: false,
+        }
+    }
 }
 
 /// Names the seed when it is dropped by a panic.
@@ -94,10 +123,7 @@ mod tests {
 
     #[test]
     fn each_seed_runs_once_and_the_first_failure_ends_the_run() {
-        let seeds = Seeds {
-            range: 3..9,
-            is_replay: false,
-        };
+        let seeds = Seeds::from(3..9);
         let mut seen = Vec::new();
         let run = seeds.each("test", |seed| {
             seen.push(seed);
@@ -105,5 +131,23 @@ mod tests {
         });
         assert_eq!((run, seen), (Err(5), vec![3, 4, 5]));
         assert_eq!(seeds.count(), 6);
+    }
+
+    #[test]
+    fn the_environment_sets_the_count_the_first_seed_or_one_to_replay() {
+        let seeds = |set: &[(&str, u64)]| {
+            let number = |name: &str| set.iter().find(|row| row.0 == name).map(|row| row.1);
+            Seeds::chosen(number, "MODELS", 12)
+        };
+        assert_eq!(seeds(&[("STEPWELL_SEEDS", 3)]), Seeds::from(0..12));
+        let set = [("MODELS", 3), ("STEPWELL_FIRST_SEED", 40)];
+        assert_eq!(seeds(&set), Seeds::from(40..43));
+        let replayed = seeds(&[
+            ("STEPWELL_SEED", 7),
+            ("MODELS", 3),
+            ("STEPWELL_FIRST_SEED", 40),
+        ]);
+        assert_eq!((replayed.range.clone(), replayed.is_replay()), (7..8, true));
+        assert!(!seeds(&set).is_replay());
     }
 }

@@ -74,12 +74,9 @@ fn live(seed: u64, noticed: &mut Noticed) -> u64 {
 fn a_lying_disk_is_never_believed() {
     let (mut noticed, mut lies) = (Noticed::default(), 0);
     let seeds = Seeds::from_environment(100);
-    seeds
-        .each(COMMAND, |seed| {
-            lies += live(seed, &mut noticed);
-            Ok::<(), ()>(())
-        })
-        .unwrap();
+    seeds.for_each(COMMAND, |seed| {
+        lies += live(seed, &mut noticed);
+    });
     println!("{lies} lies, {noticed:?}");
     let all = lies > 0 && noticed.fetches > 0 && noticed.opens > 0;
     assert!(all || seeds.count() < 100, "{lies} lies, {noticed:?}");
