@@ -1,38 +1,13 @@
 //! One life of a file: changes and commits until the power fails, and again.
 
-use std::ops::AddAssign;
-
 use tier_nvme::FileName;
 use tier_nvme::sim::{FaultCounts, FaultRates, Random, SimVolume};
 use weightstore::{
     Hdf5Compression, Hdf5Config, Hdf5Mode, Hdf5Store, WeightError, WeightStore, WeightTensor,
 };
 
-use crate::OPERATIONS;
 use crate::content::{Content, WEIGHTS, content, delta, weight};
-
-/// Declares the counts once, for the structure, its rows and its sum.
-macro_rules! counts {
-    ($($field:ident: $row:literal,)*) => {
-        /// How often each thing happened.
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-        pub(crate) struct Counts {
-            $(pub(crate) $field: u64,)*
-        }
-
-        impl Counts {
-            pub(crate) fn rows(&self) -> Vec<(&'static str, u64)> {
-                vec![$(($row, self.$field)),*]
-            }
-        }
-
-        impl AddAssign for Counts {
-            fn add_assign(&mut self, other: Self) {
-                $(self.$field += other.$field;)*
-            }
-        }
-    };
-}
+use crate::simulation::{OPERATIONS, counts};
 
 counts! {
     operations: "operations",

@@ -1,102 +1,32 @@
 //! Seeded simulation of the store over one HDF5 file, on a disk that loses power, fails and fills up: after each
 //! loss the file is what the last acknowledged commit made of it, or what the one that was under way would have.
 //!
-//! `STEPWELL_MODEL_SEEDS` sets how many seeds run (12 if unset), `STEPWELL_SEED` runs one alone.
+//! `STEPWELL_MODEL_SEEDS` sets how many seeds run (12 if unset), `STEPWELL_FIRST_SEED` where they begin,
+//! `STEPWELL_SEED` runs one alone.
 #![cfg(feature = "hdf5")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod content;
 mod life;
-
-use tier_nvme::sim::FaultCounts;
+#[path = "../simulation/mod.rs"]
+mod simulation;
 
 use life::Counts;
+use simulation::Simulation;
 
-/// Operations of a seed.
-const OPERATIONS: u64 = 200;
-
-/// From so many seeds on, what is rare has to be met too.
-const SEEDS_MANY: u64 = 200;
-
-/// What so few seeds as a short run has need not meet.
-const RARE: [&str; 2] = ["opens that a fault cut off", "no space"];
-
-const COMMAND: &str = "cargo test -p weightstore --features hdf5 --test hdf5_simulation";
-
-/// The faults that a disk admits to.
-const MET: [&str; 12] = [
-    "power losses",
-    "sectors kept",
-    "sectors lost",
-    "writes torn",
-    "directory changes kept",
-    "directory changes lost",
-    "read errors",
-    "write errors",
-    "sync errors",
-    "no space",
-    "short transfers",
-    "interruptions",
-];
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.trim().parse().ok()
-}
-
-/// Names the seed if the life in it fails.
-struct Failing(u64);
-
-impl Drop for Failing {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let seed = self.0;
-            eprintln!("seed {seed} failed; replay it with: STEPWELL_SEED={seed} {COMMAND}");
-        }
-    }
-}
-
-fn live(seed: u64) -> (Counts, FaultCounts) {
-    let failing = Failing(seed);
-    let lived = life::run(failing.0);
-    assert!(lived.0.operations >= OPERATIONS && lived.1.crashes > 0);
-    lived
-}
+const SIMULATION: Simulation<Counts> = Simulation {
+    command: "cargo test -p weightstore --features hdf5 --test hdf5_simulation",
+    life: life::run,
+    rare: &["opens that a fault cut off", "no space"],
+    seeds_many: 200,
+};
 
 #[test]
 fn a_commit_is_whole_or_absent_after_power_failures() {
-    let replayed = number("STEPWELL_SEED");
-    let seeds = match replayed {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("STEPWELL_MODEL_SEEDS").unwrap_or(12),
-    };
-    let (mut counts, mut faults) = (Counts::default(), FaultCounts::default());
-    for seed in seeds.clone() {
-        let (lived, met) = live(seed);
-        counts += lived;
-        faults += met;
-    }
-    let met = faults.rows().into_iter();
-    let met = met.filter(|(name, _)| MET.contains(name));
-    let rows: Vec<(&str, u64)> = counts.rows().into_iter().chain(met).collect();
-    println!("{} seeds", seeds.end - seeds.start);
-    for (name, count) in &rows {
-        println!("  {count:>9}  {name}");
-    }
-    if replayed.is_none() {
-        let many = seeds.end - seeds.start >= SEEDS_MANY;
-        let never: Vec<&str> = rows
-            .iter()
-            .filter(|row| row.1 == 0)
-            .map(|row| row.0)
-            .filter(|name| many || !RARE.contains(name))
-            .collect();
-        assert!(never.is_empty(), "never seen: {never:?}");
-    }
+    SIMULATION.run();
 }
 
 #[test]
 fn a_seed_is_lived_the_same_way_again() {
-    for seed in [3, 4] {
-        assert_eq!(live(seed), live(seed));
-    }
+    SIMULATION.run_again(3..5);
 }

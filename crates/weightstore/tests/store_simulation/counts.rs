@@ -1,30 +1,8 @@
 //! How often each thing happened.
 
-use std::ops::AddAssign;
-
 use tier_nvme::RecoveryReport;
 
-/// Declares the counts once, for the structure, its rows and its sum.
-macro_rules! counts {
-    ($($field:ident: $row:literal,)*) => {
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-        pub(crate) struct Counts {
-            $(pub(crate) $field: u64,)*
-        }
-
-        impl Counts {
-            pub(crate) fn rows(&self) -> Vec<(&'static str, u64)> {
-                vec![$(($row, self.$field)),*]
-            }
-        }
-
-        impl AddAssign for Counts {
-            fn add_assign(&mut self, other: Self) {
-                $(self.$field += other.$field;)*
-            }
-        }
-    };
-}
+use crate::simulation::counts;
 
 counts! {
     operations: "operations",

@@ -6,10 +6,10 @@ use weightstore::{
     GcOptions, NativeConfig, NativeStore, VerifyOptions, WeightError, WeightHash, WeightStore,
 };
 
-use crate::OPERATIONS;
 use crate::counts::Counts;
 use crate::expected::Expected;
 use crate::operations::{Life, Step};
+use crate::simulation::OPERATIONS;
 
 /// So small that a model takes several batches, and compaction has something to do: no more than three quarters of a
 /// segment are committed at once.
