@@ -2,7 +2,8 @@
 //! byte, never a leaked block, every offer accounted for, and after a restart what was acknowledged and nothing that was
 //! never on its way.
 //!
-//! `STEPWELL_SEEDS` sets how many seeds (300 unless given), `STEPWELL_SEED` replays one.
+//! `STEPWELL_SEEDS` sets how many seeds run (300 if unset), `STEPWELL_FIRST_SEED` where they begin, `STEPWELL_SEED`
+//! runs one alone.
 #![cfg(all(feature = "trace", not(shuttle)))]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -12,9 +13,11 @@ mod turns;
 mod world;
 
 use std::collections::BTreeMap;
-use std::env;
 
+use tier_nvme::sim::Seeds;
 use world::World;
+
+const COMMAND: &str = "cargo test -p blockmgr --test movement_simulation";
 
 /// What all seeds together met, by name.
 type Counts = BTreeMap<String, u64>;
@@ -51,28 +54,20 @@ const KINDS: [&str; 26] = [
 
 #[test]
 fn tiers_that_fail_give_no_wrong_byte_and_leak_nothing() {
-    let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let seeds = Seeds::from_environment(300);
     let mut counts = Counts::new();
-    if let Some(seed) = number("STEPWELL_SEED") {
+    seeds.for_each(COMMAND, |seed| {
         World::run(seed, &mut counts);
-        println!("seed {seed}: {counts:#?}");
+    });
+    println!("{} seeds: {counts:#?}", seeds.count());
+    if seeds.is_replay() {
         return;
     }
-    let seeds = number("STEPWELL_SEEDS").unwrap_or(300);
-    for seed in 0..seeds {
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            World::run(seed, &mut counts);
-        }));
-        assert!(
-            outcome.is_ok(),
-            "seed {seed} failed; replay it with STEPWELL_SEED={seed}"
-        );
-    }
-    println!("{seeds} seeds: {counts:#?}");
     for kind in KINDS {
         assert!(
             counts.get(kind).is_some_and(|&count| count > 0),
-            "no {kind} in {seeds} seeds: {counts:#?}"
+            "no {kind} in {} seeds: {counts:#?}",
+            seeds.count()
         );
     }
 }
@@ -84,9 +79,9 @@ fn a_seed_reproduces_every_event_and_count() {
         let events = World::run(seed, &mut counts);
         (events, counts)
     };
-    for seed in 0..20 {
+    Seeds::from(0..20).for_each(COMMAND, |seed| {
         let (events, counts) = run(seed);
         assert!(!events.is_empty());
-        assert_eq!((events, counts), run(seed), "seed {seed}");
-    }
+        assert_eq!((events, counts), run(seed));
+    });
 }
