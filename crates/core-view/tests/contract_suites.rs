@@ -9,7 +9,7 @@ use core_alloc::{StorageAllocator, SystemAllocator};
 use core_view::BufferMut;
 use core_view::contract::conformance::{self, BlockStoreSource};
 use core_view::contract::mock::{
-    Faults, MockBlockStore, MockMedia, MockOperations, MockTier, Schedule,
+    Faults, MockBlockStore, MockDevice, MockMedia, MockOperations, MockTier, Schedule,
 };
 use core_view::contract::{BlockCapabilities, BlockStore, HostTier, MemoryTier, SlotId};
 
@@ -90,6 +90,15 @@ fn host_tiers() {
 fn memory_tiers_under_every_schedule() {
     for schedule in schedules() {
         conformance::memory_tier(&|| Arc::new(MockTier::new(host_tier(), schedule)) as _);
+    }
+}
+
+#[test]
+fn devices_under_every_schedule() {
+    conformance::memory_tier(&|| Arc::new(MockDevice::new(host_tier())) as _);
+    for schedule in schedules() {
+        let device = || MockDevice::new(host_tier());
+        conformance::memory_tier(&|| Arc::new(MockTier::new(device(), schedule)) as _);
     }
 }
 

@@ -5,12 +5,9 @@ use std::sync::Arc;
 use blockmgr::BlockPool;
 use blockmgr::layout::{Layout, LayoutConfig};
 use blockmgr::policy::PolicyKind;
-use core_alloc::{StorageAllocator, StorageType, SystemAllocator};
-use core_view::BufferMut;
+use core_alloc::{StorageAllocator, SystemAllocator};
+use core_view::contract::HostTier;
 use core_view::contract::mock::{FaultCounts, MockBlockStore, MockTier};
-use core_view::contract::{
-    ContractError, ErrorKind, HostTier, MemoryTier, SlotCopy, SlotId, SlotRead, SlotWrite, Transfer,
-};
 
 use crate::Counts;
 
@@ -37,44 +34,6 @@ pub(crate) fn host(blocks: usize) -> HostTier {
     let block_bytes = layout(1).block_bytes();
     let storage = SystemAllocator.allocate(blocks * block_bytes).unwrap();
     HostTier::new(storage, block_bytes).unwrap()
-}
-
-/// Memory out of reach of the host: what goes there is staged.
-#[derive(Debug)]
-pub(crate) struct Remote(pub(crate) HostTier);
-
-impl MemoryTier for Remote {
-    fn storage_type(&self) -> StorageType {
-        StorageType::Device(0)
-    }
-
-    fn slot_count(&self) -> u32 {
-        self.0.slot_count()
-    }
-
-    fn slot_bytes(&self) -> usize {
-        self.0.slot_bytes()
-    }
-
-    fn slot_addr(&self, slot: SlotId) -> Result<u64, ContractError> {
-        self.0.slot_addr(slot)
-    }
-
-    fn lease(&self, _slot: SlotId) -> Result<BufferMut, ContractError> {
-        Err(ContractError::new(ErrorKind::Unsupported, "lease slot"))
-    }
-
-    fn write(&self, writes: Vec<SlotWrite>) -> Transfer<Vec<BufferMut>> {
-        self.0.write(writes)
-    }
-
-    fn read(&self, reads: Vec<SlotRead>) -> Transfer<Vec<BufferMut>> {
-        self.0.read(reads)
-    }
-
-    fn copy(&self, copies: Vec<SlotCopy>) -> Transfer<()> {
-        self.0.copy(copies)
-    }
 }
 
 /// Those of a life that inject faults.

@@ -10,12 +10,14 @@ use blockmgr::policy::PolicyKind;
 use blockmgr::replay::Replay;
 use blockmgr::trace::TraceRequest;
 use blockmgr::{BlockPool, Error, RequestOptions, Salt};
-use core_view::contract::mock::{Dice, Faults, MockBlockStore, MockMedia, MockTier, Schedule};
+use core_view::contract::mock::{
+    Dice, Faults, MockBlockStore, MockDevice, MockMedia, MockTier, Schedule,
+};
 use core_view::contract::{BlockCapabilities, BlockKey, BlockStore, MemoryTier};
 
 use crate::Counts;
 use crate::notes::Notes;
-use crate::tiers::{Faulty, Remote, host, layout, pool};
+use crate::tiers::{Faulty, host, layout, pool};
 use crate::turns::TurnClock;
 
 const G1: usize = 12;
@@ -101,7 +103,7 @@ impl World {
         // A listing that fails is an error of opening; a cache that is to be opened tries again.
         loop {
             let device: Arc<dyn MemoryTier> = match self.remote {
-                true => Arc::new(Remote(host(G1))),
+                true => Arc::new(MockDevice::new(host(G1))),
                 false => Arc::new(host(G1)),
             };
             let mut builder = TieredCache::builder(&layout(1), Salt::new(MODEL))

@@ -2,47 +2,14 @@
 
 use std::time::Duration;
 
-use core_alloc::{StorageAllocator, StorageType, SystemAllocator};
+use core_alloc::{StorageAllocator, SystemAllocator};
 use core_view::BufferMut;
-use core_view::contract::mock::{MockTier, Schedule};
-use core_view::contract::{
-    ContractError, ErrorKind, HostTier, MemoryTier, SlotCopy, SlotId, SlotRead, SlotWrite, Transfer,
-};
+use core_view::contract::mock::{MockDevice, MockTier, Schedule};
+use core_view::contract::{HostTier, MemoryTier, SlotId, SlotRead};
 use tier_nvme::sim::SimVolume;
 use weightstore::{CHUNK_LEN_BYTES, Codec, NativeStore, SlotTarget, WeightError};
 
 use crate::fixture::{add, bf16, bytes, config, noise, safetensors, weights};
-
-/// Memory that the host can't reach.
-#[derive(Debug)]
-struct Device(HostTier);
-
-impl MemoryTier for Device {
-    fn storage_type(&self) -> StorageType {
-        StorageType::Device(0)
-    }
-    fn slot_count(&self) -> u32 {
-        self.0.slot_count()
-    }
-    fn slot_bytes(&self) -> usize {
-        self.0.slot_bytes()
-    }
-    fn slot_addr(&self, slot: SlotId) -> Result<u64, ContractError> {
-        self.0.slot_addr(slot)
-    }
-    fn lease(&self, _: SlotId) -> Result<BufferMut, ContractError> {
-        Err(ContractError::new(ErrorKind::Unsupported, "lease slot"))
-    }
-    fn write(&self, writes: Vec<SlotWrite>) -> Transfer<Vec<BufferMut>> {
-        self.0.write(writes)
-    }
-    fn read(&self, reads: Vec<SlotRead>) -> Transfer<Vec<BufferMut>> {
-        self.0.read(reads)
-    }
-    fn copy(&self, copies: Vec<SlotCopy>) -> Transfer<()> {
-        self.0.copy(copies)
-    }
-}
 
 const LEN: usize = 5 * CHUNK_LEN_BYTES / 2 + 7;
 
@@ -115,7 +82,7 @@ fn device_memory_is_reached_through_staging_buffers() {
         &[2 * CHUNK_LEN_BYTES + 1, 3 * CHUNK_LEN_BYTES],
     ] {
         let tier = MockTier::new(
-            Device(host(1, LEN + 9)),
+            MockDevice::new(host(1, LEN + 9)),
             Schedule::delayed(Duration::from_millis(2)),
         );
         let target = SlotTarget {
@@ -142,7 +109,7 @@ fn a_failing_device_gives_the_buffers_back() {
     let store = store_of(&content);
     let (mut failed, mut done) = (0, 0);
     for seed in 0..40 {
-        let tier = MockTier::new(Device(host(1, LEN)), Schedule::failing(seed, 0.3));
+        let tier = MockTier::new(MockDevice::new(host(1, LEN)), Schedule::failing(seed, 0.3));
         let target = SlotTarget {
             tier: &tier,
             slot: SlotId(0),
@@ -158,7 +125,7 @@ fn a_failing_device_gives_the_buffers_back() {
         assert!(staging.iter().all(|buffer| buffer.len() == CHUNK_LEN_BYTES));
     }
     assert!(failed > 5 && done > 5, "{failed} failed, {done} done");
-    let tier = Device(host(1, LEN));
+    let tier = MockDevice::new(host(1, LEN));
     let target = SlotTarget {
         tier: &tier,
         slot: SlotId(0),

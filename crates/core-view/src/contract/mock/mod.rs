@@ -2,7 +2,8 @@
 //!
 //! A [`Schedule`] says when operations are carried out and what goes wrong. The same schedule drives a
 //! [`MockTier`] over any memory tier, a [`MockBlockStore`] on a [`MockMedia`], and [`MockOperations`] that
-//! do nothing but take time. All of them pass the suites of `contract::conformance`.
+//! do nothing but take time. [`MockDevice`] puts a memory tier out of the host's reach. All of them pass the
+//! suites of `contract::conformance`.
 //!
 //! ```
 //! use std::time::Duration;
@@ -29,6 +30,7 @@
 //! ```
 
 mod block_store;
+mod device;
 mod dice;
 mod executor;
 mod media;
@@ -37,6 +39,7 @@ mod operations;
 mod schedule;
 
 pub use block_store::MockBlockStore;
+pub use device::MockDevice;
 pub use dice::Dice;
 pub use media::MockMedia;
 pub use memory_tier::MockTier;
