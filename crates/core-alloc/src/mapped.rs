@@ -4,7 +4,8 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
-use crate::request::{SIZE_MAX_BYTES, check_range};
+use crate::request::SIZE_MAX_BYTES;
+use crate::storage::set_bytes;
 use crate::{
     AddressableStorage, Alignment, HostStorage, Request, Storage, StorageAllocator, StorageError,
     StorageMemset, StorageType, Uninit,
@@ -181,12 +182,7 @@ unsafe impl HostStorage for MappedStorage {
 
 impl StorageMemset for MappedStorage {
     fn memset(&mut self, value: u8, offset: usize, len: usize) -> Result<(), StorageError> {
-        check_range(offset, len, self.size)?;
-        // SAFETY: the range was checked to lie inside the mapping.
-        let start = unsafe { self.pointer.add(offset) };
-        // SAFETY: as above; the memory is writable and this value's alone.
-        unsafe { start.write_bytes(value, len) };
-        Ok(())
+        set_bytes(self, value, offset, len)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::request::check_range;
+use crate::storage::set_bytes;
 use crate::{AddressableStorage, HostStorage, Storage, StorageError, StorageMemset, StorageType};
 
 /// A part of a host storage that was split; the whole is freed when the last part is gone.
@@ -114,11 +114,6 @@ unsafe impl<S: HostStorage> HostStorage for SlabPart<S> {
 
 impl<S: HostStorage> StorageMemset for SlabPart<S> {
     fn memset(&mut self, value: u8, offset: usize, len: usize) -> Result<(), StorageError> {
-        check_range(offset, len, self.size)?;
-        // SAFETY: the range was checked to lie inside the part.
-        let start = unsafe { self.pointer.add(offset) };
-        // SAFETY: as above; the memory is writable and this part's alone.
-        unsafe { start.write_bytes(value, len) };
-        Ok(())
+        set_bytes(self, value, offset, len)
     }
 }

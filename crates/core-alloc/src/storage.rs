@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::StorageError;
+use crate::request::check_range;
 
 /// The kind of a piece of storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -118,4 +119,20 @@ pub trait StorageMemset: Storage {
     /// [`StorageError::OutOfBounds`] if the range does not lie inside the storage, also when
     /// `offset + len` would wrap; a kind's own failure as [`StorageError::OperationFailed`].
     fn memset(&mut self, value: u8, offset: usize, len: usize) -> Result<(), StorageError>;
+}
+
+/// What [`StorageMemset::memset`] is for host memory.
+pub(crate) fn set_bytes(
+    storage: &mut impl HostStorage,
+    value: u8,
+    offset: usize,
+    len: usize,
+) -> Result<(), StorageError> {
+    check_range(offset, len, storage.size())?;
+    let start = storage.as_mut_ptr();
+    // SAFETY: the range was checked to lie inside the storage, whose contract makes its bytes one object.
+    let start = unsafe { start.add(offset) };
+    // SAFETY: as above; the bytes are writable, and this caller's alone by `&mut`.
+    unsafe { start.write_bytes(value, len) };
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
-use crate::request::check_range;
+use crate::storage::set_bytes;
 use crate::{
     AddressableStorage, Alignment, HostStorage, Request, Storage, StorageAllocator, StorageError,
     StorageMemset, StorageType, Uninit,
@@ -133,12 +133,7 @@ unsafe impl HostStorage for SystemStorage {
 
 impl StorageMemset for SystemStorage {
     fn memset(&mut self, value: u8, offset: usize, len: usize) -> Result<(), StorageError> {
-        check_range(offset, len, self.size)?;
-        // SAFETY: the range was checked to lie inside the allocation.
-        let start = unsafe { self.pointer.add(offset) };
-        // SAFETY: as above; the memory is writable and this value's alone.
-        unsafe { start.write_bytes(value, len) };
-        Ok(())
+        set_bytes(self, value, offset, len)
     }
 }
 
