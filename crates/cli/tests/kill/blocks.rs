@@ -7,9 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,11 +18,11 @@ use blockmgr::replay::Replay;
 use blockmgr::{BlockPool, RequestOptions, Salt, SequenceHash};
 use core_alloc::{StorageAllocator, SystemAllocator};
 use core_view::contract::{BlockStore, HostTier};
-use tempfile::tempdir;
 use tier_nvme::{BlockSlab, SlabConfig};
 
 use crate::models::Random;
-use crate::parent::{KILLS_PER_CLOSE, OPEN_MAX, SIGKILL};
+use crate::parent::KILLS_PER_CLOSE;
+use crate::victim::{self, OPEN_MAX, Victim};
 
 const BLOCK_BYTES: usize = 8 << 10;
 /// Blocks of the tiers; the disk's are so few that blocks leave it all the time.
@@ -72,12 +71,7 @@ struct Expectation {
 struct Conversations(Vec<u64>);
 
 pub(crate) fn run(kills: u64, seed: u64) {
-    // On the disk that the program was built on: memory would hide what a device does.
-    let folder = tempfile::Builder::new()
-        .prefix("kill-blocks-")
-        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
-        .or_else(|_| tempdir())
-        .unwrap();
+    let folder = victim::folder("kill-blocks-");
     let folder = folder.path();
     let mut random = Random::new(seed);
     let mut conversations = Conversations::default();
@@ -144,7 +138,7 @@ fn live(folder: &Path, delay: Duration, aimed: bool) -> String {
     let noted = folder.join("notes");
     drop(std::fs::remove_file(&noted));
     let notes = || std::fs::read_to_string(&noted).unwrap_or_default();
-    let mut child = start(folder);
+    let victim = Victim::start(&mut program(folder), "");
     wait_until(OPEN_MAX, || notes().contains("stored "));
     std::thread::sleep(delay);
     if aimed {
@@ -154,13 +148,7 @@ fn live(folder: &Path, delay: Duration, aimed: bool) -> String {
             last.starts_with("began ")
         });
     }
-    child.kill().unwrap();
-    let status = child.wait().unwrap();
-    assert_eq!(
-        status.signal(),
-        Some(SIGKILL),
-        "it ended by itself: {status}"
-    );
+    victim.kill();
     notes()
 }
 
@@ -171,9 +159,10 @@ fn wait_until(most: Duration, is_time: impl Fn() -> bool) {
     }
 }
 
-fn start(folder: &Path) -> Child {
+fn program(folder: &Path) -> Command {
     let [g1, g2, g3] = TIERS.map(|blocks| blocks.to_string());
-    Command::new(env!("CARGO_BIN_EXE_stepwell"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stepwell"));
+    command
         .args(["--json", "kv", "replay"])
         .args(["--g1", &g1, "--g2", &g2, "--g3", &g3])
         .args(["--block-bytes", &BLOCK_BYTES.to_string(), "--trace"])
@@ -182,10 +171,8 @@ fn start(folder: &Path) -> Child {
         .arg(folder.join("tier"))
         .arg("--acknowledgements")
         .arg(folder.join("notes"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
+        .stdin(Stdio::null());
+    command
 }
 
 impl Expectation {

@@ -4,20 +4,15 @@
 //! kill the file is that of the last acknowledged commit, or of the one that was cut off, with every weight of it.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
 use std::time::Duration;
 
 use core_view::DType;
-use tempfile::tempdir;
 use weightstore::{Hdf5Compression, Hdf5Config, Hdf5Mode, Hdf5Store, WeightStore, WeightTensor};
 
 use crate::child::tell;
 use crate::models::Random;
-use crate::parent::{FOLDER_VARIABLE, OPEN_MAX, SIGKILL};
+use crate::victim::{self, Victim, child_process};
 
 /// There if the child changes an HDF5 file.
 pub(crate) const EXCHANGING_VARIABLE: &str = "STEPWELL_KILL_EXCHANGING";
@@ -136,11 +131,7 @@ struct Life {
 }
 
 pub(crate) fn run(kills: u64, seed: u64) {
-    let folder = tempfile::Builder::new()
-        .prefix("kill-exchange-")
-        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
-        .or_else(|_| tempdir())
-        .unwrap();
+    let folder = victim::folder("kill-exchange-");
     let folder = folder.path();
     let mut random = Random::new(seed);
     let mut there = BTreeSet::new();
@@ -192,35 +183,15 @@ pub(crate) fn run(kills: u64, seed: u64) {
 
 /// Lets a child work for so long and kills it.
 fn live(folder: &Path, delay: Duration) -> Life {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_process", "--ignored", "--nocapture"])
-        .env(FOLDER_VARIABLE, folder)
-        .env(EXCHANGING_VARIABLE, "1")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let pipe = BufReader::new(child.stdout.take().unwrap());
-    let (sender, receiver) = mpsc::channel();
-    let reader = std::thread::spawn(move || {
-        for line in pipe.lines() {
-            let line = line.unwrap();
-            if let Some(said) = line.strip_prefix('@') {
-                sender.send(said.to_owned()).unwrap();
-            }
-        }
-    });
-    let ready = receiver.recv_timeout(OPEN_MAX);
+    let victim = Victim::start(child_process(folder).env(EXCHANGING_VARIABLE, "1"), "@");
+    let ready = victim.first_line();
     if ready.is_ok() {
         std::thread::sleep(delay);
     }
-    child.kill().unwrap();
-    let status = child.wait().unwrap();
-    reader.join().unwrap();
+    let lines = victim.kill();
     assert_eq!(ready.as_deref(), Ok("ready"), "it did not open the file");
-    assert_eq!(status.signal(), Some(SIGKILL), "it ended by itself");
     let mut life = Life::default();
-    for line in receiver {
+    for line in lines {
         match line.split_once(' ') {
             Some(("committing", batch)) => life.committing = Some(batch.parse().unwrap()),
             Some(("committed", batch)) => {

@@ -14,6 +14,7 @@ mod models;
 mod parent;
 mod stage;
 mod values;
+mod victim;
 
 use std::env;
 use std::path::Path;
@@ -31,7 +32,7 @@ enum Work {
 #[test]
 #[ignore = "the tests of kills start it in a process of its own"]
 fn child_process() {
-    if let Some(folder) = env::var_os(parent::FOLDER_VARIABLE) {
+    if let Some(folder) = env::var_os(victim::FOLDER_VARIABLE) {
         if env::var_os(exchange::EXCHANGING_VARIABLE).is_some() {
             return exchange::run_child(Path::new(&folder));
         }

@@ -1,32 +1,21 @@
 //! Starts the child, kills it, and looks at what it leaves.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use tempfile::tempdir;
 use tier_nvme::StorageConfig;
 use weightstore::{ExportOptions, GcOptions, NativeStore, WeightStore};
 
 use crate::child::config;
 use crate::expectation::Expectation;
 use crate::models::{Random, file, name, number};
+use crate::victim::{self, Victim, child_process};
 use crate::{Work, stage};
-
-/// Where the child works.
-pub(crate) const FOLDER_VARIABLE: &str = "STEPWELL_KILL_FOLDER";
 
 /// There if the child collects.
 pub(crate) const COLLECTING_VARIABLE: &str = "STEPWELL_KILL_COLLECTING";
-
-/// How long a child may take to open the store.
-pub(crate) const OPEN_MAX: Duration = Duration::from_secs(60);
-
-pub(crate) const SIGKILL: i32 = 9;
 
 /// After so many kills the parent lets the store be recovered and closed by itself; after the others it
 /// only reads, so that the next child finds what the killed one left.
@@ -56,12 +45,7 @@ struct Tally {
 }
 
 pub(crate) fn run(work: Work, kills: u64, seed: u64) {
-    // On the disk that the program was built on: memory would hide what a device does.
-    let folder = tempfile::Builder::new()
-        .prefix("kill-")
-        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
-        .or_else(|_| tempdir())
-        .unwrap();
+    let folder = victim::folder("kill-");
     let folder = folder.path();
     let mut random = Random::new(seed);
     let mut expectation = Expectation::default();
@@ -141,48 +125,35 @@ impl Moment {
 
 /// Lets a child work until the moment and kills it; what it said by then is taken in.
 fn kill_one(folder: &Path, work: Work, moment: Moment, expectation: &mut Expectation) {
-    let mut child = start(folder, work);
-    let pipe = BufReader::new(child.stdout.take().unwrap());
-    let (sender, receiver) = mpsc::channel();
-    let reader = std::thread::spawn(move || {
-        for line in pipe.lines() {
-            let line = line.unwrap();
-            if let Some(said) = line.strip_prefix('@') {
-                sender.send(said.to_owned()).unwrap();
-            }
-        }
-    });
-    let ready = receiver.recv_timeout(OPEN_MAX);
+    let mut command = child_process(folder);
+    if work == Work::Collecting {
+        command.env(COLLECTING_VARIABLE, "1");
+    }
+    let victim = Victim::start(&mut command, "@");
+    let ready = victim.first_line();
     expectation.begin();
     let mut heard = Vec::new();
     if ready.is_ok() {
         moment.wait(folder, work);
         if work == Work::Collecting {
-            heard = wait_for_collection(&receiver, moment, &folder.join("stage"));
+            heard = wait_for_collection(victim.said(), moment, &folder.join("stage"));
         }
     }
-    child.kill().unwrap();
-    let status = child.wait().unwrap();
-    reader.join().unwrap();
+    let rest = victim.kill();
     assert_eq!(
         ready.as_deref(),
         Ok("ready"),
         "the child did not open the store"
     );
-    assert_eq!(status.signal(), Some(SIGKILL), "the child ended by itself");
-    for line in heard.into_iter().chain(receiver) {
+    for line in heard.into_iter().chain(rest) {
         expectation.hear(&line);
     }
 }
 
 /// Listens until a collection begins, and for some of them until it commits something; returns what was said.
-fn wait_for_collection(
-    receiver: &mpsc::Receiver<String>,
-    moment: Moment,
-    stage: &Path,
-) -> Vec<String> {
-    let mut heard: Vec<String> = receiver.try_iter().collect();
-    while let Ok(line) = receiver.recv_timeout(10 * PATIENCE) {
+fn wait_for_collection(said: &Receiver<String>, moment: Moment, stage: &Path) -> Vec<String> {
+    let mut heard: Vec<String> = said.try_iter().collect();
+    while let Ok(line) = said.recv_timeout(10 * PATIENCE) {
         let begins = line.starts_with("collecting");
         heard.push(line);
         if begins {
@@ -195,20 +166,6 @@ fn wait_for_collection(
         std::hint::spin_loop();
     }
     heard
-}
-
-fn start(folder: &Path, work: Work) -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    if work == Work::Collecting {
-        command.env(COLLECTING_VARIABLE, "1");
-    }
-    command
-        .args(["--exact", "child_process", "--ignored", "--nocapture"])
-        .env(FOLDER_VARIABLE, folder)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
 }
 
 /// Opens the store and compares every model, byte for byte.

@@ -5,20 +5,19 @@
 //! behind the last acknowledged one left, bit for bit. A batch behind it was being committed when the
 //! process was killed; so was one that recovery finds torn.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use tempfile::tempdir;
 use tier_nvme::{NvmeStore, RecoveryReport, StorageConfig};
 
 use crate::changes::{BATCH_CHANGES, Model, apply_batch, change};
 use crate::models::Random;
-use crate::parent::{KILLS_PER_CLOSE, OPEN_MAX, SIGKILL};
+use crate::parent::KILLS_PER_CLOSE;
+use crate::victim::{self, Victim};
 
 /// Longest time that the program stores values before its moment comes.
 const DELAY_MAX_US: u64 = 80_000;
@@ -54,11 +53,7 @@ struct Expectation {
 }
 
 pub(crate) fn run(kills: u64, seed: u64) {
-    let folder = tempfile::Builder::new()
-        .prefix("kill-values-")
-        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
-        .or_else(|_| tempdir())
-        .unwrap();
+    let folder = victim::folder("kill-values-");
     let store = folder.path().join("store");
     let mut random = Random::new(seed);
     let mut expectation = Expectation::default();
@@ -105,34 +100,20 @@ struct Life {
 /// Lets the program store values from the change `first` on, and kills it so long after its first
 /// acknowledgement.
 fn live(store: &Path, first: u64, delay: Duration) -> Life {
-    let mut child = start(store);
-    let input = child.stdin.take().unwrap();
+    let mut victim = Victim::start(&mut program(store), "");
+    let input = victim.take_input();
     let read_end = Arc::new(AtomicU64::new(first));
     let writer = {
         let read_end = Arc::clone(&read_end);
         std::thread::spawn(move || feed(input, first, &read_end))
     };
-    let output = BufReader::new(child.stdout.take().unwrap());
-    let (sender, receiver) = mpsc::channel();
-    let reader = std::thread::spawn(move || {
-        for line in output.lines() {
-            sender.send(line.unwrap()).unwrap();
-        }
-    });
-    let ready = receiver.recv_timeout(OPEN_MAX);
+    let ready = victim.first_line();
     if ready.is_ok() {
         std::thread::sleep(delay);
     }
-    child.kill().unwrap();
-    let status = child.wait().unwrap();
-    reader.join().unwrap();
+    let rest = victim.kill();
     writer.join().unwrap();
-    let lines: Vec<String> = ready.into_iter().chain(receiver).collect();
-    assert_eq!(
-        status.signal(),
-        Some(SIGKILL),
-        "it ended by itself: {lines:?}"
-    );
+    let lines: Vec<String> = ready.into_iter().chain(rest).collect();
     assert!(!lines.is_empty(), "it acknowledged nothing");
     let read_end = read_end.load(Ordering::Acquire);
     Life {
@@ -141,16 +122,15 @@ fn live(store: &Path, first: u64, delay: Duration) -> Life {
     }
 }
 
-fn start(store: &Path) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_stepwell"))
+fn program(store: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stepwell"));
+    command
         .args(["--json", "store", "put", "--jsonl", "-", "--store"])
         .arg(store)
         .args(["--segment-bytes", "4MiB", "--batch-keys"])
         .arg(BATCH_CHANGES.to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
+        .stdin(Stdio::piped());
+    command
 }
 
 /// Writes changes to the program without pause until it is gone.
