@@ -146,31 +146,26 @@ fn add_tune(round: &Round, bytes: f64) -> Least {
 
 fn get_base(round: &Round, bytes: f64) -> Least {
     let cores = &round.cores;
-    Least {
-        device_s: round.get_base.stored_bytes as f64 / round.floor.read_bytes_per_s
-            + bytes / round.floor.write_bytes_per_s,
-        cores_s: on_all_cores(
-            round,
-            bytes,
-            &[cores.leaf_bytes_per_s, cores.decode_bytes_per_s],
-        ),
-    }
+    let rates = [cores.leaf_bytes_per_s, cores.decode_bytes_per_s];
+    get(round, bytes, round.get_base, &rates)
 }
 
 fn get_tune(round: &Round, bytes: f64) -> Least {
     let cores = &round.cores;
+    let rates = [
+        cores.leaf_bytes_per_s,
+        cores.decode_bytes_per_s,
+        cores.undo_difference_bytes_per_s,
+    ];
+    get(round, bytes, round.get_tune, &rates)
+}
+
+/// What is stored is read, goes through the cores at these rates, and is written.
+fn get(round: &Round, bytes: f64, turn: Turn, rates: &[f64]) -> Least {
     Least {
-        device_s: round.get_tune.stored_bytes as f64 / round.floor.read_bytes_per_s
+        device_s: turn.stored_bytes as f64 / round.floor.read_bytes_per_s
             + bytes / round.floor.write_bytes_per_s,
-        cores_s: on_all_cores(
-            round,
-            bytes,
-            &[
-                cores.leaf_bytes_per_s,
-                cores.decode_bytes_per_s,
-                cores.undo_difference_bytes_per_s,
-            ],
-        ),
+        cores_s: on_all_cores(round, bytes, rates),
     }
 }
 
