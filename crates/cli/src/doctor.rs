@@ -16,7 +16,7 @@ use crate::report::Report;
 use crate::table::{row, table};
 use machine::Machine;
 
-pub(crate) use volume::free_bytes;
+pub(crate) use volume::check_room;
 
 /// What `doctor` takes.
 #[derive(Debug, Args)]

@@ -14,7 +14,7 @@ use std::time::Instant;
 use clap::Args;
 use weightstore::{Codec, ImportOptions, NativeConfig, NativeStore, WeightStore};
 
-use crate::doctor::free_bytes;
+use crate::doctor::check_room;
 use crate::error::CliError;
 use crate::interruption::ScratchDirectory;
 use crate::quantity::bytes;
@@ -63,7 +63,12 @@ pub(crate) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         }
         None => model::SYNTHETIC_BYTES,
     };
-    check_room(&dir, input_bytes)?;
+    check_room(
+        &dir,
+        needed_bytes(input_bytes),
+        "the tour",
+        " or a smaller --model",
+    )?;
     let requests = Requests::take(arguments.trace.as_deref())?;
     let scratch = ScratchDirectory::make(&dir, ".stepwell-tour-")?;
     report.note(&format!(
@@ -84,19 +89,8 @@ pub(crate) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
 }
 
 /// Three versions, the store of all, as many copies out of it, and the floor's file at another time.
-fn check_room(dir: &Path, input_bytes: u64) -> Result<(), CliError> {
-    let needed_bytes = input_bytes.saturating_mul(9).saturating_add(1 << 30);
-    let free_bytes = free_bytes(dir)?;
-    if free_bytes >= needed_bytes {
-        return Ok(());
-    }
-    Err(CliError::NoRoom {
-        what: "the tour",
-        hint: " or a smaller --model",
-        path: dir.display().to_string(),
-        needed_bytes,
-        free_bytes,
-    })
+fn needed_bytes(input_bytes: u64) -> u64 {
+    input_bytes.saturating_mul(9).saturating_add(1 << 30)
 }
 
 /// One tour under way.

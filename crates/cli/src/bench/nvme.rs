@@ -14,7 +14,7 @@ use tier_nvme::bench::{
 use super::outcome::{Opened, Outcome, WorkOutcome};
 use super::picture;
 use super::race::{Lane, race};
-use crate::doctor::free_bytes;
+use crate::doctor::check_room;
 use crate::error::CliError;
 use crate::interruption::ScratchDirectory;
 use crate::report::Report;
@@ -66,7 +66,12 @@ pub(crate) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         true => Work::ALL.map(|work| work.reduced(QUICK_DIVISOR)).to_vec(),
         false => Work::ALL.to_vec(),
     };
-    check_room(&dir, &works)?;
+    check_room(
+        &dir,
+        needed_bytes(&works),
+        "the measurement",
+        " or pass --quick",
+    )?;
     let scratch = ScratchDirectory::make(&dir, ".stepwell-bench-")?;
     report.note(&format!(
         "working in {}, which is removed at the end",
@@ -95,22 +100,11 @@ fn failed(what: impl Into<String>) -> impl FnOnce(BenchError) -> CliError {
 }
 
 /// Three files or stores, each of some turns of puts or of all values to be got, and a slab for each size.
-fn check_room(dir: &Path, works: &[Work]) -> Result<(), CliError> {
+fn needed_bytes(works: &[Work]) -> u64 {
     let largest = works
         .iter()
         .map(|work| work.stored_bytes().max(work.turn_bytes() * 10));
-    let needed_bytes = 3 * largest.max().unwrap_or(0) + (4 << 30);
-    let free_bytes = free_bytes(dir)?;
-    if free_bytes >= needed_bytes {
-        return Ok(());
-    }
-    Err(CliError::NoRoom {
-        what: "the measurement",
-        hint: " or pass --quick",
-        path: dir.display().to_string(),
-        needed_bytes,
-        free_bytes,
-    })
+    3 * largest.max().unwrap_or(0) + (4 << 30)
 }
 
 /// A measurement under way.

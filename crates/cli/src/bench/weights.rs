@@ -10,7 +10,7 @@ use clap::Args;
 use rustix::time::{ClockId, clock_gettime};
 use weightstore::{ImportOptions, NativeConfig, NativeStore, WeightStore};
 
-use crate::doctor::free_bytes;
+use crate::doctor::check_room;
 use crate::error::CliError;
 use crate::interruption::ScratchDirectory;
 use crate::quantity::parse_bytes;
@@ -49,7 +49,12 @@ pub(crate) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         true => arguments.model_bytes.min(QUICK_BYTES),
         false => arguments.model_bytes,
     };
-    check_room(&dir, model_bytes)?;
+    check_room(
+        &dir,
+        needed_bytes(model_bytes),
+        "the measurement",
+        " or pass --quick",
+    )?;
     let scratch = ScratchDirectory::make(&dir, ".stepwell-bench-")?;
     report.note(&format!(
         "working in {}, which is removed at the end",
@@ -67,19 +72,8 @@ pub(crate) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
 }
 
 /// Two models, a store of both, one copy at a time, and the floor's file.
-fn check_room(dir: &Path, model_bytes: u64) -> Result<(), CliError> {
-    let needed_bytes = model_bytes.saturating_mul(5).saturating_add(1 << 30);
-    let free_bytes = free_bytes(dir)?;
-    if free_bytes >= needed_bytes {
-        return Ok(());
-    }
-    Err(CliError::NoRoom {
-        what: "the measurement",
-        hint: " or pass --quick",
-        path: dir.display().to_string(),
-        needed_bytes,
-        free_bytes,
-    })
+fn needed_bytes(model_bytes: u64) -> u64 {
+    model_bytes.saturating_mul(5).saturating_add(1 << 30)
 }
 
 /// A measurement under way.

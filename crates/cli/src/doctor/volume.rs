@@ -48,9 +48,53 @@ pub(super) fn abilities(place: &Path) -> Result<Vec<Ability>, CliError> {
     ])
 }
 
+/// Refuses work that needs more room than there is.
+///
+/// # Errors
+/// [`CliError::NoRoom`], which names `what` needs the room and, as `hint`, what helps beside another directory.
+pub(crate) fn check_room(
+    dir: &Path,
+    needed_bytes: u64,
+    what: &'static str,
+    hint: &'static str,
+) -> Result<(), CliError> {
+    let free_bytes = free_bytes(dir)?;
+    if free_bytes >= needed_bytes {
+        return Ok(());
+    }
+    Err(CliError::NoRoom {
+        what,
+        hint,
+        path: dir.display().to_string(),
+        needed_bytes,
+        free_bytes,
+    })
+}
+
 /// Bytes that may still be written to a file system.
-pub(crate) fn free_bytes(dir: &Path) -> Result<u64, CliError> {
+pub(super) fn free_bytes(dir: &Path) -> Result<u64, CliError> {
     let found = rustix::fs::statvfs(dir)
         .map_err(|error| CliError::file("look at the free space of", dir, error.into()))?;
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_refused_where_there_is_no_room_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let check = |needed| check_room(folder.path(), needed, "the tour", " or a smaller --model");
+        check(1).unwrap();
+        let refused = check(u64::MAX).unwrap_err();
+        assert!(
+            matches!(refused, CliError::NoRoom { needed_bytes: u64::MAX, free_bytes, .. } if free_bytes > 0)
+        );
+        let text = refused.to_string();
+        assert!(
+            text.starts_with("the tour needs ") && text.contains(" or a smaller --model"),
+            "{text}"
+        );
+    }
 }
