@@ -1,9 +1,11 @@
 //! `kv simulate`.
 
+use std::path::Path;
+
 use tempfile::tempdir;
 
 use crate::model::write;
-use crate::process::{fields, stepwell};
+use crate::process::{Answer, fields, stepwell};
 
 /// Turns of a conversation between requests that come once.
 fn trace() -> String {
@@ -19,26 +21,32 @@ fn trace() -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// Runs `stepwell --json kv simulate --trace TRACE ARGUMENTS`.
+fn simulate(trace: &Path, arguments: &[&str]) -> Answer {
+    let first = [
+        "--json",
+        "kv",
+        "simulate",
+        "--trace",
+        trace.to_str().unwrap(),
+    ];
+    stepwell(first.iter().chain(arguments))
+}
+
 #[test]
 fn simulate_puts_every_policy_beside_the_optimum_and_draws_them() {
     let folder = tempdir().unwrap();
     let trace = write(folder.path(), "trace.jsonl", trace().as_bytes());
     let page = folder.path().join("page.html");
-    let (trace, page) = (trace.to_str().unwrap(), page.to_str().unwrap());
     let arguments = [
-        "--json",
-        "kv",
-        "simulate",
-        "--trace",
-        trace,
         "--policies",
         "all",
         "--capacities",
         "9,4,9",
         "--report",
-        page,
+        page.to_str().unwrap(),
     ];
-    let answer = stepwell(arguments).done().json();
+    let answer = simulate(&trace, &arguments).done().json();
     let names = [
         "blocks",
         "ceiling_hit_rate",
@@ -72,35 +80,20 @@ fn simulate_puts_every_policy_beside_the_optimum_and_draws_them() {
             "{row}"
         );
     }
-    let drawn = std::fs::read_to_string(page).unwrap();
+    let drawn = std::fs::read_to_string(&page).unwrap();
     assert!(drawn.contains("<svg") && drawn.contains("w-tiny-lfu") && drawn.contains("optimum"));
     assert!(
         !drawn.contains("http://") || !drawn.contains("src="),
         "needs nothing from elsewhere"
     );
-    let again = stepwell(arguments);
-    again.failed_with("target_exists");
+    simulate(&trace, &arguments).failed_with("target_exists");
 }
 
 #[test]
 fn some_policies_are_chosen_by_name() {
     let folder = tempdir().unwrap();
     let trace = write(folder.path(), "trace.jsonl", trace().as_bytes());
-    let simulate = |policies: &str| {
-        let trace = trace.to_str().unwrap();
-        let arguments = [
-            "--json",
-            "kv",
-            "simulate",
-            "--trace",
-            trace,
-            "--policies",
-            policies,
-            "--capacities",
-            "5",
-        ];
-        stepwell(arguments)
-    };
+    let simulate = |policies| simulate(&trace, &["--policies", policies, "--capacities", "5"]);
     let rows = simulate("lru, arc,lru").done().json()["rows"].clone();
     let policies: Vec<&str> = rows
         .as_array()
@@ -119,28 +112,9 @@ fn a_line_that_is_no_request_is_named() {
     let folder = tempdir().unwrap();
     let text = format!("{}\nnonsense\n", trace());
     let trace = write(folder.path(), "trace.jsonl", text.as_bytes());
-    let trace = trace.to_str().unwrap();
-    let arguments = [
-        "--json",
-        "kv",
-        "simulate",
-        "--trace",
-        trace,
-        "--capacities",
-        "5",
-    ];
-    let message = stepwell(arguments).failed_with("bad_line");
+    let arguments = ["--capacities", "5"];
+    let message = simulate(&trace, &arguments).failed_with("bad_line");
     assert!(message.contains("trace.jsonl:201: "), "{message}");
     let absent = folder.path().join("absent");
-    let absent = absent.to_str().unwrap();
-    let arguments = [
-        "--json",
-        "kv",
-        "simulate",
-        "--trace",
-        absent,
-        "--capacities",
-        "5",
-    ];
-    stepwell(arguments).failed_with("file_not_found");
+    simulate(&absent, &arguments).failed_with("file_not_found");
 }
