@@ -198,6 +198,14 @@ impl CliError {
         }
     }
 
+    /// A picture that could not be drawn.
+    pub(crate) fn picture(error: Box<dyn Error>) -> Self {
+        Self::Bench {
+            what: "the picture".to_owned(),
+            source: error.to_string().into(),
+        }
+    }
+
     /// 1 for what failed, 2 for wrong usage.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {

@@ -11,6 +11,7 @@ use signal_hook::low_level::emulate_default_handler;
 use tempfile::TempDir;
 
 use crate::error::CliError;
+use crate::report::Report;
 
 /// Files and directories that must not outlive the program.
 static SCRATCH: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -64,6 +65,14 @@ impl ScratchDirectory {
             _watched: Scratch::watch(directory.path()),
             directory,
         })
+    }
+
+    /// Makes it for work that takes a while, and notes where that is done.
+    pub(crate) fn announce(report: &Report, parent: &Path, prefix: &str) -> Result<Self, CliError> {
+        let made = Self::make(parent, prefix)?;
+        let path = made.path().display();
+        report.note(&format!("working in {path}, which is removed at the end"));
+        Ok(made)
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -70,11 +70,7 @@ pub(crate) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         " or a smaller --model",
     )?;
     let requests = Requests::take(arguments.trace.as_deref())?;
-    let scratch = ScratchDirectory::make(&dir, ".stepwell-tour-")?;
-    report.note(&format!(
-        "working in {}, which is removed at the end",
-        scratch.path().display()
-    ));
+    let scratch = ScratchDirectory::announce(report, &dir, ".stepwell-tour-")?;
     let outcome = Tour {
         report,
         arguments,

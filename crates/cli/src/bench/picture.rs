@@ -22,10 +22,7 @@ const GRID: RGBColor = RGBColor(210, 210, 210);
 
 /// A page that needs nothing from elsewhere.
 pub(super) fn page(outcome: &Outcome) -> Result<String, CliError> {
-    let picture = picture(&outcome.works).map_err(|error| CliError::Bench {
-        what: "the picture".to_owned(),
-        source: error.to_string().into(),
-    })?;
+    let picture = picture(&outcome.works).map_err(CliError::picture)?;
     let body = format!(
         "<p>{}</p>\n\
          <p>Each bar is the time of a raw loop of the same bytes by the time of the store: 1 is the speed of \

@@ -55,11 +55,7 @@ pub(crate) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         "the measurement",
         " or pass --quick",
     )?;
-    let scratch = ScratchDirectory::make(&dir, ".stepwell-bench-")?;
-    report.note(&format!(
-        "working in {}, which is removed at the end",
-        scratch.path().display()
-    ));
+    let scratch = ScratchDirectory::announce(report, &dir, ".stepwell-bench-")?;
     let measured = Measurement {
         report,
         folder: scratch.path(),

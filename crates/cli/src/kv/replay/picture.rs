@@ -33,12 +33,9 @@ pub(super) fn page(
     samples: &[Sample],
 ) -> Result<String, CliError> {
     let workload: Workload = TraceReader::open(trace)?.collect::<Result<_, _>>()?;
-    let failed = |error: Box<dyn std::error::Error>| CliError::Bench {
-        what: "the picture".to_owned(),
-        source: error.to_string().into(),
-    };
-    let curves = chart("blocks", "hit rate", hit_rates(&workload, sizes)).map_err(failed)?;
-    let drawn = chart("requests", "MiB", traffic(samples)).map_err(failed)?;
+    let curves =
+        chart("blocks", "hit rate", hit_rates(&workload, sizes)).map_err(CliError::picture)?;
+    let drawn = chart("requests", "MiB", traffic(samples)).map_err(CliError::picture)?;
     let body = format!(
         "<p>{}</p>\n{}\n<h2>Traffic between tiers</h2>\n\
          <p>MiB that came into each tier and that were copied out of it, by requests served.</p>\n{drawn}\n\

@@ -34,10 +34,7 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
 /// A page that needs nothing from elsewhere.
 pub(super) fn page(outcome: &Outcome) -> Result<String, CliError> {
-    let picture = picture(outcome).map_err(|error| CliError::Bench {
-        what: "the picture".to_owned(),
-        source: error.to_string().into(),
-    })?;
+    let picture = picture(outcome).map_err(CliError::picture)?;
     let body = format!(
         "<p>{}</p>\n<p>Hit rate by capacity in blocks, on a logarithmic scale. The black curve is the \
          most that any policy could hit that knew the future.</p>\n{picture}\n{}",

@@ -29,10 +29,7 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
 /// A page that needs nothing from elsewhere.
 pub(super) fn page(difference: &Difference) -> Result<String, CliError> {
-    let picture = picture(&difference.layers).map_err(|error| CliError::Bench {
-        what: "the picture".to_owned(),
-        source: error.to_string().into(),
-    })?;
+    let picture = picture(&difference.layers).map_err(CliError::picture)?;
     let body = format!(
         "<p>{}</p>\n<p>Each bar is the relative change of a layer: the root of the mean square of what \
          was added to its elements, by that of the elements. The scale is one of powers of ten; a layer \
