@@ -3,8 +3,9 @@
 #![cfg(feature = "testing")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod planted;
+
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,22 +14,7 @@ use core_view::contract::conformance::{self, TransferSource};
 use core_view::contract::mock::{MockOperations, Schedule};
 use core_view::contract::{Completer, ContractError, Drive, ErrorKind, Failure, Transfer};
 use core_view::{Access, BufferMut, BufferOwner};
-
-fn verdict(run: impl FnOnce()) -> Option<String> {
-    // One report at a time: the library that prints them is not known to sanitizers.
-    static REPORTING: Mutex<()> = Mutex::new(());
-    let _alone = REPORTING.lock().unwrap();
-    let panic = catch_unwind(AssertUnwindSafe(run)).err()?;
-    let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()))
-}
-
-fn assert_names(fault: &str, verdict: Option<String>, expected: &str) {
-    assert!(
-        verdict.as_ref().is_some_and(|text| text.contains(expected)),
-        "{fault}: {verdict:?}"
-    );
-}
+use planted::{assert_names, verdict};
 
 struct Everlasting;
 

@@ -2,8 +2,9 @@
 #![cfg(feature = "testing")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod planted;
+
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use core_view::BufferMut;
@@ -13,6 +14,7 @@ use core_view::contract::{
     Block, BlockCapabilities, BlockEntry, BlockGet, BlockKey, BlockPut, BlockStore, BlockUsage,
     ContractError, ErrorKind, Failure, Transfer,
 };
+use planted::{assert_names, verdict};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
@@ -214,19 +216,13 @@ impl BlockStoreSource for Source {
     }
 }
 
-fn verdict(fault: Fault) -> Option<String> {
-    let run = || conformance::block_store(&Source(fault));
-    // One report at a time: the library that prints them is not known to sanitizers.
-    static REPORTING: Mutex<()> = Mutex::new(());
-    let _alone = REPORTING.lock().unwrap();
-    let panic = catch_unwind(AssertUnwindSafe(run)).err()?;
-    let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()))
+fn run(fault: Fault) -> Option<String> {
+    verdict(|| conformance::block_store(&Source(fault)))
 }
 
 #[test]
 fn a_store_without_a_fault_passes() {
-    assert_eq!(verdict(Fault::None), None);
+    assert_eq!(run(Fault::None), None);
 }
 
 #[test]
@@ -259,10 +255,6 @@ fn every_planted_fault_is_named() {
         (Fault::BlockingGivesOthers, "other bytes than were stored"),
     ];
     for (fault, expected) in faults {
-        let verdict = verdict(fault);
-        assert!(
-            verdict.as_ref().is_some_and(|text| text.contains(expected)),
-            "{fault:?}: {verdict:?}"
-        );
+        assert_names(&format!("{fault:?}"), run(fault), expected);
     }
 }

@@ -2,8 +2,9 @@
 #![cfg(feature = "testing")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod planted;
+
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,22 +15,7 @@ use core_view::contract::{
     ContractError, Drive, ErrorKind, Failure, HostTier, MemoryTier, SlotCopy, SlotId, SlotRead,
     SlotWrite, Transfer,
 };
-
-fn verdict(run: impl FnOnce()) -> Option<String> {
-    // One report at a time: the library that prints them is not known to sanitizers.
-    static REPORTING: Mutex<()> = Mutex::new(());
-    let _alone = REPORTING.lock().unwrap();
-    let panic = catch_unwind(AssertUnwindSafe(run)).err()?;
-    let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()))
-}
-
-fn assert_names(fault: &str, verdict: Option<String>, expected: &str) {
-    assert!(
-        verdict.as_ref().is_some_and(|text| text.contains(expected)),
-        "{fault}: {verdict:?}"
-    );
-}
+use planted::{assert_names, verdict};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum TierFault {
