@@ -134,14 +134,30 @@ impl ChunkEncoding {
     /// Encodes a chunk of at most [`CHUNK_LEN_BYTES`] whose elements are of that type; `None` if that
     /// does not save a sixteenth.
     pub fn encode(codec: Codec, dtype: DType, chunk: &[u8]) -> Option<(Self, Vec<u8>)> {
+        Self::encode_with(codec, dtype, chunk, <[u8]>::to_vec)
+    }
+
+    /// As [`ChunkEncoding::encode`]; `keep` takes the encoded bytes to where they stay. Memory of its own for each
+    /// chunk would be had from the kernel, page by page, each time.
+    pub(crate) fn encode_with<R>(
+        codec: Codec,
+        dtype: DType,
+        chunk: &[u8],
+        keep: impl FnOnce(&[u8]) -> R,
+    ) -> Option<(Self, R)> {
         let limit_bytes = chunk.len() - chunk.len().div_ceil(16);
         match codec {
             Codec::None => None,
             Codec::Gzip { level } => {
-                deflate(chunk, level, limit_bytes).map(|bytes| (Self::Deflate, bytes))
+                let encoded = deflate(chunk, level, limit_bytes)?;
+                Some((Self::Deflate, keep(&encoded)))
             }
-            Codec::Lz4 => lz4(chunk, limit_bytes).map(|bytes| (Self::Lz4, bytes)),
-            Codec::Auto => planes(dtype, chunk, limit_bytes).map(|bytes| (Self::Planes, bytes)),
+            Codec::Lz4 => lz4(chunk, limit_bytes).map(|bytes| (Self::Lz4, keep(&bytes))),
+            Codec::Auto => {
+                let (width, form) = form::of(dtype);
+                let kept = blocks_within(Layout { width, form }, (chunk, &[]), limit_bytes, keep)?;
+                Some((Self::Planes, kept))
+            }
         }
     }
 
@@ -220,22 +236,28 @@ impl ChunkEncoding {
         }
     }
 
-    /// Encodes a chunk as its difference from the bytes of a base at its place, as far as that goes; `None` if
-    /// that does not save a sixteenth.
+    /// Encodes a chunk as its difference from the bytes of a base at its place, as far as that goes, and has `keep`
+    /// take the encoded bytes; `None` if that does not save a sixteenth.
     #[cfg(feature = "native")]
-    pub(crate) fn difference(dtype: DType, chunk: &[u8], base: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn difference_with<R>(
+        dtype: DType,
+        chunk: &[u8],
+        base: &[u8],
+        keep: impl FnOnce(&[u8]) -> R,
+    ) -> Option<R> {
         let limit_bytes = chunk.len() - chunk.len().div_ceil(16);
         let (width, form) = form::of_difference(dtype);
-        blocks_within(Layout { width, form }, chunk, base, limit_bytes)
+        blocks_within(Layout { width, form }, (chunk, base), limit_bytes, keep)
     }
 }
 
-fn planes(dtype: DType, chunk: &[u8], limit_bytes: usize) -> Option<Vec<u8>> {
-    let (width, form) = form::of(dtype);
-    blocks_within(Layout { width, form }, chunk, &[], limit_bytes)
-}
-
-fn blocks_within(layout: Layout, chunk: &[u8], base: &[u8], limit_bytes: usize) -> Option<Vec<u8>> {
+/// Hands the encoding of a chunk to `keep`, if it fits `limit_bytes`.
+fn blocks_within<R>(
+    layout: Layout,
+    (chunk, base): (&[u8], &[u8]),
+    limit_bytes: usize,
+    keep: impl FnOnce(&[u8]) -> R,
+) -> Option<R> {
     with_blocks(|scratch, encoded| {
         if encoded.len() < limit_bytes {
             encoded.resize(limit_bytes, 0);
@@ -243,7 +265,7 @@ fn blocks_within(layout: Layout, chunk: &[u8], base: &[u8], limit_bytes: usize) 
         let mut sink = Sink::new(encoded.get_mut(..limit_bytes)?);
         blocks::encode(layout, chunk, base, scratch, &mut sink).ok()?;
         let len = sink.len();
-        encoded.get(..len).map(<[u8]>::to_vec)
+        encoded.get(..len).map(keep)
     })
 }
 

@@ -38,16 +38,10 @@ impl EncodedChunk {
         encoding: &Encoding,
         raw: BufferMut,
     ) -> Result<Self, WeightError> {
-        match encode(core, encoding, &raw)? {
-            Some((codec, encoded)) => Ok(Self {
-                codec,
-                bytes: copied(core, &encoded)?,
-            }),
-            None => Ok(Self {
-                codec: ChunkEncoding::None,
-                bytes: raw,
-            }),
-        }
+        Ok(encode(core, encoding, &raw)?.unwrap_or(Self {
+            codec: ChunkEncoding::None,
+            bytes: raw,
+        }))
     }
 
     pub(super) fn from_slice(
@@ -55,15 +49,13 @@ impl EncodedChunk {
         encoding: &Encoding,
         raw: &[u8],
     ) -> Result<Self, WeightError> {
-        let encoded = encode(core, encoding, raw)?;
-        let (codec, bytes) = match &encoded {
-            Some((codec, encoded)) => (*codec, encoded.as_slice()),
-            None => (ChunkEncoding::None, raw),
-        };
-        Ok(Self {
-            codec,
-            bytes: copied(core, bytes)?,
-        })
+        match encode(core, encoding, raw)? {
+            Some(encoded) => Ok(encoded),
+            None => Ok(Self {
+                codec: ChunkEncoding::None,
+                bytes: copied(core, raw)?,
+            }),
+        }
     }
 }
 
@@ -72,33 +64,50 @@ fn encode(
     core: &Core,
     encoding: &Encoding,
     raw: &[u8],
-) -> Result<Option<(ChunkEncoding, Vec<u8>)>, WeightError> {
-    let alone = || ChunkEncoding::encode(encoding.codec, encoding.dtype, raw);
-    let Some((base, index)) = &encoding.base else {
-        return Ok(alone());
+) -> Result<Option<EncodedChunk>, WeightError> {
+    let keep = |bytes: &[u8]| copied(core, bytes);
+    let alone = || {
+        let encoded = ChunkEncoding::encode_with(encoding.codec, encoding.dtype, raw, keep);
+        let kept = encoded.map(|(codec, bytes)| bytes.map(|bytes| EncodedChunk { codec, bytes }));
+        kept.transpose()
     };
-    if *index >= base.record.body.chunks.len() {
-        return Ok(alone());
-    }
+    let Some((base, index)) = &encoding.base else {
+        return alone();
+    };
+    let Some(entry) = base.record.body.chunks.get(*index) else {
+        return alone();
+    };
+    let alike_bytes = takes_alone(encoding, entry);
     let base = match core.chunk(base.source(), *index) {
         Ok(base) => base,
         // Nothing is built on what is damaged; verify reports it.
-        Err(WeightError::Corrupt { .. }) => return Ok(alone()),
+        Err(WeightError::Corrupt { .. }) => return alone(),
         Err(error) => return Err(error),
     };
-    let Some(difference) = ChunkEncoding::difference(encoding.dtype, raw, &base) else {
-        return Ok(alone());
+    let difference = ChunkEncoding::difference_with(encoding.dtype, raw, &base, keep);
+    let Some(difference) = difference.transpose()? else {
+        return alone();
     };
     drop(base);
-    let worth = |alone_bytes: usize| difference.len() <= alone_bytes - alone_bytes / 8;
-    if difference.len() > raw.len() / 8 {
-        let alone = alone();
-        let alone_bytes = alone.as_ref().map_or(raw.len(), |(_, bytes)| bytes.len());
-        if !worth(alone_bytes) {
+    let is_small = difference.len() <= raw.len() / 8;
+    if !is_small && alike_bytes.is_none_or(|alike| 4 * difference.len() > 3 * alike) {
+        let alone = alone()?;
+        let alone_bytes = alone.as_ref().map_or(raw.len(), |alone| alone.bytes.len());
+        if difference.len() > alone_bytes - alone_bytes / 8 {
             return Ok(alone);
         }
     }
-    Ok(Some((ChunkEncoding::Difference, difference)))
+    Ok(Some(EncodedChunk {
+        codec: ChunkEncoding::Difference,
+        bytes: difference,
+    }))
+}
+
+/// About what a chunk takes without a base, where the base's chunk tells: what is like it takes what it takes itself, if
+/// that was coded as the chunk would be.
+fn takes_alone(encoding: &Encoding, base: &ChunkEntry) -> Option<usize> {
+    let is_told = encoding.codec == Codec::Auto && base.codec == ChunkEncoding::Planes;
+    is_told.then_some(base.encoded_len as usize)
 }
 
 fn copied(core: &Core, bytes: &[u8]) -> Result<BufferMut, WeightError> {
