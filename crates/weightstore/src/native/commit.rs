@@ -84,6 +84,7 @@ impl Core {
             .map_err(|error| WeightError::storage("commit", error))?;
         ledger.format = Some(format);
         ledger.reserved = reserved.unwrap_or(ledger.reserved);
+        self.note_ledger(ledger);
         committed.new_tensors = changes.objects.len() as u64;
         committed.stored_bytes = writer.stored_bytes;
         self.publish(changes, labels, model, &present);
@@ -98,18 +99,15 @@ impl Core {
         &self,
         chunks: Vec<(BodyId, u32, BufferMut)>,
     ) -> Result<(Transfer<()>, u64), WeightError> {
-        let mut ledger = self.ledger();
         let body_max = chunks.iter().map(|(body, ..)| *body).max();
-        let reserved = body_max.is_none_or(|body| body < ledger.reserved);
-        if ledger.format.is_none() || !reserved {
+        if !body_max.is_none_or(|body| self.may_send(body)) {
             let mut changes = Changes::default();
             for (body, index, encoded) in chunks {
                 changes.add_chunk(body, index, encoded);
             }
-            let committed = self.commit_locked(&mut ledger, changes)?;
+            let committed = self.commit(changes)?;
             return Ok((Transfer::ready(Ok(())), committed.stored_bytes));
         }
-        drop(ledger);
         let mut writer = Writer::default();
         for (body, index, encoded) in chunks {
             writer.put(&Key::Chunk(body, index), encoded);

@@ -28,12 +28,12 @@ pub struct NativeConfig {
 
 impl Default for NativeConfig {
     /// Content encoded by its type, what is nearly the same as something stored as its difference from
-    /// that, at most four such steps one below the other; batches of 32 MiB, a thread for each core and two at
+    /// that, at most four such steps one below the other; batches of 16 MiB, a thread for each core and two at
     /// least, the storage's own defaults.
     fn default() -> Self {
         Self {
             codec: Codec::Auto,
-            batch_bytes: 32 << 20,
+            batch_bytes: 16 << 20,
             threads: crate::parallel::threads_for(usize::MAX).max(2),
             chain_depth_max: 4,
             find_bases: true,
@@ -60,7 +60,7 @@ impl NativeConfig {
         self
     }
 
-    /// Bytes that are committed together. Two such batches are in memory during an import.
+    /// Bytes that are committed together. Up to five such batches are in memory during an import.
     #[must_use]
     pub fn with_batch_bytes(mut self, bytes: usize) -> Self {
         self.batch_bytes = bytes;

@@ -25,6 +25,9 @@ pub(super) struct Core {
     /// What was parsed of models.
     pub(super) model_tables: Mutex<ModelTables>,
     next_body: AtomicU64,
+    /// Chunks of bodies below this need no other record before them: the store record and the reservation are durable.
+    /// It rises while the commit lock is held and is read without it, so that content waits for no commit.
+    sendable: AtomicU64,
     /// How many running operations began when that was the next body number.
     running: Mutex<BTreeMap<BodyId, u64>>,
 }
@@ -58,8 +61,10 @@ impl Core {
                 .map_err(|error| error.about("body reservation", ""))?,
             None => BodyId(1),
         };
+        let sendable = format.map_or(0, |_| reserved.0);
         Ok(Self {
             catalog: Mutex::new(catalog_of(&blobs)),
+            sendable: AtomicU64::new(sendable),
             commit: Mutex::new(Ledger { format, reserved }),
             model_tables: Mutex::default(),
             next_body: AtomicU64::new(reserved.0),
@@ -80,6 +85,18 @@ impl Core {
 
     pub(super) fn new_body(&self) -> BodyId {
         BodyId(self.next_body.fetch_add(1, Ordering::SeqCst))
+    }
+
+    /// Whether chunks of a body may be written without a commit.
+    pub(super) fn may_send(&self, body: BodyId) -> bool {
+        body.0 < self.sendable.load(Ordering::Acquire)
+    }
+
+    /// Notes what a commit has made durable.
+    pub(super) fn note_ledger(&self, ledger: &Ledger) {
+        if ledger.format.is_some() {
+            self.sendable.fetch_max(ledger.reserved.0, Ordering::AcqRel);
+        }
     }
 
     /// Notes that an operation begins; the bodies that it writes have this number or a higher one.

@@ -1,6 +1,7 @@
 //! Commits behind the pipeline: content on its way, headers after it.
 
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use core_view::contract::Transfer;
@@ -18,24 +19,50 @@ pub(super) struct Totals {
     pub(super) rest: Changes,
 }
 
-/// Commits in order. The content of some changes is written while that of those before is synced; their headers
-/// are committed once their content is durable.
+/// Content batches that are on their way at once on a thread: while one is synced, the next is written and one more
+/// waits, so that the device does not.
+const CONTENTS_UNDER_WAY: usize = 3;
+
+/// Headers that wait for their commits at most, in changes.
+const HEADERS_WAITING: usize = 8;
+
+/// Content of some changes on its way, and the rest of them.
+type Sent = (Transfer<()>, Changes);
+
+fn settle(
+    (content, headers): Sent,
+    next: impl FnOnce(Changes) -> Result<(), WeightError>,
+) -> Result<(), WeightError> {
+    content
+        .wait()
+        .map_err(|error| WeightError::storage("commit", error))?;
+    next(headers)
+}
+
+impl Totals {
+    fn commit(&mut self, session: &Session<'_>, headers: Changes) -> Result<(), WeightError> {
+        let committed = session.commit(headers)?;
+        self.new_tensors += committed.new_tensors;
+        self.stored_bytes += committed.stored_bytes;
+        Ok(())
+    }
+
+    fn and(mut self, other: Self) -> Self {
+        self.new_tensors += other.new_tensors;
+        self.stored_bytes += other.stored_bytes;
+        self
+    }
+}
+
+/// Commits in order, on the caller's thread. The content of some changes is written while that of those before is
+/// synced; their headers are committed once their content is durable.
 pub(super) struct Commits<'env> {
     session: &'env Session<'env>,
     totals: Totals,
-    /// Content that is on its way, and the rest of the changes that it belongs to.
-    under_way: Option<(Transfer<()>, Changes)>,
+    under_way: Option<Sent>,
 }
 
 impl<'env> Commits<'env> {
-    fn new(session: &'env Session<'env>) -> Self {
-        Self {
-            session,
-            totals: Totals::default(),
-            under_way: None,
-        }
-    }
-
     fn take(&mut self, mut changes: Changes) -> Result<(), WeightError> {
         let (content, sent_bytes) = self.session.send_content(&mut changes)?;
         self.totals.stored_bytes += sent_bytes;
@@ -43,18 +70,11 @@ impl<'env> Commits<'env> {
         self.settle(before)
     }
 
-    /// Waits for content and commits what comes after it.
-    fn settle(&mut self, content: Option<(Transfer<()>, Changes)>) -> Result<(), WeightError> {
-        let Some((content, headers)) = content else {
-            return Ok(());
-        };
-        content
-            .wait()
-            .map_err(|error| WeightError::storage("commit", error))?;
-        let committed = self.session.commit(headers)?;
-        self.totals.new_tensors += committed.new_tensors;
-        self.totals.stored_bytes += committed.stored_bytes;
-        Ok(())
+    fn settle(&mut self, sent: Option<Sent>) -> Result<(), WeightError> {
+        let (session, totals) = (self.session, &mut self.totals);
+        sent.map_or(Ok(()), |sent| {
+            settle(sent, |headers| totals.commit(session, headers))
+        })
     }
 
     fn finish(mut self) -> Result<Totals, WeightError> {
@@ -64,9 +84,35 @@ impl<'env> Commits<'env> {
     }
 }
 
+/// Sends content and hands the headers on once it is durable, so that the commits of headers, which are synced too and
+/// queue behind content, hold up no content.
+fn send_contents(
+    session: &Session<'_>,
+    received: Receiver<Changes>,
+    headers: &SyncSender<Changes>,
+) -> Result<Totals, WeightError> {
+    let mut totals = Totals::default();
+    let mut under_way = VecDeque::new();
+    let hand_on = |rest| headers.send(rest).map_err(|_| worker_lost());
+    for mut changes in received {
+        if under_way.len() >= CONTENTS_UNDER_WAY
+            && let Some(first) = under_way.pop_front()
+        {
+            settle(first, hand_on)?;
+        }
+        let (content, sent_bytes) = session.send_content(&mut changes)?;
+        totals.stored_bytes += sent_bytes;
+        under_way.push_back((content, changes));
+    }
+    under_way
+        .into_iter()
+        .try_for_each(|sent| settle(sent, hand_on))?;
+    Ok(totals)
+}
+
 /// Where commits are made.
 pub(super) enum Committer<'scope, 'env> {
-    /// On a thread, while the next batch is made.
+    /// On threads, while the next batch is made.
     Behind {
         changes: Option<SyncSender<Changes>>,
         thread: Option<ScopedJoinHandle<'scope, Result<Totals, WeightError>>>,
@@ -81,16 +127,28 @@ impl<'scope, 'env> Committer<'scope, 'env> {
         session: &'env Session<'env>,
         threads: usize,
     ) -> Self {
-        let mut commits = Commits::new(session);
         if threads <= 1 {
-            return Self::Here(Box::new(commits));
+            return Self::Here(Box::new(Commits {
+                session,
+                totals: Totals::default(),
+                under_way: None,
+            }));
         }
-        let (changes, receiver) = sync_channel::<Changes>(0);
-        let thread = scope.spawn(move || {
-            for changes in receiver {
-                commits.take(changes)?;
+        let (headers, waiting) = sync_channel::<Changes>(HEADERS_WAITING);
+        let committing = scope.spawn(move || {
+            let mut totals = Totals::default();
+            for headers in waiting {
+                totals.commit(session, headers)?;
             }
-            commits.finish()
+            Ok(totals)
+        });
+        let (changes, received) = sync_channel::<Changes>(0);
+        let thread = scope.spawn(move || {
+            let sent = send_contents(session, received, &headers);
+            drop(headers);
+            // Why headers could not be committed comes before that nobody took them.
+            let committed = joined(Some(committing))?;
+            Ok(committed.and(sent?))
         });
         Self::Behind {
             changes: Some(changes),
@@ -98,7 +156,7 @@ impl<'scope, 'env> Committer<'scope, 'env> {
         }
     }
 
-    /// Hands changes over; waits while those before are being committed.
+    /// Hands changes over; waits while too many of those before are on their way.
     pub(super) fn commit(&mut self, handed: Changes) -> Result<(), WeightError> {
         match self {
             Self::Here(commits) => commits.take(handed),
