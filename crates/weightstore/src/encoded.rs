@@ -281,7 +281,8 @@ pub trait EncodedSink: Send + Sync {
     /// As the storage.
     fn staged(&self) -> Result<Vec<WeightHash>, WeightError>;
 
-    /// Stores a manifest under a name, atomically; the tensors have to be there.
+    /// Stores a manifest under a name, atomically; the tensors have to be there. A model of the same content stays as
+    /// it is unless `replace`; then its file names, index and facts become the manifest's.
     ///
     /// # Errors
     /// [`WeightError::Corrupt`] for a manifest that is none, or whose tensors are missing or others than it says;

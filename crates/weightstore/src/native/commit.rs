@@ -10,7 +10,8 @@ use tier_nvme::WriteBatch;
 use super::changes::{Changes, NewModel};
 use super::core::{Core, Ledger};
 use crate::record::{
-    BASE_LINK_RECORD, BodyId, BodyReservation, HINT_RECORD, Key, LabelRecord, Place, StoreRecord,
+    BASE_LINK_RECORD, BodyId, BodyReservation, HINT_RECORD, Key, LabelRecord, Manifest, Place,
+    StoreRecord,
 };
 use crate::{WeightError, WeightHash};
 
@@ -49,12 +50,14 @@ impl Core {
         let present = self.drop_what_is_there(&mut changes);
         self.check_rewrites(&mut changes)?;
         let mut model = changes.model.take();
-        if let Some(new) = &model {
+        if let Some(new) = &mut model {
             match self.model_in_the_way(new)? {
                 InTheWay::Nothing => {}
-                InTheWay::Same => {
+                InTheWay::Same(old) => {
                     committed.model_was_there = true;
-                    model = None;
+                    if !new.replace || !new.manifest.renews(&old) {
+                        model = None;
+                    }
                 }
                 InTheWay::Other(roots) => committed.replaced = roots,
             }
@@ -172,7 +175,9 @@ impl Core {
             return Ok(InTheWay::Nothing);
         }
         match self.manifest(&new.name) {
-            Ok(old) if old.content_hash == new.manifest.content_hash => Ok(InTheWay::Same),
+            Ok(old) if old.content_hash == new.manifest.content_hash => {
+                Ok(InTheWay::Same(Box::new(old)))
+            }
             Ok(old) if new.replace => Ok(InTheWay::Other(old.roots().copied().collect())),
             // What a damaged model needs can't be known any more; it may still be replaced.
             Err(WeightError::Corrupt { .. }) if new.replace => Ok(InTheWay::Other(BTreeSet::new())),
@@ -361,7 +366,8 @@ impl Core {
 
 enum InTheWay {
     Nothing,
-    Same,
+    /// The same content, perhaps under other file names.
+    Same(Box<Manifest>),
     Other(BTreeSet<WeightHash>),
 }
 

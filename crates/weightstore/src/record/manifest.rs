@@ -54,6 +54,17 @@ impl Manifest {
         self.files.iter().flat_map(|file| &file.roots)
     }
 
+    /// Whether it says anything that an older one of the same content does not: file names, index or facts. What was
+    /// computed of the older one's files, and was not of these, is taken over: they are the same bytes.
+    #[cfg(feature = "native")]
+    pub(crate) fn renews(&mut self, older: &Self) -> bool {
+        debug_assert_eq!(self.content_hash, older.content_hash);
+        for (file, older) in self.files.iter_mut().zip(&older.files) {
+            file.sha256 = file.sha256.or(older.sha256);
+        }
+        self != older
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = prelude(MAGIC);
         bytes.extend_from_slice(self.content_hash.as_bytes());

@@ -3,8 +3,8 @@
 use core_view::BufferMut;
 use tier_nvme::sim::SimVolume;
 use weightstore::{
-    Codec, EncodedObject, EncodedSink, EncodedSource, GcOptions, NativeStore, TransferJournal,
-    WeightError, WeightHash, WeightStore,
+    Codec, EncodedObject, EncodedSink, EncodedSource, GcOptions, ImportOptions, NativeStore,
+    SourceFile, TransferJournal, WeightError, WeightHash, WeightStore,
 };
 
 use crate::fixture::{add, bf16, config, get, safetensors, tuned, varied, weights};
@@ -100,6 +100,28 @@ fn models_move_without_being_decoded() {
     assert_eq!(sent, 0);
     sink.remove_model("varied").unwrap();
     assert!(get(&sink, "tune").is_ok());
+}
+
+#[test]
+fn a_manifest_of_the_same_content_is_taken_if_it_is_to_replace() {
+    let source = family();
+    let sink = NativeStore::on_volume(SimVolume::new(2).handle(), config()).unwrap();
+    pull(&source, &sink, &["base"], &mut 0).unwrap();
+    let before = sink.model("base").unwrap();
+    let file = get(&source, "base").unwrap();
+    let renamed = SourceFile {
+        name: "renamed.safetensors",
+        source: &file,
+    };
+    let options = ImportOptions::default().with_replace(true);
+    source.add_model("base", renamed, &options).unwrap();
+    let manifest = source.encoded_model("base").unwrap().unwrap().manifest;
+    sink.publish_model("base", &manifest, false).unwrap();
+    assert_eq!(sink.model("base").unwrap(), before);
+    sink.publish_model("base", &manifest, true).unwrap();
+    let files = sink.model("base").unwrap().files;
+    assert_eq!(files[0].name, "renamed.safetensors");
+    assert!(get(&sink, "base").unwrap() == file);
 }
 
 #[test]

@@ -147,6 +147,63 @@ fn a_name_is_taken_by_its_first_content_until_it_is_replaced() {
 }
 
 #[test]
+fn files_have_the_names_that_were_imported_last() {
+    let (volume, store) = store();
+    let (first, second) = (varied(1), safetensors(&[bytes("w", noise(9, 3 << 20))]));
+    let import = |names: [&str; 2], options: &ImportOptions<'_>| {
+        let files = [(names[0], &first), (names[1], &second)];
+        let files = files.map(|(name, source)| SourceFile { name, source });
+        store.add_sharded_model("m", &files, options).unwrap()
+    };
+    let names = |store: &NativeStore| -> Vec<String> {
+        let files = store.model("m").unwrap().files;
+        files.into_iter().map(|file| file.name).collect()
+    };
+    let summed = ImportOptions::default().with_file_sha256(true);
+    let report = import(["a", "b"], &summed.with_metadata("run", "1"));
+    assert!(!report.was_there);
+    let sums: Vec<_> = store
+        .model("m")
+        .unwrap()
+        .files
+        .into_iter()
+        .map(|file| file.sha256)
+        .collect();
+    assert!(sums.iter().all(Option::is_some));
+
+    // Unless the model is to be replaced, nothing changes.
+    let report = import(["c", "d"], &ImportOptions::default());
+    assert!(report.was_there && report.new_tensors == 0);
+    assert_eq!(names(&store), ["a", "b"]);
+
+    let replace = ImportOptions::default().with_replace(true);
+    let report = import(["c", "d"], &replace.clone().with_metadata("run", "2"));
+    assert!(report.was_there && report.new_tensors == 0);
+    assert_eq!(names(&store), ["c", "d"]);
+    let info = store.model("m").unwrap();
+    assert_eq!(info.metadata, [("run".to_owned(), "2".to_owned())]);
+    // They are of the same bytes, and stay.
+    let kept: Vec<_> = info.files.into_iter().map(|file| file.sha256).collect();
+    assert_eq!(kept, sums);
+    for (name, file) in [("c", &first), ("d", &second)] {
+        let mut restored = Vec::new();
+        let options = ExportOptions::default().with_file(name);
+        store.export_model("m", &mut restored, &options).unwrap();
+        assert!(&restored == file, "{name}");
+    }
+    // What is the same in everything is not written again.
+    let again = import(["c", "d"], &replace.with_metadata("run", "2"));
+    assert!(again.was_there && again.stored_bytes == 0, "{again:?}");
+
+    store.close().unwrap();
+    let store = NativeStore::on_volume(volume.handle(), crate::fixture::config()).unwrap();
+    assert_eq!(names(&store), ["c", "d"]);
+    let removed = store.remove_model("m").unwrap();
+    assert_eq!(removed.kept_tensors, 0);
+    assert!(store.list_weights().unwrap().is_empty());
+}
+
+#[test]
 fn removing_a_model_keeps_what_others_need() {
     let (volume, store) = store();
     let shared = bytes("shared", noise(1, 3 << 20));

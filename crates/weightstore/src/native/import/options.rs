@@ -81,7 +81,8 @@ impl<'a> ImportOptions<'a> {
         self
     }
 
-    /// Whether a model of the same name with other content gives way.
+    /// Whether a model of the same name gives way: one with other content, and of one with the same content what
+    /// differs beside it, such as the names of its files. An export gives back the names that were imported last.
     #[must_use]
     pub fn with_replace(mut self, replace: bool) -> Self {
         self.replace = replace;
@@ -139,6 +140,7 @@ pub struct ImportReport {
     pub logical_bytes: u64,
     /// Bytes that the store grew by, headers and manifest included.
     pub stored_bytes: u64,
-    /// Whether the model was there already, with the same content.
+    /// Whether the model was there already, with the same content; its file names, index and facts are the new ones
+    /// only if it was to be replaced.
     pub was_there: bool,
 }
