@@ -3,6 +3,7 @@
 
 mod arguments;
 mod bench;
+mod direct_writer;
 mod doctor;
 mod error;
 mod file_source;

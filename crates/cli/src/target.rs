@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, OFlags};
 use tempfile::{Builder, NamedTempFile};
 
+use crate::direct_writer::DirectWriter;
 use crate::error::CliError;
 use crate::interruption::Scratch;
 
@@ -19,6 +20,7 @@ const OPEN_FILES: &str = "/proc/self/fd";
 #[derive(Debug)]
 pub(crate) struct Target {
     file: Unpublished,
+    writer: DirectWriter,
     path: PathBuf,
     replace: bool,
 }
@@ -48,8 +50,14 @@ impl Target {
             None => named(folder_of(path))
                 .map_err(|source| CliError::file("write", path, without_path(source)))?,
         };
+        let writer = match &file {
+            Unpublished::Nameless(file) => file.try_clone(),
+            Unpublished::Named(file, _) => file.as_file().try_clone(),
+        };
+        let writer = writer.map_err(|source| CliError::file("write", path, source))?;
         Ok(Self {
             file,
+            writer: DirectWriter::new(writer),
             path: path.to_owned(),
             replace,
         })
@@ -66,6 +74,7 @@ impl Target {
     pub(crate) fn publish(mut self) -> Result<(), CliError> {
         let path = self.path.clone();
         let fail = |source| CliError::file("write", &path, source);
+        self.writer.finish().map_err(fail)?;
         self.file_mut().sync_all().map_err(fail)?;
         let named = match self.file {
             Unpublished::Nameless(file) => link(&file, &path, self.replace),
@@ -91,7 +100,7 @@ impl Target {
 
 impl Write for Target {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file_mut().write(bytes)
+        self.writer.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
