@@ -84,8 +84,8 @@ struct Clock {
     cpu: Duration,
 }
 
-fn cpu_time() -> Duration {
-    let now = clock_gettime(ClockId::ProcessCPUTime);
+fn cpu_time(clock: ClockId) -> Duration {
+    let now = clock_gettime(clock);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
@@ -94,14 +94,16 @@ impl Clock {
     fn start() -> Self {
         Self {
             started: Instant::now(),
-            cpu: cpu_time(),
+            cpu: cpu_time(ClockId::ProcessCPUTime),
         }
     }
 
     fn stop(self, stored_bytes: u64) -> Turn {
         Turn {
             elapsed_s: self.started.elapsed().as_secs_f64(),
-            cpu_s: cpu_time().saturating_sub(self.cpu).as_secs_f64(),
+            cpu_s: cpu_time(ClockId::ProcessCPUTime)
+                .saturating_sub(self.cpu)
+                .as_secs_f64(),
             stored_bytes,
         }
     }

@@ -4,13 +4,15 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Instant;
+use std::sync::Barrier;
 
 use core_view::DType;
 use core_view::safetensors::HeaderBuilder;
+use rustix::time::ClockId;
 use serde::Serialize;
 use weightstore::{CHUNK_LEN_BYTES, ChunkEncoding, Codec, Difference, encode_delta, leaf_digest};
 
+use super::cpu_time;
 use crate::error::CliError;
 use crate::quantity::rate;
 use crate::tour::{fill, shape_weights};
@@ -59,7 +61,9 @@ pub(super) fn make(path: &Path, len_bytes: u64) -> Result<(), CliError> {
     file.sync_all().map_err(failed)
 }
 
-/// What one core does in a second, in bytes before encoding.
+/// What one core does in a second of its own time while all others do the same, in bytes before encoding. Alone it would
+/// be faster than it can be beside the others, with which it shares memory. Elapsed time would say how busy the machine is: on
+/// a busy one a store of several threads has a larger share of it than a measurement of one thread for each core.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Cores {
     pub(super) encode_bytes_per_s: f64,
@@ -74,14 +78,55 @@ pub(super) struct Cores {
 impl Cores {
     pub(super) fn measure(base: &Path, tune: &Path) -> Result<Self, CliError> {
         let (base, tune) = (chunks(base)?, chunks(tune)?);
-        let bytes = base.len() as u64 * CHUNK_LEN_BYTES as u64;
-        let timed = |work: &mut dyn FnMut()| {
-            let started = Instant::now();
-            work();
-            rate(bytes, started.elapsed().as_secs_f64())
+        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        let gate = Barrier::new(count);
+        let lost = || CliError::Mismatch {
+            what: "a measuring thread panicked".to_owned(),
         };
+        let cores = std::thread::scope(|scope| {
+            let one = || Core::new(&base, &tune, &gate).measure();
+            let threads: Vec<_> = (0..count).map(|_| scope.spawn(one)).collect();
+            let ended = threads.into_iter().map(|thread| thread.join());
+            let cores = ended.map(|core| core.unwrap_or_else(|_| Err(lost())));
+            cores.collect::<Result<Vec<Self>, CliError>>()
+        })?;
+        let mean = |of: fn(&Self) -> f64| cores.iter().map(of).sum::<f64>() / count as f64;
+        Ok(Self {
+            encode_bytes_per_s: mean(|core| core.encode_bytes_per_s),
+            decode_bytes_per_s: mean(|core| core.decode_bytes_per_s),
+            difference_bytes_per_s: mean(|core| core.difference_bytes_per_s),
+            undo_difference_bytes_per_s: mean(|core| core.undo_difference_bytes_per_s),
+            leaf_bytes_per_s: mean(|core| core.leaf_bytes_per_s),
+        })
+    }
+}
+
+/// The measurement on one core.
+struct Core<'a> {
+    base: &'a [Vec<u8>],
+    tune: &'a [Vec<u8>],
+    /// Where all cores meet before each piece of work.
+    gate: &'a Barrier,
+}
+
+impl<'a> Core<'a> {
+    fn new(base: &'a [Vec<u8>], tune: &'a [Vec<u8>], gate: &'a Barrier) -> Self {
+        Self { base, tune, gate }
+    }
+
+    fn timed(&self, work: impl FnOnce()) -> f64 {
+        let bytes = self.base.len() as u64 * CHUNK_LEN_BYTES as u64;
+        self.gate.wait();
+        let started = cpu_time(ClockId::ThreadCPUTime);
+        work();
+        let taken = cpu_time(ClockId::ThreadCPUTime).saturating_sub(started);
+        rate(bytes, taken.as_secs_f64())
+    }
+
+    fn measure(&self) -> Result<Cores, CliError> {
+        let Self { base, tune, .. } = *self;
         let mut encoded = Vec::new();
-        let encode_bytes_per_s = timed(&mut || {
+        let encode_bytes_per_s = self.timed(|| {
             let chunks = base.iter();
             encoded = chunks
                 .map(|chunk| ChunkEncoding::encode(Codec::Auto, DType::BF16, chunk))
@@ -89,20 +134,20 @@ impl Cores {
         });
         let mut target = vec![0; CHUNK_LEN_BYTES];
         let mut outcome = Ok(());
-        let decode_bytes_per_s = timed(&mut || {
+        let decode_bytes_per_s = self.timed(|| {
             for (encoding, bytes) in encoded.iter().flatten() {
                 outcome = outcome.and(encoding.decode(bytes, &mut target).map_err(|_| ()));
             }
         });
         let mut differences = Vec::new();
-        let difference_bytes_per_s = timed(&mut || {
-            let pairs = base.iter().zip(&tune);
+        let difference_bytes_per_s = self.timed(|| {
+            let pairs = base.iter().zip(tune);
             differences = pairs
                 .map(|(base, tune)| encode_delta(base, tune, DType::BF16))
                 .collect();
         });
-        let undo_difference_bytes_per_s = timed(&mut || {
-            for (difference, base) in differences.iter().zip(&base) {
+        let undo_difference_bytes_per_s = self.timed(|| {
+            for (difference, base) in differences.iter().zip(base) {
                 let parsed = difference.as_ref().map(|bytes| Difference::parse(bytes));
                 if let Ok(Ok(parsed)) = parsed {
                     let undone = parsed.decode_range(base, 0, &mut target);
@@ -110,15 +155,15 @@ impl Cores {
                 }
             }
         });
-        let leaf_bytes_per_s = timed(&mut || {
-            for chunk in &base {
+        let leaf_bytes_per_s = self.timed(|| {
+            for chunk in base {
                 std::hint::black_box(leaf_digest(chunk));
             }
         });
         outcome.map_err(|()| CliError::Mismatch {
             what: "a chunk does not decode".to_owned(),
         })?;
-        Ok(Self {
+        Ok(Cores {
             encode_bytes_per_s,
             decode_bytes_per_s,
             difference_bytes_per_s,

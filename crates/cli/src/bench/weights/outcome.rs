@@ -66,6 +66,8 @@ struct WorkOutcome {
     cores_bytes_per_s: f64,
     /// By the lesser of both.
     ratio: f64,
+    /// Processor time of hash and codec by all that was taken: what a busy machine can tell too.
+    cpu_ratio: f64,
     /// The bar, and whether it is met; null with `--quick`, and where there is none.
     ratio_min: Option<f64>,
     is_met: Option<bool>,
@@ -225,6 +227,7 @@ impl Outcome {
             "ratio",
             "bar",
             "",
+            "of processor s",
             "processor s",
             "s",
             "stored",
@@ -232,7 +235,7 @@ impl Outcome {
         rows.extend(self.works.iter().map(WorkOutcome::row));
         format!(
             "{}: a model of {} and a fine-tune; medians of {} rounds{caution}\n\
-             device: {} written, {} read; one core of {}: hash {}, encode {}, decode {}, difference {}, undone {}\n\n{}",
+             device: {} written, {} read; each of {} cores: hash {}, encode {}, decode {}, difference {}, undone {}\n\n{}",
             self.dir,
             bytes(self.model_bytes),
             self.rounds,
@@ -244,7 +247,7 @@ impl Outcome {
             speed(self.decode_bytes_per_s),
             speed(self.difference_bytes_per_s),
             speed(self.undo_difference_bytes_per_s),
-            table(&rows, &[1, 2, 3, 4, 5, 7, 8, 9])
+            table(&rows, &[1, 2, 3, 4, 5, 7, 8, 9, 10])
         )
     }
 }
@@ -263,6 +266,9 @@ impl WorkOutcome {
             let least = least(round);
             least.device_s.max(least.cores_s) / turn(round).elapsed_s.max(1e-9)
         });
+        let cpu_ratio = median(&|round| {
+            least(round).cores_s * round.floor.cores as f64 / turn(round).cpu_s.max(1e-9)
+        });
         let elapsed_s = median(&|round| turn(round).elapsed_s);
         let ratio_min = has_bar.then_some(RATIO_MIN).filter(|_| !quick);
         Self {
@@ -275,6 +281,7 @@ impl WorkOutcome {
             device_bytes_per_s: median(&|round| content / least(round).device_s),
             cores_bytes_per_s: median(&|round| content / least(round).cores_s),
             ratio,
+            cpu_ratio,
             ratio_min,
             is_met: ratio_min.map(|min| ratio >= min),
         }
@@ -294,6 +301,7 @@ impl WorkOutcome {
                 Some(false) => "missed".to_owned(),
                 None => String::new(),
             },
+            format!("{:.3}", self.cpu_ratio),
             format!("{:.2}", self.cpu_s),
             format!("{:.2}", self.elapsed_s),
             bytes(self.stored_bytes),
