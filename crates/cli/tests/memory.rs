@@ -16,6 +16,8 @@ use core_view::safetensors::HeaderBuilder;
 const MIB: u64 = 1 << 20;
 const LARGEST_TENSOR_MIB: u64 = 128;
 const BOUND_MIB: u64 = 256;
+/// What the documentation of `add_model` promises, whatever the largest tensor.
+const ADD_BOUND_MIB: u64 = 160;
 
 /// A model of tensors of 128 MiB and of 8 MiB whose bytes do not compress; a tuned one has another lowest bit in
 /// half of its elements.
@@ -135,7 +137,7 @@ fn memory_stays_bounded_whatever_the_size_of_the_model() -> Result<(), Box<dyn E
     );
     let [add, get] = worst;
     assert!(add > 1 && get > 1, "the process was never seen");
-    assert!(add < BOUND_MIB + LARGEST_TENSOR_MIB, "add took {add} MiB");
+    assert!(add < ADD_BOUND_MIB, "add took {add} MiB");
     assert!(get < BOUND_MIB + LARGEST_TENSOR_MIB, "get took {get} MiB");
     Ok(())
 }
