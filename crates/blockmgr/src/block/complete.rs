@@ -6,8 +6,7 @@ use core_view::contract::SlotId;
 
 use super::taken::{Taken, TakenSlot};
 use super::{MutableBlock, MutableBlocks};
-use crate::pool::Core;
-use crate::sync::Arc;
+use crate::pool::Share;
 use crate::{Error, Refused, SequenceHash};
 
 /// A filled block with its identity. Dropping it frees it.
@@ -41,11 +40,11 @@ impl CompleteBlock {
         MutableBlock::new(self.taken)
     }
 
-    pub(crate) fn is_of(&self, core: &Arc<Core>) -> bool {
-        Arc::ptr_eq(self.taken.core(), core)
+    pub(crate) fn is_of(&self, core: &Share) -> bool {
+        core.is_of(self.taken.core())
     }
 
-    pub(crate) fn into_parts(self) -> (Arc<Core>, u32, SequenceHash, Option<SequenceHash>) {
+    pub(crate) fn into_parts(self) -> (Share, u32, SequenceHash, Option<SequenceHash>) {
         let (core, slot) = self.taken.into_parts();
         (core, slot, self.hash, self.parent)
     }
@@ -130,15 +129,15 @@ impl CompleteBlocks {
         MutableBlocks::new(core, slots)
     }
 
-    pub(crate) fn is_of(&self, core: &Arc<Core>) -> bool {
-        Arc::ptr_eq(self.taken.core(), core)
+    pub(crate) fn is_of(&self, core: &Share) -> bool {
+        core.is_of(self.taken.core())
     }
 
     pub(crate) fn parent(&self) -> Option<SequenceHash> {
         self.parent
     }
 
-    pub(crate) fn into_parts(self) -> (Arc<Core>, Vec<u32>, Vec<SequenceHash>) {
+    pub(crate) fn into_parts(self) -> (Share, Vec<u32>, Vec<SequenceHash>) {
         let (core, slots) = self.taken.into_parts();
         (core, slots, self.hashes)
     }

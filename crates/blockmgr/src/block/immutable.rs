@@ -5,20 +5,19 @@ use std::fmt;
 use core_view::contract::SlotId;
 
 use super::WeakBlock;
-use crate::pool::Core;
-use crate::sync::Arc;
+use crate::pool::Share;
 use crate::{BlockPool, SequenceHash};
 
 /// A registered block, kept in its place while this or a clone of it lives. After the last is dropped, the block
 /// stays in the pool until it is evicted.
 pub struct ImmutableBlock {
-    core: Arc<Core>,
+    core: Share,
     slot: u32,
 }
 
 impl ImmutableBlock {
     /// Takes over one use of a registered block.
-    pub(crate) fn new(core: Arc<Core>, slot: u32) -> Self {
+    pub(crate) fn new(core: Share, slot: u32) -> Self {
         Self { core, slot }
     }
 
@@ -41,7 +40,7 @@ impl ImmutableBlock {
     pub fn downgrade(&self) -> WeakBlock {
         let generation = self.core.generation(self.slot);
         WeakBlock::new(
-            Arc::downgrade(&self.core),
+            self.core.downgrade(),
             self.slot,
             generation,
             self.sequence_hash(),
@@ -52,7 +51,7 @@ impl ImmutableBlock {
 impl Clone for ImmutableBlock {
     fn clone(&self) -> Self {
         self.core.retain(&[self.slot]);
-        Self::new(Arc::clone(&self.core), self.slot)
+        Self::new(self.core.clone(), self.slot)
     }
 }
 
@@ -74,13 +73,13 @@ impl fmt::Debug for ImmutableBlock {
 /// Registered blocks of one pool, in the order of their sequence, kept in their places while this or a clone of it
 /// lives.
 pub struct ImmutableBlocks {
-    core: Arc<Core>,
+    core: Share,
     slots: Vec<u32>,
 }
 
 impl ImmutableBlocks {
     /// Takes over one use of each of these registered blocks.
-    pub(crate) fn new(core: Arc<Core>, slots: Vec<u32>) -> Self {
+    pub(crate) fn new(core: Share, slots: Vec<u32>) -> Self {
         Self { core, slots }
     }
 
@@ -108,7 +107,7 @@ impl ImmutableBlocks {
     pub fn get(&self, index: usize) -> Option<ImmutableBlock> {
         let slot = *self.slots.get(index)?;
         self.core.retain(&[slot]);
-        Some(ImmutableBlock::new(Arc::clone(&self.core), slot))
+        Some(ImmutableBlock::new(self.core.clone(), slot))
     }
 
     /// Whether the blocks belong to this pool.
@@ -126,7 +125,7 @@ impl ImmutableBlocks {
     /// # Errors
     /// Hands back blocks of another pool.
     pub fn append(&mut self, mut more: Self) -> Result<(), Self> {
-        if !Arc::ptr_eq(&self.core, &more.core) {
+        if !self.core.is_of(&more.core) {
             return Err(more);
         }
         self.slots.append(&mut more.slots);
@@ -136,14 +135,14 @@ impl ImmutableBlocks {
     /// Takes the blocks from `at` on into a batch of their own; an empty one if there are none.
     pub fn split_off(&mut self, at: usize) -> Self {
         let slots = self.slots.split_off(at.min(self.slots.len()));
-        Self::new(Arc::clone(&self.core), slots)
+        Self::new(self.core.clone(), slots)
     }
 }
 
 impl Clone for ImmutableBlocks {
     fn clone(&self) -> Self {
         self.core.retain(&self.slots);
-        Self::new(Arc::clone(&self.core), self.slots.clone())
+        Self::new(self.core.clone(), self.slots.clone())
     }
 }
 
@@ -158,7 +157,7 @@ impl Drop for ImmutableBlocks {
 impl From<ImmutableBlock> for ImmutableBlocks {
     fn from(block: ImmutableBlock) -> Self {
         block.core.retain(&[block.slot]);
-        Self::new(Arc::clone(&block.core), vec![block.slot])
+        Self::new(block.core.clone(), vec![block.slot])
     }
 }
 
@@ -184,7 +183,7 @@ impl Iterator for IntoImmutable {
 
     fn next(&mut self) -> Option<ImmutableBlock> {
         let slot = self.blocks.slots.pop()?;
-        Some(ImmutableBlock::new(Arc::clone(&self.blocks.core), slot))
+        Some(ImmutableBlock::new(self.blocks.core.clone(), slot))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -7,8 +7,7 @@ use core_view::contract::SlotId;
 use super::taken::{Taken, TakenSlot};
 use super::{CompleteBlock, CompleteBlocks};
 use crate::identity::TokenBlock;
-use crate::pool::Core;
-use crate::sync::Arc;
+use crate::pool::Share;
 use crate::{BlockPool, Error, Refused, SequenceHash};
 
 /// A block that is its owner's alone and may be written. Dropping it frees it.
@@ -70,7 +69,7 @@ pub struct MutableBlocks {
 }
 
 impl MutableBlocks {
-    pub(crate) fn new(core: Arc<Core>, slots: Vec<u32>) -> Self {
+    pub(crate) fn new(core: Share, slots: Vec<u32>) -> Self {
         Self {
             taken: Taken::new(core, slots),
         }
@@ -108,7 +107,7 @@ impl MutableBlocks {
     pub fn split_off(&mut self, at: usize) -> Self {
         let at = at.min(self.len());
         let slots = self.taken.slots_mut().split_off(at);
-        Self::new(Arc::clone(self.taken.core()), slots)
+        Self::new(self.taken.core().clone(), slots)
     }
 }
 
@@ -133,7 +132,7 @@ impl Iterator for IntoMutable {
 
     fn next(&mut self) -> Option<MutableBlock> {
         let slot = self.taken.slots_mut().pop()?;
-        let taken = TakenSlot::new(Arc::clone(self.taken.core()), slot);
+        let taken = TakenSlot::new(self.taken.core().clone(), slot);
         Some(MutableBlock::new(taken))
     }
 

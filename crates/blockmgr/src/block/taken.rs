@@ -1,20 +1,19 @@
 //! Slots in somebody's hands that have no registered block.
 
-use crate::pool::Core;
-use crate::sync::Arc;
+use crate::pool::Share;
 
 /// Slots of one pool, freed when dropped.
 pub(super) struct Taken {
-    core: Arc<Core>,
+    core: Share,
     slots: Vec<u32>,
 }
 
 impl Taken {
-    pub(super) fn new(core: Arc<Core>, slots: Vec<u32>) -> Self {
+    pub(super) fn new(core: Share, slots: Vec<u32>) -> Self {
         Self { core, slots }
     }
 
-    pub(super) fn core(&self) -> &Arc<Core> {
+    pub(super) fn core(&self) -> &Share {
         &self.core
     }
 
@@ -27,9 +26,9 @@ impl Taken {
     }
 
     /// The slots, no longer freed.
-    pub(super) fn into_parts(mut self) -> (Arc<Core>, Vec<u32>) {
+    pub(super) fn into_parts(mut self) -> (Share, Vec<u32>) {
         let slots = std::mem::take(&mut self.slots);
-        (Arc::clone(&self.core), slots)
+        (self.core.clone(), slots)
     }
 }
 
@@ -43,7 +42,7 @@ impl Drop for Taken {
 
 /// One slot, freed when dropped.
 pub(super) struct TakenSlot {
-    core: Arc<Core>,
+    core: Share,
     /// [`GONE`] once the slot went elsewhere.
     slot: u32,
 }
@@ -52,11 +51,11 @@ pub(super) struct TakenSlot {
 const GONE: u32 = u32::MAX;
 
 impl TakenSlot {
-    pub(super) fn new(core: Arc<Core>, slot: u32) -> Self {
+    pub(super) fn new(core: Share, slot: u32) -> Self {
         Self { core, slot }
     }
 
-    pub(super) fn core(&self) -> &Arc<Core> {
+    pub(super) fn core(&self) -> &Share {
         &self.core
     }
 
@@ -70,9 +69,9 @@ impl TakenSlot {
     }
 
     /// The slot, no longer freed.
-    pub(super) fn into_parts(mut self) -> (Arc<Core>, u32) {
+    pub(super) fn into_parts(mut self) -> (Share, u32) {
         let slot = std::mem::replace(&mut self.slot, GONE);
-        (Arc::clone(&self.core), slot)
+        (self.core.clone(), slot)
     }
 }
 

@@ -2,20 +2,19 @@
 
 use super::ImmutableBlock;
 use crate::SequenceHash;
-use crate::pool::Core;
-use crate::sync::Weak;
+use crate::pool::WeakShare;
 
 /// Remembers a registered block without keeping it.
 #[derive(Debug, Clone)]
 pub struct WeakBlock {
-    core: Weak<Core>,
+    core: WeakShare,
     slot: u32,
     generation: u32,
     hash: SequenceHash,
 }
 
 impl WeakBlock {
-    pub(super) fn new(core: Weak<Core>, slot: u32, generation: u32, hash: SequenceHash) -> Self {
+    pub(super) fn new(core: WeakShare, slot: u32, generation: u32, hash: SequenceHash) -> Self {
         Self {
             core,
             slot,

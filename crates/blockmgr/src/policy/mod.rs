@@ -33,7 +33,7 @@ pub use access::{Access, Heritage, Request};
 pub use adaptive::Adaptive;
 pub use arc::Arc;
 pub use ceiling::HitCeiling;
-#[cfg(feature = "trace")]
+#[cfg(any(test, feature = "trace"))]
 pub(crate) use ceiling::mix;
 pub use kind::{Policy, PolicyKind, UnknownPolicy};
 pub use lineage::Lineage;
@@ -52,15 +52,16 @@ pub trait Study: Send + Sync {
 
 /// Chooses the block that leaves.
 ///
-/// The pool calls it under its own lock, so there is no synchronisation inside. A call that names a slot in the wrong state (or
+/// The pool calls it under its own lock, so there is no synchronisation inside. Blocks are matched and let go without that lock: a policy is told of it
+/// before it has to choose, in order for each request and a little late. A slot that was matched in between may be chosen; the pool keeps its block, and
+/// inserts it anew. A call that names a slot in the wrong state (or
 /// none of this pool) is a fault of the pool: policies must stay in bounds and keep their counts right for
 /// all others, and need not report it.
 pub trait EvictionPolicy: Send {
     /// A block was registered in the vacant `slot`; it is in use, so the slot is pinned.
     fn insert(&mut self, slot: Slot, access: &Access);
 
-    /// A request matched the block in `slot`. The state stays as it is; if the block is not in use yet,
-    /// `pin` follows.
+    /// A request matched the block in `slot`. The state stays as it is; `pin` follows.
     fn hit(&mut self, slot: Slot, access: &Access);
 
     /// The block in `slot` came into use and must not be chosen. Nothing happens if it was pinned.
@@ -96,8 +97,8 @@ pub trait EvictionPolicy: Send {
         None
     }
 
-    /// What the policy knows of the chain that ends in `slot`. A pool asks for it at the last block that a
-    /// request matched, or at the parent, and passes it in [`Request::heritage`] to the blocks that follow: they may
+    /// What the policy knows of the chain that ends in `slot`. A pool asks for it after `insert`. What it was told of the last block that a
+    /// request matched, or of the parent, it passes in [`Request::heritage`] to the blocks that follow: they may
     /// live in another shard, with another instance of the policy.
     fn heritage(&self, slot: Slot) -> Heritage {
         let _ = slot;

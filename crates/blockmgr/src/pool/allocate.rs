@@ -4,18 +4,26 @@ use std::cell::Cell as ThreadCell;
 
 use core_view::contract::SlotId;
 
+use super::choice::Choice;
 use super::core::Core;
+use super::lane::lane;
 use super::observer::{BlockEvent, EvictedBlock};
-use super::shard::{Choice, Shard};
+use super::shard::Shard;
 use crate::Error;
 use crate::policy::EvictionPolicy;
-use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::atomic::Ordering;
 
 /// Slots taken from one shard before another is considered: a long request then ages all shards alike.
 const CHUNK: usize = 64;
 
 /// Allocations of a thread from one look at a shard from which nothing may have been taken to the next.
 const CALLS_BETWEEN_LOOKS: u32 = 4;
+
+/// Rounds of looks at one's own shards from one at all to the next.
+const ROUNDS_BETWEEN_VISITS: usize = 16;
+
+/// Allocations of a thread from one that may take what is worth less in another thread's shards to the next.
+const CALLS_BETWEEN_VISITS: u32 = 8;
 
 thread_local!(static CALLS: ThreadCell<u32> = const { ThreadCell::new(0) });
 
@@ -26,26 +34,16 @@ struct Departures {
     events: Vec<BlockEvent>,
 }
 
-/// A number for the calling thread, the same at each call.
-fn lane() -> u32 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    thread_local!(static LANE: ThreadCell<u32> = const { ThreadCell::new(u32::MAX) });
-    LANE.with(|lane| {
-        if lane.get() == u32::MAX {
-            lane.set(NEXT.fetch_add(1, Ordering::Relaxed));
-        }
-        lane.get()
-    })
-}
-
 impl Core {
     /// Hands out `count` slots or none.
     pub(super) fn allocate(&self, count: usize) -> Result<Vec<u32>, Error> {
         self.end_leases();
         let mut slots = Vec::with_capacity(count.min(self.capacity as usize));
         let mut departures = Departures::default();
-        if count <= self.shards.available() {
-            self.fill(&mut slots, count, &mut departures);
+        let lane = lane();
+        self.shards.catch_up_own(lane);
+        if self.shards.has_at_once(lane, count) || count <= self.available() {
+            self.fill(lane, &mut slots, count, &mut departures);
         }
         let mut outcome = Ok(());
         if slots.len() < count {
@@ -58,20 +56,24 @@ impl Core {
         match outcome {
             Ok(()) => Ok(slots),
             Err(error) => {
-                self.give_back(&slots);
+                self.give_back(&slots); // mutant: kv-pool-no-give-back
                 Err(error)
             }
         }
     }
 
     /// Now and then lets a shard that nobody has locked look anew at what its victims are worth, one shard after the other: one from which
-    /// nothing is taken would not notice that its blocks grow old.
-    fn look_around(&self) {
-        let call = CALLS.with(|calls| calls.replace(calls.get().wrapping_add(1)));
+    /// nothing is taken would not notice that its blocks grow old. Where another lane evicts it is mostly that lane that looks.
+    fn look_around(&self, lane: u32, call: u32) {
         if !call.is_multiple_of(CALLS_BETWEEN_LOOKS) {
             return;
         }
-        let shard = (call / CALLS_BETWEEN_LOOKS) as usize % self.shards.count();
+        let look = (call / CALLS_BETWEEN_LOOKS) as usize;
+        let shard = look % self.shards.count();
+        let round = look / self.shards.count();
+        if !self.shards.is_of_lane(shard, lane) && !round.is_multiple_of(ROUNDS_BETWEEN_VISITS) {
+            return;
+        }
         if let Some(mut cursor) = self.shards.try_cursor(shard) {
             let requests = self.clock.0.requests.load(Ordering::Relaxed);
             let policy = &mut cursor.enter(shard).policy;
@@ -80,17 +82,21 @@ impl Core {
     }
 
     /// Takes slots where the pool is fullest of old blocks; fewer than `count` if other threads take them too.
-    fn fill(&self, slots: &mut Vec<u32>, count: usize, departures: &mut Departures) {
-        let lane = lane();
+    fn fill(&self, lane: u32, slots: &mut Vec<u32>, count: usize, departures: &mut Departures) {
+        let call = CALLS.with(|calls| calls.replace(calls.get().wrapping_add(1)));
+        let visits = call.is_multiple_of(CALLS_BETWEEN_VISITS);
         let now = if self.shards.know_worth() {
-            self.look_around();
+            self.look_around(lane, call);
             0
         } else {
             self.clock.0.requests.load(Ordering::Relaxed) as u32
         };
         let mut vain_tries = 0;
         while slots.len() < count && vain_tries <= self.shards.count() {
-            let Some((choice, mut cursor)) = self.shards.choose(lane, now) else {
+            let Some((choice, mut cursor)) =
+                self.shards
+                    .choose(lane, now, visits || slots.len() >= CHUNK)
+            else {
                 return;
             };
             let wanted = (count - slots.len()).min(CHUNK);
@@ -112,27 +118,37 @@ impl Core {
         let mut cursors = self.shards.lock_all();
         let mut available = slots.len();
         for (shard, cursor) in cursors.iter_mut().enumerate() {
-            available += cursor.enter(shard).available();
+            available += cursor.enter(shard).free_or_registered();
         }
+        available = available.saturating_sub(self.lanes.in_use_at_once());
         if available < count {
+            // mutant: kv-pool-no-all-or-nothing
             return Err(self.exhausted(count, available));
         }
-        for evicts in [false, true] {
-            for (shard, cursor) in cursors.iter_mut().enumerate() {
-                let wanted = count - slots.len();
-                let choice = Choice {
-                    shard,
-                    evicts,
-                    worth_max: f32::INFINITY,
-                };
-                self.take(cursor.enter(shard), choice, 0, slots, wanted, departures);
+        loop {
+            for evicts in [false, true] {
+                for (shard, cursor) in cursors.iter_mut().enumerate() {
+                    let wanted = count - slots.len();
+                    let choice = Choice {
+                        shard,
+                        evicts,
+                        worth_max: f32::INFINITY,
+                    };
+                    self.take(cursor.enter(shard), choice, 0, slots, wanted, departures);
+                }
+            }
+            if slots.len() == count {
+                return Ok(());
+            }
+            // Nothing was left to take. If nothing came back since it was looked for in the first shard, that was so in all shards at one time.
+            let mut came_back = false;
+            for cursor in &mut cursors {
+                came_back |= cursor.catch_up();
+            }
+            if !came_back {
+                return Err(self.exhausted(count, slots.len()));
             }
         }
-        if slots.len() < count {
-            // Only a policy that doesn't give up what it counts as evictable comes here.
-            return Err(self.exhausted(count, slots.len()));
-        }
-        Ok(())
     }
 
     #[cold]
@@ -155,6 +171,7 @@ impl Core {
         wanted: usize,
         departures: &mut Departures,
     ) {
+        let mut first_evicted = None;
         for taken in 0..wanted {
             if let Some(local) = shard.take_free() {
                 slots.push(self.shards.slot(choice.shard, local));
@@ -164,13 +181,14 @@ impl Core {
             if !choice.evicts || taken > 0 && too_dear() {
                 break;
             }
-            let Some(local) = shard.take_evicted() else {
+            let newest = |hash| self.newest_request(hash);
+            let Some(local) = shard.take_evicted(newest) else {
                 break;
             };
             shard.counts.evicted += 1;
             let slot = self.shards.slot(choice.shard, local);
             if self.hook.is_some() || self.sink.is_some() {
-                let sequence_hash = self.directory.identity(slot);
+                let sequence_hash = self.directory.cell(slot).identity();
                 self.note_removed(&mut departures.events, sequence_hash);
                 if self.hook.is_some() {
                     departures.evicted.push(EvictedBlock {
@@ -179,8 +197,12 @@ impl Core {
                     });
                 }
             }
-            self.directory.remove(slot);
+            first_evicted = first_evicted.or(Some(slots.len()));
             slots.push(slot);
+        }
+        // All at once, without a locked instruction in between: others have read these places, and each takes a while to be ours.
+        for &slot in &slots[first_evicted.unwrap_or(slots.len())..] {
+            self.directory.remove(slot);
         }
     }
 
@@ -191,11 +213,12 @@ impl Core {
         for index in 0..self.shards.count() {
             let mut cursor = self.shards.cursor();
             let shard = cursor.enter(index);
-            while let Some(local) = shard.take_evicted() {
+            while let Some(local) = shard.take_evicted(|hash| self.newest_request(hash)) {
                 let slot = self.shards.slot(index, local);
-                self.note_removed(&mut departures.events, self.directory.identity(slot));
+                let identity = self.directory.cell(slot).identity();
+                self.note_removed(&mut departures.events, identity);
                 self.directory.remove(slot);
-                shard.put_free(local as usize);
+                shard.put_free(local);
                 shard.counts.removed += 1;
                 removed += 1;
             }

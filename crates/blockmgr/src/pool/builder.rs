@@ -3,16 +3,18 @@
 use std::fmt;
 use std::time::Instant;
 
+use super::cell::Cell;
 use super::core::{Clock, Core};
 use super::directory::Directory;
 use super::expected::Expected;
+use super::lane::{Lanes, Shares};
 use super::lease::Leases;
-use super::shard::Shards;
+use super::shards::Shards;
 use super::{BlockPool, Duplicates, EventSink, EvictionHook};
 use crate::Error;
 use crate::policy::{EvictionPolicy, Policy, PolicyKind};
+use crate::sync::Padded;
 use crate::sync::atomic::AtomicU64;
-use crate::sync::{Arc, Padded};
 
 /// The most blocks of a pool: slot numbers have 31 bits.
 const CAPACITY_MAX: usize = 1 << 31;
@@ -122,19 +124,21 @@ impl BlockPoolBuilder {
             Some(factory) => slots.iter().map(|&slots| factory(slots)).collect(),
             None => self.policy.build_parts(&slots),
         };
+        let cells = |slots: &u32| (0..*slots).map(|_| Cell::new()).collect();
+        let cells: Vec<_> = slots.iter().map(cells).collect();
         let study = policies.first().and_then(EvictionPolicy::study);
         let core = Core {
             study,
             capacity,
             block_tokens,
             duplicates: self.duplicates,
-            shards: Shards::new(&slots, policies),
-            directory: Directory::new(&slots),
+            shards: Shards::new(&cells, policies),
+            lanes: Lanes::new(),
+            directory: Directory::new(&cells),
             expected: Expected::new(),
             clock: Padded(Clock {
                 started: Instant::now(),
                 requests: AtomicU64::new(0),
-                blocks: AtomicU64::new(0),
             }),
             leases: Leases::new(),
             hook: self.hook,
@@ -142,7 +146,7 @@ impl BlockPoolBuilder {
             event_sequence: AtomicU64::new(0),
         };
         Ok(BlockPool {
-            core: Arc::new(core),
+            core: Shares::new(core),
         })
     }
 

@@ -2,14 +2,18 @@
 
 use std::time::Instant;
 
+use super::backlog::Notes;
+use super::cell::{Pin, State};
 use super::directory::Directory;
 use super::expected::Expected;
+use super::lane::Lanes;
 use super::lease::Leases;
+use super::matching::access;
 use super::observer::{BlockEvent, EventSink, EvictedBlock, EvictionHook};
-use super::shard::{Shard, Shards, State};
+use super::shards::Shards;
 use super::{Duplicates, PoolStatus};
 use crate::SequenceHash;
-use crate::policy::{Access, EvictionPolicy, Request, Slot, Study};
+use crate::policy::{Request, Study};
 use crate::sync::Padded;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,6 +22,7 @@ pub(crate) struct Core {
     pub(super) block_tokens: usize,
     pub(super) duplicates: Duplicates,
     pub(super) shards: Shards,
+    pub(super) lanes: Lanes,
     pub(super) directory: Directory,
     pub(super) expected: Expected,
     pub(super) clock: Padded<Clock>,
@@ -32,7 +37,6 @@ pub(crate) struct Core {
 pub(super) struct Clock {
     pub(super) started: Instant,
     pub(super) requests: AtomicU64,
-    pub(super) blocks: AtomicU64,
 }
 
 impl Core {
@@ -47,75 +51,79 @@ impl Core {
 
     /// The identity of a block that is in use.
     pub(crate) fn identity(&self, slot: u32) -> SequenceHash {
-        self.directory.identity(slot)
+        self.directory.cell(slot).identity()
     }
 
     /// The number of the block that a slot has, among all it has had.
     pub(crate) fn generation(&self, slot: u32) -> u32 {
-        let mut cursor = self.shards.cursor();
-        let (shard, local) = cursor.at(slot);
-        shard.cells[local].generation
+        self.directory.cell(slot).hold().generation
     }
 
     /// Adds a user to blocks that are in use.
     pub(crate) fn retain(&self, slots: &[u32]) {
-        let mut cursor = self.shards.cursor();
         for &slot in slots {
-            let (shard, local) = cursor.at(slot);
-            shard.cells[local].users += 1;
+            self.directory.cell(slot).retain();
         }
     }
 
     /// Takes a user from each of these blocks, from the last to the first.
     pub(crate) fn release(&self, slots: &[u32]) {
-        let mut events = Vec::new();
-        let mut cursor = self.shards.cursor();
+        let mut notes = Notes::new(&self.shards, None);
+        let mut released = 0;
         for &slot in slots.iter().rev() {
-            let (shard, local) = cursor.at(slot);
-            let cell = &mut shard.cells[local];
-            cell.users -= 1;
-            if cell.users > 0 {
+            let before = self.directory.cell(slot).release();
+            if before.users > 1 {
                 continue;
             }
-            match cell.state {
-                State::Registered => shard.policy.release(Slot::new(local as u32)),
-                _ => self.release_duplicate(shard, local, slot, &mut events),
+            if before.state == State::Registered {
+                released += 1;
+                notes.add(slot, before.generation);
+            } else {
+                // In order: what came before is noted before.
+                notes.flush();
+                self.release_duplicate(slot);
             }
+        }
+        if released > 0 {
+            let count = &self.lanes.own().released;
+            count.fetch_add(released, Ordering::Relaxed);
+        }
+    }
+
+    /// Keeps a duplicate that nobody uses any more if what it duplicated is gone, and frees it otherwise.
+    #[cold]
+    fn release_duplicate(&self, slot: u32) {
+        let mut events = Vec::new();
+        let hash = self.identity(slot);
+        let mut cursor = self.shards.cursor();
+        let (shard, local) = cursor.at(slot);
+        if self.directory.insert(slot, hash) {
+            shard.register(local, &access(hash, self.newest_request(hash)), 0);
+            self.note_stored(&mut events, hash);
+        } else {
+            shard.put_free(local);
         }
         drop(cursor);
         self.publish(&events);
     }
 
-    /// Keeps a duplicate if what it duplicated is gone, and frees it otherwise.
-    #[cold]
-    fn release_duplicate(
-        &self,
-        shard: &mut Shard,
-        local: usize,
-        slot: u32,
-        events: &mut Vec<BlockEvent>,
-    ) {
-        let hash = self.directory.identity(slot);
-        if !self.directory.insert(slot, hash) {
-            shard.put_free(local);
-            return;
+    /// Stands for the request of a block that nobody asked for.
+    pub(super) fn newest_request(&self, hash: SequenceHash) -> Request {
+        Request {
+            tick: self.clock.0.requests.load(Ordering::Relaxed),
+            time_ms: self.now_ms(),
+            chain_blocks: hash.position().saturating_add(1),
+            ..Request::default()
         }
-        let access = Access {
-            sequence_hash: hash.as_u128(),
-            position: hash.position(),
-            request: Request {
-                tick: self.clock.0.requests.load(Ordering::Relaxed),
-                time_ms: self.now_ms(),
-                chain_blocks: hash.position().saturating_add(1),
-                ..Request::default()
-            },
-        };
-        let cell = &mut shard.cells[local];
-        cell.state = State::Registered;
-        cell.used = access.request.tick as u32;
-        shard.policy.insert(Slot::new(local as u32), &access);
-        shard.policy.release(Slot::new(local as u32));
-        self.note_stored(events, hash);
+    }
+
+    /// Counts and notes that somebody took hold of a block, as part of no request.
+    pub(super) fn note_pin(&self, slot: u32, pin: Pin) {
+        if pin.is_first {
+            let count = &self.lanes.own().pinned;
+            count.fetch_add(1, Ordering::Relaxed);
+            Notes::new(&self.shards, None).add(slot, pin.generation);
+        }
     }
 
     /// Notes an event for the sink. The block's shard is locked, and the directory has the block: so a number drawn
@@ -154,16 +162,17 @@ impl Core {
 
     /// Adds a user to the block that a slot had in a generation, if it still has it.
     pub(crate) fn upgrade(&self, slot: u32, generation: u32) -> bool {
-        let mut cursor = self.shards.cursor();
-        let (shard, local) = cursor.at(slot);
-        let cell = &shard.cells[local];
-        let kept = cell.generation == generation
-            && (cell.state == State::Registered
-                || cell.state == State::Duplicate && cell.users > 0);
-        if kept {
-            shard.add_user(local);
-        }
-        kept
+        let Some(pin) = self.directory.cell(slot).upgrade(generation) else {
+            return false;
+        };
+        self.note_pin(slot, pin);
+        true
+    }
+
+    /// Slots that could be handed out; exact while no other thread uses the pool.
+    pub(super) fn available(&self) -> usize {
+        let in_use = self.lanes.in_use();
+        self.shards.free_or_registered().saturating_sub(in_use)
     }
 
     /// Tells the sink, if there is one and something to tell.
@@ -190,21 +199,23 @@ impl Core {
             capacity_blocks: self.capacity as usize,
             shards: self.shards.count(),
             requests: self.clock.0.requests.load(Ordering::Relaxed),
-            requested_blocks: self.clock.0.blocks.load(Ordering::Relaxed),
+            requested_blocks: self.lanes.sum(|lane| &lane.requested),
+            hit_blocks: self.lanes.sum(|lane| &lane.hits),
             ..PoolStatus::default()
         };
+        let mut idle = 0;
         let mut cursor = self.shards.cursor();
         for index in 0..self.shards.count() {
             let shard = cursor.enter(index);
             status.free_blocks += shard.free.len();
-            status.cached_blocks += shard.policy.evictable_slots() as usize;
-            status.hit_blocks += shard.counts.hits;
+            idle += shard.free_or_registered();
             status.registered_blocks += shard.counts.registered;
             status.duplicate_blocks += shard.counts.duplicates;
             status.evicted_blocks += shard.counts.evicted;
             status.removed_blocks += shard.counts.removed;
         }
-        let idle = status.free_blocks + status.cached_blocks;
+        let idle = idle.saturating_sub(self.lanes.in_use());
+        status.cached_blocks = idle.saturating_sub(status.free_blocks);
         status.in_use_blocks = status.capacity_blocks.saturating_sub(idle);
         status
     }

@@ -1,6 +1,7 @@
 //! Which slot has which block.
 
-use super::index::{Index, Key, Presence, mixed};
+use super::cell::{Cell, Key, Pin};
+use super::index::{Index, Presence, mixed};
 use crate::SequenceHash;
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::yield_now;
@@ -24,11 +25,11 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// For shards of so many slots each, a power of two of them.
-    pub(super) fn new(slots_of_each: &[u32]) -> Self {
+    /// For shards of these slots each, a power of two of them.
+    pub(super) fn new(cells_of_each: &[std::sync::Arc<[Cell]>]) -> Self {
         Self {
-            indexes: slots_of_each.iter().copied().map(Index::new).collect(),
-            bits: slots_of_each.len().trailing_zeros(),
+            indexes: cells_of_each.iter().cloned().map(Index::new).collect(),
+            bits: cells_of_each.len().trailing_zeros(),
         }
     }
 
@@ -47,25 +48,11 @@ impl Directory {
         local << self.bits | shard as u32
     }
 
-    /// The hash of the block in a slot, while its shard is locked; else it is a guess.
+    /// What is known of a slot.
     #[inline]
-    pub(super) fn key(&self, slot: u32) -> Key {
+    pub(super) fn cell(&self, slot: u32) -> &Cell {
         let (index, local) = self.at(slot);
-        index.key(local)
-    }
-
-    /// The identity of the block in a slot, as stable as [`Directory::key`] is, and while the block is in use.
-    #[inline]
-    pub(super) fn identity(&self, slot: u32) -> SequenceHash {
-        let (index, local) = self.at(slot);
-        index.identity(local)
-    }
-
-    /// States the identity of a slot that has no entry. The slot's shard is locked.
-    #[inline]
-    pub(super) fn set_identity(&self, slot: u32, hash: SequenceHash) {
-        let (index, local) = self.at(slot);
-        index.set_identity(local, hash);
+        index.cell(local)
     }
 
     /// The slot of a block. Unless its shard is locked it may have left since, or never stay.
@@ -79,6 +66,19 @@ impl Directory {
         })
     }
 
+    /// Takes hold of a registered block, in whatever slot it is. One that is registered all the while is found: what other shards enter of
+    /// it, and take back, is not registered.
+    #[inline]
+    pub(super) fn pin(&self, key: Key) -> Option<(u32, Pin)> {
+        let mixed = mixed(key);
+        let mut shards = self.indexes.iter().enumerate();
+        shards.find_map(|(shard, index)| {
+            let pin = |local, cell: &Cell| cell.pin(key).map(|pin| (local, pin));
+            let (local, pin) = index.find_map(mixed, pin)?;
+            Some((self.slot(shard, local), pin))
+        })
+    }
+
     /// Enters the blocks of slots of one shard, which is locked: up to [`BATCH_MAX`] of them. A bit of the result says of
     /// each that no other slot has the block; what another slot has is not entered.
     pub(super) fn insert_all(&self, slots: &[u32], hashes: &[SequenceHash]) -> u64 {
@@ -87,6 +87,7 @@ impl Directory {
         };
         let shard = self.shard_of(first);
         let index = &self.indexes[shard];
+        self.fetch(hashes);
         index.begin();
         let mut entered = 0_u64;
         for (place, (&slot, &hash)) in slots.iter().zip(hashes).enumerate() {
@@ -111,6 +112,20 @@ impl Directory {
         entered
     }
 
+    /// Reads the places where blocks would be, of which others have changed many: all at once takes not much longer than one.
+    #[inline]
+    fn fetch(&self, hashes: &[SequenceHash]) {
+        let mut words = 0;
+        for hash in hashes {
+            let mixed = mixed(hash.words());
+            words ^= self
+                .indexes
+                .iter()
+                .fold(0, |words, index| words ^ index.fetch(mixed));
+        }
+        std::hint::black_box(words);
+    }
+
     /// Enters the block of a slot, whose shard is locked; whether no other slot has it.
     pub(super) fn insert(&self, slot: u32, hash: SequenceHash) -> bool {
         self.insert_all(&[slot], &[hash]) != 0
@@ -127,7 +142,7 @@ impl Directory {
     #[inline]
     pub(super) fn remove(&self, slot: u32) {
         let (index, local) = self.at(slot);
-        index.remove(mixed(index.key(local)), local);
+        index.remove(mixed(index.cell(local).key()), local);
     }
 }
 
@@ -149,13 +164,18 @@ fn wins(index: &Index, has_precedence: bool, mixed: u64, key: Key) -> bool {
 mod tests {
     use super::*;
 
+    fn directory(slots_of_each: u32) -> Directory {
+        let cells = || (0..slots_of_each).map(|_| Cell::new()).collect();
+        Directory::new(&[cells(), cells(), cells(), cells()])
+    }
+
     fn hash(number: u64) -> SequenceHash {
         SequenceHash::new(u128::from(number) << 64 | 9, 0)
     }
 
     #[test]
     fn a_block_is_entered_once_whatever_the_shard() {
-        let directory = Directory::new(&[4, 4, 4, 4]);
+        let directory = directory(4);
         // Slots 2, 6 and 10 are of shard 2; the same block twice in one batch is entered once.
         let entered = directory.insert_all(&[2, 6, 10], &[hash(1), hash(2), hash(1)]);
         assert_eq!(entered, 0b011);
@@ -168,13 +188,13 @@ mod tests {
         assert_eq!(directory.find(hash(1).words()), None);
         assert!(directory.insert(15, hash(1)));
         assert_eq!(directory.find(hash(1).words()), Some(15));
-        assert_eq!(directory.identity(15), hash(1));
+        assert_eq!(directory.cell(15).identity(), hash(1));
     }
 
     #[test]
     fn of_threads_that_enter_a_block_at_once_one_does() {
         for round in 0..200 {
-            let directory = Directory::new(&[64, 64, 64, 64]);
+            let directory = directory(64);
             let barrier = std::sync::Barrier::new(4);
             let hashes: Vec<_> = (0..64).map(|number| hash(round << 32 | number)).collect();
             let entered = std::thread::scope(|scope| {

@@ -1,6 +1,7 @@
 //! Which request is about to register a block.
 
-use super::index::{Key, mixed};
+use super::cell::Key;
+use super::index::mixed;
 use crate::policy::Request;
 use crate::sync::{Mutex, Padded, lock};
 

@@ -1,10 +1,8 @@
 //! Which slot of a shard has which block.
 
+use super::cell::{Cell, Key};
 use crate::SequenceHash;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
-/// A hash as the index takes it.
-pub(super) type Key = [u64; 2];
 
 /// Entries of a bucket; two buckets are a cache line.
 const ENTRIES: usize = 6;
@@ -17,7 +15,7 @@ const ENTRIES: usize = 6;
 #[derive(Debug)]
 pub(super) struct Index {
     buckets: Box<[Bucket]>,
-    names: Box<[Name]>,
+    cells: std::sync::Arc<[Cell]>,
     /// Odd while blocks are entered that may have to go again, because another shard has them.
     batch: AtomicU32,
 }
@@ -88,14 +86,6 @@ fn tag(mixed: u64) -> u64 {
     mixed >> 57 | 0x80
 }
 
-/// The identity of a slot's block.
-#[derive(Debug, Default)]
-struct Name {
-    low: AtomicU64,
-    high: AtomicU64,
-    position: AtomicU32,
-}
-
 /// Spreads the bits of a hash, which need not be random.
 #[inline]
 pub(super) fn mixed(key: Key) -> u64 {
@@ -105,42 +95,20 @@ pub(super) fn mixed(key: Key) -> u64 {
 }
 
 impl Index {
-    /// For a shard of `slots` slots.
-    pub(super) fn new(slots: u32) -> Self {
-        let buckets = (slots as usize / 3).max(1).next_power_of_two();
+    /// For a shard of these slots.
+    pub(super) fn new(cells: std::sync::Arc<[Cell]>) -> Self {
+        let buckets = (cells.len() / 3).max(1).next_power_of_two();
         Self {
             buckets: (0..buckets).map(|_| Bucket::default()).collect(),
-            names: (0..slots).map(|_| Name::default()).collect(),
+            cells,
             batch: AtomicU32::new(0),
         }
     }
 
-    /// The hash of the block in a slot, while the shard is locked; else it is a guess.
+    /// A slot of the shard.
     #[inline]
-    pub(super) fn key(&self, local: u32) -> Key {
-        let name = &self.names[local as usize];
-        [
-            name.low.load(Ordering::Relaxed),
-            name.high.load(Ordering::Relaxed),
-        ]
-    }
-
-    /// The identity of the block in a slot, as stable as [`Index::key`] is, and while the block is in use.
-    #[inline]
-    pub(super) fn identity(&self, local: u32) -> SequenceHash {
-        let [low, high] = self.key(local);
-        let position = self.names[local as usize].position.load(Ordering::Relaxed);
-        SequenceHash::new(u128::from(high) << 64 | u128::from(low), position)
-    }
-
-    /// States the identity of a slot that has no entry. The shard is locked.
-    #[inline]
-    pub(super) fn set_identity(&self, local: u32, hash: SequenceHash) {
-        let [low, high] = hash.words();
-        let name = &self.names[local as usize];
-        name.low.store(low, Ordering::Relaxed);
-        name.high.store(high, Ordering::Relaxed);
-        name.position.store(hash.position(), Ordering::Relaxed);
+    pub(super) fn cell(&self, local: u32) -> &Cell {
+        &self.cells[local as usize]
     }
 
     /// The bucket in which a block should be, or one so many behind it.
@@ -149,16 +117,33 @@ impl Index {
         &self.buckets[(mixed as usize).wrapping_add(steps) & (self.buckets.len() - 1)]
     }
 
+    /// Reads where a block would be, for nothing but to have read it.
+    #[inline]
+    pub(super) fn fetch(&self, mixed: u64) -> u64 {
+        self.bucket(mixed, 0).head.load(Ordering::Relaxed)
+    }
+
     /// The slot of a block.
     #[inline]
     pub(super) fn find(&self, mixed: u64, key: Key) -> Option<u32> {
+        self.find_map(mixed, |local, cell| (cell.key() == key).then_some(local))
+    }
+
+    /// What `pick` makes of one of the slots that may have a block.
+    #[inline]
+    pub(super) fn find_map<T>(
+        &self,
+        mixed: u64,
+        pick: impl Fn(u32, &Cell) -> Option<T>,
+    ) -> Option<T> {
         for steps in 0..self.buckets.len() {
             let bucket = self.bucket(mixed, steps);
             let head = Head(bucket.head.load(Ordering::Acquire));
             for way in head.entries_with(tag(mixed)) {
                 let local = bucket.locals[way].load(Ordering::Relaxed);
-                if self.key(local) == key {
-                    return Some(local);
+                let picked = pick(local, self.cell(local));
+                if picked.is_some() {
+                    return picked;
                 }
             }
             if !head.is_passed() {
@@ -203,7 +188,7 @@ impl Index {
     /// Enters the block of a slot, which has no entry. The shard is locked and has no other such block.
     #[inline]
     pub(super) fn insert(&self, mixed: u64, local: u32, hash: SequenceHash) {
-        self.set_identity(local, hash);
+        self.cell(local).set_identity(hash);
         // There are more entries than slots, so that one is vacant.
         for steps in 0..self.buckets.len() {
             let bucket = self.bucket(mixed, steps);
@@ -267,6 +252,10 @@ mod tests {
 
     const SLOTS: u32 = 48;
 
+    fn index_of(slots: u32) -> Index {
+        Index::new((0..slots).map(|_| Cell::new()).collect())
+    }
+
     fn hash([low, high]: Key) -> SequenceHash {
         SequenceHash::new(u128::from(high) << 64 | u128::from(low), 0)
     }
@@ -277,7 +266,7 @@ mod tests {
             crowded: bool,
             steps in prop::collection::vec((any::<bool>(), 0u64..60, 0..SLOTS), 1..300),
         ) {
-            let index = Index::new(SLOTS);
+            let index = index_of(SLOTS);
             let mut map: HashMap<u64, u32> = HashMap::new();
             let mut used: HashMap<u32, u64> = HashMap::new();
             // Hashes that agree in one word or the other, and perhaps all want to be in one or two places.
@@ -321,7 +310,7 @@ mod tests {
     #[test]
     fn blocks_that_all_want_one_place_find_room() {
         for slots in [1, 2, 5, 6, 11, 21, 100] {
-            let index = Index::new(slots);
+            let index = index_of(slots);
             for local in 0..slots {
                 index.insert(7, local, hash([local.into(), 1]));
             }

@@ -1,13 +1,13 @@
 //! Finding blocks by identity.
 
 use super::RequestOptions;
+use super::backlog::Notes;
+use super::cell::{Key, Pin};
 use super::core::Core;
 use super::directory::NONE;
-use super::index::Key;
 use super::observer::BlockEvent;
-use super::shard::{Cursor, State};
 use crate::SequenceHash;
-use crate::policy::{Access, EvictionPolicy, Request, Slot};
+use crate::policy::{Access, Heritage, Request};
 use crate::sync::atomic::Ordering;
 
 /// Room made at the first hit.
@@ -15,10 +15,10 @@ const ROOM_BLOCKS: usize = 32;
 
 impl Core {
     fn request(&self, blocks: usize, options: &RequestOptions) -> Request {
-        let clock = &self.clock.0;
-        clock.blocks.fetch_add(blocks as u64, Ordering::Relaxed);
+        let requested = &self.lanes.own().requested;
+        requested.fetch_add(blocks as u64, Ordering::Relaxed);
         Request {
-            tick: clock.requests.fetch_add(1, Ordering::Relaxed),
+            tick: self.clock.0.requests.fetch_add(1, Ordering::Relaxed),
             time_ms: options.time_ms.unwrap_or_else(|| self.now_ms()),
             chain_blocks: u32::try_from(blocks).unwrap_or(u32::MAX),
             priority: options.priority,
@@ -33,94 +33,71 @@ impl Core {
         options: &RequestOptions,
     ) -> Vec<u32> {
         let mut request = self.request(hashes.len(), options);
-        let mut cursor = self.shards.cursor();
         let mut slots = Vec::new();
         let mut before = NONE;
+        let mut pinned = 0;
         for hash in hashes {
-            let Some(slot) = self.find(&mut cursor, before, hash.words(), &mut request) else {
+            let Some((slot, pin)) = self.pin_after(before, hash.words()) else {
+                if before != NONE {
+                    request.heritage = Heritage(self.directory.cell(before).heritage());
+                }
+                request.matched_blocks = slots.len() as u32;
+                self.expected.add(hash.words(), &request);
                 break;
             };
-            request.matched_blocks += 1;
-            let (shard, local) = cursor.at(slot);
-            shard
-                .policy
-                .hit(Slot::new(local as u32), &access(*hash, request));
-            shard.counts.hits += 1;
-            shard.cells[local].used = request.tick as u32;
-            shard.add_user(local);
+            pinned += u64::from(pin.is_first);
+            self.directory.cell(slot).set_used(request.tick);
             if slots.is_empty() {
                 slots.reserve(hashes.len().min(ROOM_BLOCKS));
             }
             slots.push(slot);
             before = slot;
         }
+        request.matched_blocks = slots.len() as u32;
+        self.note_uses(&slots, pinned, &request);
         slots
     }
 
-    /// The slot of a registered block; the cursor is at its shard then. `before` is the slot of the block before,
-    /// where the cursor was, or [`NONE`].
-    #[inline]
-    fn find(
-        &self,
-        cursor: &mut Cursor<'_>,
-        before: u32,
-        key: Key,
-        request: &mut Request,
-    ) -> Option<u32> {
-        // Mostly the block that followed last time follows again, and the directory need not be asked.
-        if let Some((shard, local)) = cursor.here(before) {
-            let next = shard.cells[local].next;
-            if next != NONE && self.directory.key(next) == key {
-                let (shard, local) = cursor.at(next);
-                if shard.cells[local].state == State::Registered && self.directory.key(next) == key
-                {
-                    return Some(next);
-                }
-            }
+    /// Counts and notes that a request took hold of blocks, some of them as the first.
+    fn note_uses(&self, slots: &[u32], pinned: u64, request: &Request) {
+        if slots.is_empty() {
+            return;
         }
-        self.look_up(cursor, before, key, request)
+        let counts = self.lanes.own();
+        counts.hits.fetch_add(slots.len() as u64, Ordering::Relaxed);
+        if pinned > 0 {
+            counts.pinned.fetch_add(pinned, Ordering::Relaxed);
+        }
+        let mut notes = Notes::new(&self.shards, Some(request));
+        for &slot in slots {
+            notes.add(slot, self.directory.cell(slot).hold().generation);
+        }
     }
 
-    fn look_up(
-        &self,
-        cursor: &mut Cursor<'_>,
-        before: u32,
-        key: Key,
-        request: &mut Request,
-    ) -> Option<u32> {
-        if let Some((shard, local)) = cursor.here(before) {
-            request.heritage = shard.policy.heritage(Slot::new(local as u32));
+    /// Takes hold of a registered block. `before` is the slot of the block before it, or [`NONE`].
+    #[inline]
+    fn pin_after(&self, before: u32, key: Key) -> Option<(u32, Pin)> {
+        if before == NONE {
+            return self.directory.pin(key);
         }
-        loop {
-            let Some(slot) = self.directory.find(key) else {
-                self.expected.add(key, request);
-                return None;
-            };
-            if let Some((shard, local)) = cursor.here(before) {
-                shard.cells[local].next = slot;
-            }
-            let (shard, local) = cursor.at(slot);
-            // The block may have left between the two locks, and even come back elsewhere.
-            if shard.cells[local].state == State::Registered && self.directory.key(slot) == key {
-                return Some(slot);
-            }
+        // Mostly the block that followed last time follows again, and the directory need not be asked.
+        let cell = self.directory.cell(before);
+        let next = cell.next();
+        if next != NONE
+            && let Some(pin) = self.directory.cell(next).pin(key)
+        {
+            return Some((next, pin));
         }
+        let (slot, pin) = self.directory.pin(key)?;
+        cell.set_next(slot);
+        Some((slot, pin))
     }
 
     /// Adds a user to one block that the pool has, as part of no request.
     pub(crate) fn match_one(&self, hash: SequenceHash) -> Option<u32> {
-        let mut cursor = self.shards.cursor();
-        loop {
-            let slot = self.directory.find(hash.words())?;
-            let (shard, local) = cursor.at(slot);
-            if shard.cells[local].state == State::Registered
-                && self.directory.key(slot) == hash.words()
-            {
-                shard.add_user(local);
-                return Some(slot);
-            }
-            cursor.leave();
-        }
+        let (slot, pin) = self.directory.pin(hash.words())?;
+        self.note_pin(slot, pin);
+        Some(slot)
     }
 
     /// Tells the policy of a use of blocks that nobody takes hold of; how many of them the pool has.
@@ -129,15 +106,12 @@ impl Core {
         let mut touched = 0;
         // From the last to the first, as blocks are released.
         for hash in hashes.iter().rev() {
-            let Some(slot) = self.match_one(*hash) else {
+            let Some((slot, pin)) = self.directory.pin(hash.words()) else {
                 continue;
             };
-            let mut cursor = self.shards.cursor();
-            let (shard, local) = cursor.at(slot);
-            shard
-                .policy
-                .hit(Slot::new(local as u32), &access(*hash, request));
-            drop(cursor);
+            let pinned = u64::from(pin.is_first);
+            self.lanes.own().pinned.fetch_add(pinned, Ordering::Relaxed);
+            Notes::new(&self.shards, Some(&request)).add(slot, pin.generation);
             self.release(&[slot]);
             touched += 1;
         }
@@ -160,12 +134,10 @@ impl Core {
             };
             let mut cursor = self.shards.cursor();
             let (shard, local) = cursor.at(slot);
-            let cell = &shard.cells[local];
-            let same = self.directory.key(slot) == hash.words();
-            if cell.state != State::Registered || cell.users > 0 || !same {
+            let is_it = self.directory.cell(slot).key() == hash.words();
+            if !is_it || !shard.take_idle(local) {
                 continue;
             }
-            shard.policy.remove(Slot::new(local as u32));
             self.note_removed(&mut events, *hash);
             self.directory.remove(slot);
             shard.put_free(local);

@@ -2,17 +2,25 @@
 //!
 //! A pool has a fixed number of slots. Slots are divided among shards, each with its lock, an instance of the policy
 //! and an index of its blocks, which can be read without the lock. A batch takes slots where the blocks that leave are worth
-//! least; a block may be in any shard, and is in one of them at most.
+//! least, mostly in shards that are the thread's own; a block may be in any shard, and is in one of them at most.
+//!
+//! Users of a block are counted in a word of its slot, without a lock. A slot is taken from a block only in one step with seeing
+//! that there is no user, so what is in use stays; the shard's policy is told of uses by whoever locks the shard next.
 //!
 //! A thread has at most one shard locked, or all of them in order; a lock that is taken while one is held is given up before
 //! anything else is.
 
 mod allocate;
+mod backlog;
 mod builder;
+mod cell;
+mod choice;
 mod core;
+mod cursor;
 mod directory;
 mod expected;
 mod index;
+mod lane;
 mod lease;
 mod matching;
 #[cfg(feature = "metrics")]
@@ -20,12 +28,13 @@ mod metrics;
 mod observer;
 mod register;
 mod shard;
+mod shards;
 
 use crate::block::{CompleteBlock, CompleteBlocks, ImmutableBlock, ImmutableBlocks, MutableBlocks};
-use crate::sync::Arc;
 use crate::{Error, Refused, SequenceHash};
 
-pub(crate) use self::core::Core;
+use self::lane::Shares;
+pub(crate) use self::lane::{Share, WeakShare};
 pub use builder::{BlockPoolBuilder, PolicyFactory};
 pub use lease::LeaseId;
 pub use observer::{BlockEvent, EventSink, EvictedBlock, EvictionHook};
@@ -102,7 +111,7 @@ pub struct PoolStatus {
 /// ```
 #[derive(Debug, Clone)]
 pub struct BlockPool {
-    core: Arc<Core>,
+    core: Shares,
 }
 
 impl BlockPool {
@@ -118,7 +127,7 @@ impl BlockPool {
     /// thread took in the middle of this what was there at first.
     pub fn allocate_blocks(&self, count: usize) -> Result<MutableBlocks, Error> {
         let slots = self.core.allocate(count)?;
-        Ok(MutableBlocks::new(Arc::clone(&self.core), slots))
+        Ok(MutableBlocks::new(self.core.own().clone(), slots))
     }
 
     /// Makes filled blocks known, in the order of their sequence. They come back in the same order.
@@ -129,7 +138,7 @@ impl BlockPool {
         &self,
         blocks: CompleteBlocks,
     ) -> Result<ImmutableBlocks, Refused<CompleteBlocks>> {
-        if !blocks.is_of(&self.core) {
+        if !blocks.is_of(self.core.own()) {
             return Err(Refused::new(Error::ForeignBlock, blocks));
         }
         let parent = blocks.parent();
@@ -146,7 +155,7 @@ impl BlockPool {
         &self,
         block: CompleteBlock,
     ) -> Result<ImmutableBlock, Refused<CompleteBlock>> {
-        if !block.is_of(&self.core) {
+        if !block.is_of(self.core.own()) {
             return Err(Refused::new(Error::ForeignBlock, block));
         }
         let (core, slot, hash, parent) = block.into_parts();
@@ -168,7 +177,7 @@ impl BlockPool {
         options: &RequestOptions,
     ) -> ImmutableBlocks {
         let slots = self.core.match_prefix(hashes, options);
-        ImmutableBlocks::new(Arc::clone(&self.core), slots)
+        ImmutableBlocks::new(self.core.own().clone(), slots)
     }
 
     /// How many of the leading blocks the pool has; for a router that asks many pools. No use is counted.
@@ -218,8 +227,8 @@ impl BlockPool {
         self.core.status()
     }
 
-    pub(crate) fn is(&self, core: &Arc<Core>) -> bool {
-        Arc::ptr_eq(&self.core, core)
+    pub(crate) fn is(&self, core: &Share) -> bool {
+        core.is_of(self.core.own())
     }
 
     /// Blocks of the pool.
@@ -229,7 +238,7 @@ impl BlockPool {
 
     /// Blocks that could be allocated now.
     pub fn available_blocks(&self) -> usize {
-        self.core.shards.available()
+        self.core.available()
     }
 
     /// Tokens a block.

@@ -1,14 +1,15 @@
 //! Making blocks known.
 
 use super::Duplicates;
+use super::cell::State;
 use super::core::Core;
 use super::directory::{BATCH_MAX, NONE};
 use super::matching::access;
 use super::observer::BlockEvent;
-use super::shard::State;
 use crate::SequenceHash;
-use crate::policy::{EvictionPolicy, Request, Slot};
+use crate::policy::{Heritage, Request};
 use crate::sync::atomic::Ordering;
+use crate::sync::yield_now;
 
 impl Core {
     /// Registers slots that were taken, each under its hash, with one user each. Where duplicates are rejected, the
@@ -28,15 +29,13 @@ impl Core {
         let mut cursor = self.shards.cursor();
         let mut before = NONE;
         let mut start = 0;
+        let mut registered = 0;
         while let (Some(&first), Some(&slot)) = (hashes.get(start), slots.get(start)) {
             if expected_position != Some(first.position()) {
                 cursor.leave();
                 let parent = parent.filter(|_| start == 0);
                 request = self.request_of(&hashes[start..], parent);
                 before = NONE;
-            }
-            if let Some((shard, local)) = cursor.here(before) {
-                shard.cells[local].next = slot;
             }
             cursor.at(slot);
             let batch = start..start + self.batch_blocks(&slots[start..], &hashes[start..]);
@@ -52,21 +51,26 @@ impl Core {
                     rejected.push(index);
                     continue;
                 }
-                if let Some((shard, local)) = cursor.here(before) {
-                    shard.cells[local].next = slot;
+                if before != NONE {
+                    self.directory.cell(before).set_next(slot);
                 }
                 before = slot;
                 let (shard, local) = cursor.at(slot);
                 if is_entered {
-                    shard.register(local, &access(hash, request));
+                    shard.register(local, &access(hash, request), 1);
+                    registered += 1;
                     self.note_stored(&mut events, hash);
                 } else {
-                    shard.register_duplicate(local, request.tick);
-                    self.directory.set_identity(slot, hash);
+                    let cell = self.directory.cell(slot);
+                    cell.set_identity(hash);
+                    cell.set(State::Duplicate, 1);
+                    shard.counts.duplicates += 1;
                 }
             }
         }
         drop(cursor);
+        let pinned = &self.lanes.own().pinned;
+        pinned.fetch_add(registered, Ordering::Relaxed);
         self.publish(&events);
         self.replace_rejected(slots, hashes, &rejected);
     }
@@ -101,11 +105,7 @@ impl Core {
             ..Request::default()
         };
         if let Some(slot) = parent.and_then(|parent| self.directory.find(parent.words())) {
-            let mut cursor = self.shards.cursor();
-            let (shard, local) = cursor.at(slot);
-            if shard.cells[local].state == State::Registered {
-                request.heritage = shard.policy.heritage(Slot::new(local as u32));
-            }
+            request.heritage = Heritage(self.directory.cell(slot).heritage());
         }
         request
     }
@@ -124,6 +124,8 @@ impl Core {
                 if self.register_one(*slot, hash) {
                     break;
                 }
+                // It is just being registered, or is about to leave.
+                yield_now();
             }
         }
     }
@@ -143,9 +145,10 @@ impl Core {
         if !self.directory.insert(slot, hash) {
             return false;
         }
-        shard.register(local, &access(hash, request));
+        shard.register(local, &access(hash, request), 1);
         self.note_stored(&mut events, hash);
         drop(cursor);
+        self.lanes.own().pinned.fetch_add(1, Ordering::Relaxed);
         self.publish(&events);
         true
     }

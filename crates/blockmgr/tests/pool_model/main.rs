@@ -67,6 +67,26 @@ proptest! {
     }
 }
 
+#[test]
+fn a_duplicate_that_takes_over_leaves_in_its_turn() {
+    let register = |batch| Step::Register {
+        batch,
+        chain: 2,
+        from: 0,
+    };
+    let steps = vec![
+        Step::Allocate { blocks: 1 },
+        register(0),
+        Step::Allocate { blocks: 4 },
+        register(0),
+        Step::DropUsed { batch: 0 },
+        Step::Reset,
+        Step::DropUsed { batch: 0 },
+        Step::Allocate { blocks: 2 },
+    ];
+    run(PolicyKind::Lru, 5, 1, Duplicates::Allow, steps);
+}
+
 fn duplicates(reject: bool) -> Duplicates {
     if reject {
         Duplicates::Reject

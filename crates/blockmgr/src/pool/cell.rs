@@ -1,0 +1,360 @@
+//! What all threads may know and change of a slot without a lock.
+
+use super::directory::NONE;
+use crate::SequenceHash;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// A hash as the index takes it.
+pub(super) type Key = [u64; 2];
+
+/// What a slot is in the middle of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// In the free list.
+    Free,
+    /// In the hands of whoever allocated it, not registered; or about to be freed.
+    Taken,
+    /// Has the block that the directory names; kept after its last user, until it is evicted.
+    Registered,
+    /// Has a block that another slot has too; goes with its last user.
+    Duplicate,
+}
+
+const USERS_BITS: u32 = 32;
+const GENERATION_BITS: u32 = 30;
+const STATE_SHIFT: u32 = USERS_BITS + GENERATION_BITS;
+
+/// State, generation and users of a slot, which change together.
+///
+/// A registered block gets a user only while its state and generation are what they were when its identity was read, and loses its
+/// slot only while it has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hold {
+    pub(super) state: State,
+    /// Counts the blocks that the slot has had, in 30 bits.
+    pub(super) generation: u32,
+    /// Handles to the block. Each takes four bytes of memory or more, so that their number has room in 32 bits.
+    pub(super) users: u32,
+}
+
+impl Hold {
+    fn packed(self) -> u64 {
+        let state = match self.state {
+            State::Free => 0,
+            State::Taken => 1,
+            State::Registered => 2,
+            State::Duplicate => 3,
+        };
+        state << STATE_SHIFT | u64::from(self.generation) << USERS_BITS | u64::from(self.users)
+    }
+
+    fn unpacked(word: u64) -> Self {
+        Self {
+            state: match word >> STATE_SHIFT {
+                0 => State::Free,
+                1 => State::Taken,
+                2 => State::Registered,
+                _ => State::Duplicate,
+            },
+            generation: (word >> USERS_BITS) as u32 & ((1 << GENERATION_BITS) - 1),
+            users: word as u32,
+        }
+    }
+
+    /// For another block.
+    fn next(self, state: State) -> Self {
+        Self {
+            state,
+            generation: self.generation.wrapping_add(1) & ((1 << GENERATION_BITS) - 1),
+            users: 0,
+        }
+    }
+}
+
+/// Somebody took hold of a block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pin {
+    pub(super) generation: u32,
+    /// Nobody else had.
+    pub(super) is_first: bool,
+}
+
+/// One slot, in a cache line of its own.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct Cell {
+    /// A [`Hold`].
+    hold: AtomicU64,
+    low: AtomicU64,
+    high: AtomicU64,
+    /// What the policy said last of the chain that ends here.
+    heritage: AtomicU64,
+    position: AtomicU32,
+    /// When a request last matched or registered the block: its number, modulo 2³².
+    used: AtomicU32,
+    /// Where the block that followed this one last was, in any shard; a guess.
+    next: AtomicU32,
+}
+
+impl Cell {
+    /// Of a free slot.
+    pub(super) fn new() -> Self {
+        Self {
+            hold: AtomicU64::new(0),
+            low: AtomicU64::new(0),
+            high: AtomicU64::new(0),
+            heritage: AtomicU64::new(0),
+            position: AtomicU32::new(0),
+            used: AtomicU32::new(0),
+            next: AtomicU32::new(NONE),
+        }
+    }
+
+    /// How the slot stands; unless the caller has a part in it, how it stood.
+    #[inline]
+    pub(super) fn hold(&self) -> Hold {
+        Hold::unpacked(self.hold.load(Ordering::Acquire))
+    }
+
+    /// The hash of the block, while somebody uses it or its shard is locked; else it is a guess.
+    #[inline]
+    pub(super) fn key(&self) -> Key {
+        [
+            self.low.load(Ordering::Relaxed),
+            self.high.load(Ordering::Relaxed),
+        ]
+    }
+
+    /// The identity of the block, as stable as [`Cell::key`] is.
+    #[inline]
+    pub(super) fn identity(&self) -> SequenceHash {
+        let [low, high] = self.key();
+        let position = self.position.load(Ordering::Relaxed);
+        SequenceHash::new(u128::from(high) << 64 | u128::from(low), position)
+    }
+
+    /// States the identity of a block that is not registered yet.
+    #[inline]
+    pub(super) fn set_identity(&self, hash: SequenceHash) {
+        let [low, high] = hash.words();
+        self.low.store(low, Ordering::Relaxed);
+        self.high.store(high, Ordering::Relaxed);
+        self.position.store(hash.position(), Ordering::Relaxed);
+    }
+
+    /// Changes the hold as long as `change` agrees with it; what it was.
+    #[inline]
+    fn change(&self, change: impl Fn(Hold) -> Option<Hold>) -> Option<Hold> {
+        let mut word = self.hold.load(Ordering::Acquire);
+        loop {
+            let before = Hold::unpacked(word);
+            let after = change(before)?.packed();
+            let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+            match self
+                .hold
+                .compare_exchange_weak(word, after, success, failure)
+            {
+                Ok(_) => return Some(before),
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    #[inline]
+    fn add_user(&self, may: impl Fn(Hold) -> bool) -> Option<Pin> {
+        let change = |before: Hold| {
+            let users = before.users.checked_add(1)?;
+            may(before).then_some(Hold { users, ..before })
+        };
+        self.change(change).map(|before| Pin {
+            generation: before.generation,
+            is_first: before.users == 0,
+        })
+    }
+
+    /// Takes hold of the registered block of this hash, if the slot has it.
+    #[inline]
+    pub(super) fn pin(&self, key: Key) -> Option<Pin> {
+        if self.key() != key {
+            return None;
+        }
+        let mut word = self.hold.load(Ordering::Acquire);
+        loop {
+            let before = Hold::unpacked(word);
+            // The identity is read between two looks at the hold: it is that of the generation that gets a user.
+            let is_it = before.state == State::Registered && self.key() == key;
+            if !is_it || before.users == u32::MAX {
+                return None;
+            }
+            // Users are the lowest bits.
+            let order = Ordering::Acquire;
+            match self
+                .hold
+                .compare_exchange_weak(word, word + 1, order, order)
+            {
+                Ok(_) => {
+                    return Some(Pin {
+                        generation: before.generation,
+                        is_first: before.users == 0,
+                    });
+                }
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// Takes hold of the block of a generation, if the slot still has it.
+    #[inline]
+    pub(super) fn upgrade(&self, generation: u32) -> Option<Pin> {
+        self.add_user(|hold| {
+            let is_kept = match hold.state {
+                State::Registered => true,
+                State::Duplicate => hold.users > 0,
+                State::Free | State::Taken => false,
+            };
+            is_kept && hold.generation == generation
+        })
+    }
+
+    /// Adds a user to a block that has one, the caller's.
+    #[inline]
+    pub(super) fn retain(&self) {
+        self.hold.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes the caller's use from a block; how it stood before. The last user of a duplicate has the slot.
+    #[inline]
+    pub(super) fn release(&self) -> Hold {
+        Hold::unpacked(self.hold.fetch_sub(1, Ordering::AcqRel))
+    }
+
+    /// Takes the slot from a registered block that nobody uses.
+    #[inline]
+    pub(super) fn claim(&self) -> bool {
+        let change = |hold: Hold| {
+            if hold.users > 0 {
+                // mutant: kv-pool-no-pin-check
+                return None;
+            }
+            (hold.state == State::Registered).then(|| hold.next(State::Taken))
+        };
+        self.change(change).is_some()
+    }
+
+    /// States how a slot stands that is the caller's alone; its generation stays.
+    #[inline]
+    pub(super) fn set(&self, state: State, users: u32) {
+        let generation = Hold::unpacked(self.hold.load(Ordering::Relaxed)).generation;
+        let hold = Hold {
+            state,
+            generation,
+            users,
+        };
+        self.hold.store(hold.packed(), Ordering::Release);
+    }
+
+    /// Frees a slot that is the caller's alone.
+    #[inline]
+    pub(super) fn free(&self) {
+        let hold = Hold::unpacked(self.hold.load(Ordering::Relaxed));
+        let free = hold.next(State::Free);
+        self.hold.store(free.packed(), Ordering::Release);
+    }
+
+    #[inline]
+    pub(super) fn heritage(&self) -> u64 {
+        self.heritage.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn set_heritage(&self, heritage: u64) {
+        if self.heritage() != heritage {
+            self.heritage.store(heritage, Ordering::Relaxed);
+        }
+    }
+
+    /// The number of the request that used the block last.
+    #[inline]
+    pub(super) fn used(&self) -> u32 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn set_used(&self, tick: u64) {
+        self.used.store(tick as u32, Ordering::Relaxed);
+    }
+
+    /// Where the next block may be, or [`NONE`].
+    #[inline]
+    pub(super) fn next(&self) -> u32 {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn set_next(&self, slot: u32) {
+        if self.next() != slot {
+            self.next.store(slot, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    fn registered(number: u128, users: u32) -> Cell {
+        let cell = Cell::new();
+        cell.set(State::Taken, 0);
+        cell.set_identity(SequenceHash::new(number, 3));
+        cell.set(State::Registered, users);
+        cell
+    }
+
+    #[test]
+    fn a_hold_comes_back_from_its_word() {
+        for state in [
+            State::Free,
+            State::Taken,
+            State::Registered,
+            State::Duplicate,
+        ] {
+            let hold = Hold {
+                state,
+                generation: (1 << GENERATION_BITS) - 1,
+                users: u32::MAX,
+            };
+            assert_eq!(Hold::unpacked(hold.packed()), hold);
+            assert_eq!(hold.next(state).generation, 0, "it begins anew");
+        }
+    }
+
+    #[test]
+    fn only_the_block_that_is_meant_gets_a_user() {
+        let cell = registered(7, 0);
+        assert!(cell.pin([8, 0]).is_none());
+        let pin = cell.pin([7, 0]).map(|pin| (pin.generation, pin.is_first));
+        assert_eq!(pin, Some((0, true)));
+        assert!(!cell.claim(), "it is in use");
+        assert!(cell.upgrade(0).is_some_and(|pin| !pin.is_first));
+        cell.release();
+        assert_eq!(cell.release().users, 1);
+        assert!(cell.claim() && !cell.claim());
+        assert!(cell.pin([7, 0]).is_none() && cell.upgrade(0).is_none());
+        cell.free();
+        cell.set(State::Taken, 0);
+        cell.set(State::Registered, 0);
+        assert!(cell.upgrade(0).is_none(), "another block of the slot");
+        assert!(cell.pin([7, 0]).is_some());
+    }
+
+    #[test]
+    fn a_duplicate_is_found_by_nobody_and_goes_with_its_users() {
+        let cell = registered(7, 0);
+        cell.set(State::Duplicate, 1);
+        assert!(cell.pin([7, 0]).is_none() && !cell.claim());
+        assert!(cell.upgrade(0).is_some());
+        cell.release();
+        cell.release();
+        assert!(cell.upgrade(0).is_none());
+    }
+}

@@ -1,0 +1,157 @@
+//! What each thread counts for itself.
+
+use std::cell::Cell as ThreadCell;
+use std::ops::Deref;
+
+use super::core::Core;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Arc, Padded, Weak};
+
+/// Lanes of a pool; with more threads some have one in common.
+const LANES: usize = 16;
+
+/// How often it is tried to read all counts at one instant.
+const READS: usize = 64;
+
+/// A number for the calling thread, the same at each call.
+pub(super) fn lane() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    thread_local!(static LANE: ThreadCell<u32> = const { ThreadCell::new(u32::MAX) });
+    LANE.with(|lane| {
+        if lane.get() == u32::MAX {
+            lane.set(NEXT.fetch_add(1, Ordering::Relaxed));
+        }
+        lane.get()
+    })
+}
+
+/// Counts of what threads did, which only grow.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    /// Registered blocks that got their first user, or were registered with one.
+    pub(super) pinned: AtomicU64,
+    /// Registered blocks that lost their last user.
+    pub(super) released: AtomicU64,
+    pub(super) requested: AtomicU64,
+    pub(super) hits: AtomicU64,
+}
+
+/// All lanes of a pool.
+#[derive(Debug)]
+pub(super) struct Lanes(Box<[Padded<Lane>]>);
+
+impl Lanes {
+    pub(super) fn new() -> Self {
+        Self((0..LANES).map(|_| Padded::default()).collect())
+    }
+
+    /// That of the calling thread.
+    #[inline]
+    pub(super) fn own(&self) -> &Lane {
+        &self.0[lane() as usize % LANES].0
+    }
+
+    pub(super) fn sum(&self, count: impl Fn(&Lane) -> &AtomicU64) -> u64 {
+        let count = |Padded(lane): &Padded<Lane>| count(lane).load(Ordering::Relaxed);
+        self.0.iter().map(count).sum()
+    }
+
+    /// Registered blocks that have users, at about this time.
+    #[inline]
+    pub(super) fn in_use(&self) -> usize {
+        let pinned = self.sum(|lane| &lane.pinned);
+        let released = self.sum(|lane| &lane.released);
+        pinned.saturating_sub(released) as usize
+    }
+
+    /// The same at one instant, unless threads change it all the time. A count that is the same when it is read again has not changed in
+    /// between, for all of them only grow.
+    pub(super) fn in_use_at_once(&self) -> usize {
+        let read = || -> [[u64; 2]; LANES] {
+            std::array::from_fn(|lane| {
+                let Padded(lane) = &self.0[lane];
+                [&lane.released, &lane.pinned].map(|count| count.load(Ordering::Acquire))
+            })
+        };
+        let mut before = read();
+        for _ in 0..READS {
+            let now = read();
+            if now == before {
+                break;
+            }
+            before = now;
+        }
+        let sum = |which: usize| before.iter().map(|counts| counts[which]).sum::<u64>();
+        sum(1).saturating_sub(sum(0)) as usize
+    }
+}
+
+/// A share in the ownership of a pool's core. Threads count theirs apart, so that taking and dropping handles does not send one count
+/// from processor to processor.
+#[derive(Clone)]
+pub(crate) struct Share(Arc<Padded<Arc<Core>>>);
+
+impl Share {
+    /// Whether both are of one pool.
+    pub(crate) fn is_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0.0, &other.0.0)
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakShare {
+        WeakShare(Arc::downgrade(&self.0.0))
+    }
+}
+
+impl Deref for Share {
+    type Target = Core;
+
+    #[inline]
+    fn deref(&self) -> &Core {
+        &self.0.0
+    }
+}
+
+/// Remembers a core without keeping it, whoever else does.
+#[derive(Debug, Clone)]
+pub(crate) struct WeakShare(Weak<Core>);
+
+impl WeakShare {
+    pub(crate) fn upgrade(&self) -> Option<Share> {
+        let core = self.0.upgrade()?;
+        Some(Share(Arc::new(Padded(core))))
+    }
+}
+
+/// A share for each lane. Clones are one.
+#[derive(Clone)]
+pub(super) struct Shares(Arc<Vec<Share>>);
+
+impl Shares {
+    pub(super) fn new(core: Core) -> Self {
+        let core = Arc::new(core);
+        let share = |_| Share(Arc::new(Padded(Arc::clone(&core))));
+        Self(Arc::new((0..LANES).map(share).collect()))
+    }
+
+    /// That of the calling thread.
+    #[inline]
+    pub(super) fn own(&self) -> &Share {
+        &self.0[lane() as usize % LANES]
+    }
+}
+
+impl Deref for Shares {
+    type Target = Core;
+
+    #[inline]
+    fn deref(&self) -> &Core {
+        &self.0[0]
+    }
+}
+
+impl std::fmt::Debug for Shares {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let core: &Core = self;
+        core.fmt(f)
+    }
+}
