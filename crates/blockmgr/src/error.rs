@@ -102,6 +102,16 @@ pub enum Error {
         /// The allocator's reason.
         source: StorageError,
     },
+    /// Memory for what a pool keeps of each block can't be had.
+    #[error(
+        "no memory for a pool of {capacity_blocks} blocks, whose tables take up to {needed_bytes} bytes; make the pool smaller"
+    )]
+    PoolMemory {
+        /// Blocks of the pool.
+        capacity_blocks: usize,
+        /// The most that the pool's own tables take, without the blocks' content.
+        needed_bytes: u64,
+    },
     /// A tier failed as a whole.
     #[error("the {tier} tier failed to {operation}; check its device")]
     Tier {

@@ -19,6 +19,9 @@ use crate::sync::atomic::AtomicU64;
 /// The most blocks of a pool: slot numbers have 31 bits.
 const CAPACITY_MAX: usize = 1 << 31;
 
+/// The most that a pool keeps of each block, with any policy of this crate.
+const TABLES_BYTES: u64 = 512;
+
 /// The most shards of a pool.
 const SHARDS_MAX: usize = 256;
 
@@ -111,7 +114,7 @@ impl BlockPoolBuilder {
     /// The pool, all blocks free.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`] names the field that can't be used.
+    /// [`Error::InvalidConfig`] names the field that can't be used, [`Error::PoolMemory`] says that there is no room for so many blocks.
     pub fn build(self) -> Result<BlockPool, Error> {
         let capacity = self.checked_capacity()?;
         let block_tokens = self.block_tokens.unwrap_or(16);
@@ -119,6 +122,7 @@ impl BlockPoolBuilder {
             return Err(invalid("block_tokens", 0, "a block has at least one token"));
         }
         let shards = self.checked_shards()?;
+        check_memory(capacity)?;
         let slots = Shards::slots_of_each(capacity, shards);
         let policies: Vec<Policy> = match &self.custom {
             Some(factory) => slots.iter().map(|&slots| factory(slots)).collect(),
@@ -177,6 +181,25 @@ impl BlockPoolBuilder {
             "it is a power of two, at most 256 and at most capacity_blocks",
         ))
     }
+}
+
+/// Asks for the memory of the pool's tables once, and gives it back: to ask for each of them could end the process.
+fn check_memory(capacity: u32) -> Result<(), Error> {
+    let needed_bytes = u64::from(capacity) * TABLES_BYTES;
+    let mut room: Vec<u8> = Vec::new();
+    let reserved = match usize::try_from(needed_bytes) {
+        Ok(bytes) => room.try_reserve_exact(bytes).is_ok(),
+        Err(_) => false,
+    };
+    // The compiler may take for granted that memory which nobody uses could be had.
+    std::hint::black_box(&mut room);
+    if reserved {
+        return Ok(());
+    }
+    Err(Error::PoolMemory {
+        capacity_blocks: capacity as usize,
+        needed_bytes,
+    })
 }
 
 fn invalid(field: &'static str, value: usize, reason: &'static str) -> Error {
