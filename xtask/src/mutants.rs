@@ -31,7 +31,7 @@ const fn of_test(package: &'static str, test: &'static str) -> Suite {
 }
 
 /// What the names of safeguards begin with, and the suite that must miss them; the first that fits counts.
-const SUITES: [(&str, Suite); 10] = [
+const SUITES: [(&str, Suite); 11] = [
     ("wal-", of_test("tier-nvme", "wal_simulation")),
     ("slab-", of_test("tier-nvme", "slab_simulation")),
     ("weights-hdf5-", of_test("weightstore", "hdf5_simulation")),
@@ -42,6 +42,7 @@ const SUITES: [(&str, Suite); 10] = [
     ("weights-no-content-first", UNIT_TESTS_OF_WEIGHTS),
     ("weights-no-length-check", UNIT_TESTS_OF_WEIGHTS),
     ("weights-", of_test("weightstore", "native")),
+    ("kv-pool-", of_test("blockmgr", "pool_model")),
     ("kv-threads-", of_test("blockmgr", "movement_threads")),
     ("kv-", of_test("blockmgr", "movement_simulation")),
     ("", of_test("tier-nvme", "crash_simulation")),
@@ -53,7 +54,7 @@ const UNIT_TESTS_OF_WEIGHTS: Suite = Suite {
 };
 
 /// The safeguards that must be marked; others may be.
-const REQUIRED: [&str; 35] = [
+const REQUIRED: [&str; 38] = [
     "no-fdatasync",
     "no-dirsync",
     "no-payload-check",
@@ -89,6 +90,9 @@ const REQUIRED: [&str; 35] = [
     "kv-no-durable-check",
     "kv-no-fence",
     "kv-threads-no-pin-check",
+    "kv-pool-no-pin-check",
+    "kv-pool-no-all-or-nothing",
+    "kv-pool-no-give-back",
 ];
 
 /// The ones that CI removes; `cargo xtask mutants` removes all that are marked.

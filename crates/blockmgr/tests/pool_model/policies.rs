@@ -1,0 +1,108 @@
+//! Policies that are wrong about what they keep, and pools that are too large: nobody may lose a block, and no slot.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use blockmgr::policy::{Access, EvictionPolicy, Policy, Slot};
+use blockmgr::{BlockPool, Error, ImmutableBlocks, SequenceHash};
+
+/// Gives slots up in the order in which they were inserted, whoever uses them, or none at all.
+struct Wrong {
+    slots: VecDeque<Slot>,
+    gives: bool,
+}
+
+impl EvictionPolicy for Wrong {
+    fn insert(&mut self, slot: Slot, _access: &Access) {
+        self.slots.push_back(slot);
+    }
+
+    fn hit(&mut self, _slot: Slot, _access: &Access) {}
+
+    fn pin(&mut self, _slot: Slot) {}
+
+    fn release(&mut self, _slot: Slot) {}
+
+    fn evict(&mut self) -> Option<Slot> {
+        if self.gives {
+            self.slots.pop_front()
+        } else {
+            None
+        }
+    }
+
+    fn remove(&mut self, slot: Slot) {
+        self.slots.retain(|kept| *kept != slot);
+    }
+
+    fn evictable_slots(&self) -> u32 {
+        self.slots.len() as u32
+    }
+}
+
+fn pool(gives: bool) -> BlockPool {
+    let wrong = move |_| {
+        let slots = VecDeque::new();
+        Policy::Custom(Box::new(Wrong { slots, gives }))
+    };
+    let builder = BlockPool::builder().capacity_blocks(4);
+    builder.custom_policy(Box::new(wrong)).build().unwrap()
+}
+
+fn hashes(blocks: u32) -> Vec<SequenceHash> {
+    let hash = |position| SequenceHash::new(1_000 + u128::from(position), position);
+    (0..blocks).map(hash).collect()
+}
+
+fn registered(pool: &BlockPool, blocks: u32) -> ImmutableBlocks {
+    let fresh = pool.allocate_blocks(blocks as usize).unwrap();
+    let complete = fresh.complete(&hashes(blocks)).unwrap();
+    pool.register_blocks(complete).unwrap()
+}
+
+#[test]
+fn blocks_in_use_stay_though_the_policy_names_them() {
+    let pool = pool(true);
+    let mut used = registered(&pool, 4);
+    drop(used.split_off(2));
+    let taken = pool.allocate_blocks(2).unwrap();
+    let slots: BTreeSet<_> = taken.slots().chain(used.slots()).collect();
+    assert_eq!(slots.len(), 4, "a slot is in two hands");
+    assert_eq!(pool.match_sequence_hashes(&hashes(4)).len(), 2);
+    assert!(used.sequence_hashes().eq(hashes(2)));
+    assert!(matches!(
+        pool.allocate_blocks(1),
+        Err(Error::Exhausted { available: 0, .. })
+    ));
+    drop((taken, used));
+    assert_eq!(pool.reset(), 2);
+    assert_eq!(pool.status().free_blocks, 4);
+}
+
+#[test]
+fn what_was_taken_for_a_refused_request_comes_back() {
+    let pool = pool(false);
+    drop(registered(&pool, 2));
+    let refused = pool.allocate_blocks(3).unwrap_err();
+    assert!(matches!(refused, Error::Exhausted { requested: 3, .. }));
+    let status = pool.status();
+    assert_eq!((status.free_blocks, status.cached_blocks), (2, 2));
+    assert_eq!(pool.allocate_blocks(2).unwrap().len(), 2);
+}
+
+#[test]
+fn a_pool_that_no_memory_holds_is_refused() {
+    // A system that promises all memory that it is asked for would have to keep the promise.
+    let promises = std::fs::read_to_string("/proc/sys/vm/overcommit_memory");
+    if promises.is_ok_and(|mode| mode.trim() == "1") {
+        return;
+    }
+    let most = 1 << 31;
+    let refused = BlockPool::builder().capacity_blocks(most).build();
+    assert!(
+        matches!(
+            refused,
+            Err(Error::PoolMemory { capacity_blocks, needed_bytes })
+                if capacity_blocks == most && needed_bytes >= 1 << 40
+        ) || refused.is_ok_and(|pool| pool.capacity_blocks() == most)
+    );
+}
