@@ -26,6 +26,9 @@ const EXHAUSTIVE_TEST: &str = "the_power_may_fail_at_every_operation_and_in_ever
 /// It measures memory, to which a sanitizer adds its own.
 const MEMORY_TEST: &str = "everybody_at_once_stays_below_the_limit";
 
+/// Inlined code has not the names by which what a sanitizer can't know of the library is left out.
+const UNOPTIMISED: &str = "profile.dev.package.tier-nvme.opt-level=0";
+
 /// A package and some of its test programs.
 type FurtherTests = (&'static str, &'static [&'static str]);
 
@@ -249,6 +252,7 @@ fn base(context: &Context<'_>, sanitizer: &Sanitizer) -> Invocation {
         .env("RUSTFLAGS", flags)
         .env("CARGO_TARGET_DIR", target)
         .env_default(options, value)
+        .args(["--config", UNOPTIMISED])
 }
 
 /// The host triple of the nightly compiler; a target must be named so that build scripts and
