@@ -186,6 +186,10 @@ impl EvictionPolicy for Policy {
         each!(self, policy => policy.hit(slot, access));
     }
 
+    fn hit_again(&mut self, slot: Slot, access: &Access, times: u32) {
+        each!(self, policy => policy.hit_again(slot, access, times));
+    }
+
     #[inline]
     fn pin(&mut self, slot: Slot) {
         each!(self, policy => policy.pin(slot));

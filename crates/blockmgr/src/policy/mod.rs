@@ -44,6 +44,9 @@ pub use s3_fifo::S3Fifo;
 pub use slot::Slot;
 pub use w_tiny_lfu::WTinyLfu;
 
+/// So many hits of one block are worth telling at once.
+const TIMES_MAX: u32 = 16;
+
 /// What instances of a policy learn together, apart from choosing.
 pub trait Study: Send + Sync {
     /// Takes in what instances have noted since the last time, unless another thread is at it.
@@ -61,8 +64,16 @@ pub trait EvictionPolicy: Send {
     /// A block was registered in the vacant `slot`; it is in use, so the slot is pinned.
     fn insert(&mut self, slot: Slot, access: &Access);
 
-    /// A request matched the block in `slot`. The state stays as it is; `pin` follows.
+    /// A request matched the block in `slot`, which nobody used. The state stays as it is; `pin` follows.
     fn hit(&mut self, slot: Slot, access: &Access);
+
+    /// More requests matched the block while it was in use; told when it is in use no more, before its `release`. There were so many, of
+    /// which `access` is the newest, with the largest of their priorities. If this is not implemented, each of the first few is a `hit`.
+    fn hit_again(&mut self, slot: Slot, access: &Access, times: u32) {
+        for _ in 0..times.min(TIMES_MAX) {
+            self.hit(slot, access);
+        }
+    }
 
     /// The block in `slot` came into use and must not be chosen. Nothing happens if it was pinned.
     fn pin(&mut self, slot: Slot);

@@ -1,7 +1,9 @@
 //! What all threads may know and change of a slot without a lock.
 
 use super::directory::NONE;
+use super::matching::access;
 use crate::SequenceHash;
+use crate::policy::{Access, Request};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// A hash as the index takes it.
@@ -79,6 +81,36 @@ pub(super) struct Pin {
     pub(super) is_first: bool,
 }
 
+/// Requests that matched a block while it was in use already, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Again {
+    times: u32,
+    /// The largest of them.
+    priority: u8,
+    /// Of the newest.
+    chain_blocks: u32,
+}
+
+const CHAIN_BITS: u32 = 32;
+const PRIORITY_BITS: u32 = 8;
+const TIMES_MAX: u32 = (1 << (64 - CHAIN_BITS - PRIORITY_BITS)) - 1;
+
+impl Again {
+    fn packed(self) -> u64 {
+        let times = u64::from(self.times.min(TIMES_MAX));
+        (times << PRIORITY_BITS | u64::from(self.priority)) << CHAIN_BITS
+            | u64::from(self.chain_blocks)
+    }
+
+    fn unpacked(word: u64) -> Self {
+        Self {
+            times: (word >> (CHAIN_BITS + PRIORITY_BITS)) as u32,
+            priority: (word >> CHAIN_BITS) as u8,
+            chain_blocks: word as u32,
+        }
+    }
+}
+
 /// One slot, in a cache line of its own.
 #[derive(Debug)]
 #[repr(align(64))]
@@ -89,6 +121,10 @@ pub(super) struct Cell {
     high: AtomicU64,
     /// What the policy said last of the chain that ends here.
     heritage: AtomicU64,
+    /// An [`Again`], not told to the policy yet. Of two requests at once one may be lost.
+    again: AtomicU64,
+    /// When the newest of these requests arrived.
+    again_ms: AtomicU64,
     position: AtomicU32,
     /// When a request last matched or registered the block: its number, modulo 2³².
     used: AtomicU32,
@@ -104,6 +140,8 @@ impl Cell {
             low: AtomicU64::new(0),
             high: AtomicU64::new(0),
             heritage: AtomicU64::new(0),
+            again: AtomicU64::new(0),
+            again_ms: AtomicU64::new(0),
             position: AtomicU32::new(0),
             used: AtomicU32::new(0),
             next: AtomicU32::new(NONE),
@@ -284,6 +322,48 @@ impl Cell {
         self.used.store(tick as u32, Ordering::Relaxed);
     }
 
+    /// Notes that a request matched the block while it was in use already.
+    #[inline]
+    pub(super) fn note_again(&self, request: &Request) {
+        let before = Again::unpacked(self.again.load(Ordering::Relaxed));
+        let again = Again {
+            times: before.times.saturating_add(1),
+            priority: before.priority.max(request.priority),
+            chain_blocks: request.chain_blocks,
+        };
+        self.again.store(again.packed(), Ordering::Relaxed);
+        self.again_ms.store(request.time_ms, Ordering::Relaxed);
+    }
+
+    /// How many requests were noted so, with the newest; none from now on. `tick` is that of some request.
+    #[inline]
+    pub(super) fn take_again(&self, tick: u64) -> Option<(u32, Access)> {
+        let again = Again::unpacked(self.again.load(Ordering::Relaxed));
+        if again.times == 0 {
+            return None;
+        }
+        self.forget_again();
+        let identity = self.identity();
+        let later = self.used().wrapping_sub(tick as u32).cast_signed();
+        let request = Request {
+            tick: tick.saturating_add_signed(later.into()),
+            time_ms: self.again_ms.load(Ordering::Relaxed),
+            chain_blocks: again.chain_blocks,
+            matched_blocks: identity.position().saturating_add(1),
+            priority: again.priority,
+            ..Request::default()
+        };
+        Some((again.times, access(identity, request)))
+    }
+
+    /// Of a block that left nothing is told.
+    #[inline]
+    pub(super) fn forget_again(&self) {
+        if self.again.load(Ordering::Relaxed) != 0 {
+            self.again.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Where the next block may be, or [`NONE`].
     #[inline]
     pub(super) fn next(&self) -> u32 {
@@ -326,6 +406,46 @@ mod tests {
             assert_eq!(Hold::unpacked(hold.packed()), hold);
             assert_eq!(hold.next(state).generation, 0, "it begins anew");
         }
+    }
+
+    #[test]
+    fn uses_of_a_block_in_use_are_told_once() {
+        let cell = registered(7, 1);
+        assert!(cell.take_again(5).is_none());
+        for (tick, priority) in [(u64::from(u32::MAX), 2), (1 << 32, 1)] {
+            let request = Request {
+                tick,
+                time_ms: tick + 9,
+                chain_blocks: 6,
+                priority,
+                ..Request::default()
+            };
+            cell.set_used(tick);
+            cell.note_again(&request);
+        }
+        // The newest of two; 32 bits of its number are kept, and completed by one that is near.
+        let told = cell.take_again((1 << 32) - 20);
+        let expected = Request {
+            tick: 1 << 32,
+            time_ms: (1 << 32) + 9,
+            chain_blocks: 6,
+            matched_blocks: 4,
+            priority: 2,
+            ..Request::default()
+        };
+        assert_eq!(told, Some((2, access(cell.identity(), expected))));
+        assert!(cell.take_again(5).is_none());
+        let again = Again {
+            times: TIMES_MAX,
+            priority: u8::MAX,
+            chain_blocks: u32::MAX,
+        };
+        assert_eq!(Again::unpacked(again.packed()), again);
+        let more = Again {
+            times: TIMES_MAX + 1,
+            ..again
+        };
+        assert_eq!(Again::unpacked(more.packed()), again);
     }
 
     #[test]

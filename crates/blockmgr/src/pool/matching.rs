@@ -13,6 +13,9 @@ use crate::sync::atomic::Ordering;
 /// Room made at the first hit.
 const ROOM_BLOCKS: usize = 32;
 
+/// Marks a slot whose block got its first user; slots have a bit less.
+const FIRST: u32 = 1 << 31;
+
 impl Core {
     fn request(&self, blocks: usize, options: &RequestOptions) -> Request {
         let requested = &self.lanes.own().requested;
@@ -45,32 +48,40 @@ impl Core {
                 self.expected.add(hash.words(), &request);
                 break;
             };
-            pinned += u64::from(pin.is_first);
-            self.directory.cell(slot).set_used(request.tick);
+            let cell = self.directory.cell(slot);
+            cell.set_used(request.tick);
             if slots.is_empty() {
                 slots.reserve(hashes.len().min(ROOM_BLOCKS));
             }
-            slots.push(slot);
+            if pin.is_first {
+                pinned += 1;
+                slots.push(slot | FIRST);
+            } else {
+                cell.note_again(&request);
+                slots.push(slot);
+            }
             before = slot;
         }
         request.matched_blocks = slots.len() as u32;
-        self.note_uses(&slots, pinned, &request);
+        self.note_uses(&mut slots, pinned, &request);
         slots
     }
 
-    /// Counts and notes that a request took hold of blocks, some of them as the first.
-    fn note_uses(&self, slots: &[u32], pinned: u64, request: &Request) {
+    /// Counts and notes that a request took hold of blocks, those that are marked as the first; takes the marks away.
+    fn note_uses(&self, slots: &mut [u32], pinned: u64, request: &Request) {
         if slots.is_empty() {
             return;
         }
         let counts = self.lanes.own();
         counts.hits.fetch_add(slots.len() as u64, Ordering::Relaxed);
-        if pinned > 0 {
-            counts.pinned.fetch_add(pinned, Ordering::Relaxed);
+        if pinned == 0 {
+            return;
         }
+        counts.pinned.fetch_add(pinned, Ordering::Relaxed);
         let mut notes = Notes::new(&self.shards, Some(request));
-        for &slot in slots {
-            notes.add(slot, self.directory.cell(slot).hold().generation);
+        for slot in slots.iter_mut().filter(|slot| **slot & FIRST != 0) {
+            *slot &= !FIRST;
+            notes.add(*slot, self.directory.cell(*slot).hold().generation);
         }
     }
 
@@ -109,9 +120,14 @@ impl Core {
             let Some((slot, pin)) = self.directory.pin(hash.words()) else {
                 continue;
             };
-            let pinned = u64::from(pin.is_first);
-            self.lanes.own().pinned.fetch_add(pinned, Ordering::Relaxed);
-            Notes::new(&self.shards, Some(&request)).add(slot, pin.generation);
+            if pin.is_first {
+                self.lanes.own().pinned.fetch_add(1, Ordering::Relaxed);
+                Notes::new(&self.shards, Some(&request)).add(slot, pin.generation);
+            } else {
+                let cell = self.directory.cell(slot);
+                cell.set_used(request.tick);
+                cell.note_again(&request);
+            }
             self.release(&[slot]);
             touched += 1;
         }

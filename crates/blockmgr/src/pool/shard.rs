@@ -28,6 +28,8 @@ pub(super) struct Shard {
     pub(super) counts: Counts,
     /// Slots whose blocks the directory names.
     registered: u32,
+    /// The newest request that the policy was told of.
+    newest_tick: u64,
     /// When the blocks that left lately were used last; the newer ones count more.
     victim_used: u32,
     /// Room to take entries of the backlog.
@@ -42,6 +44,7 @@ impl Shard {
             policy,
             counts: Counts::default(),
             registered: 0,
+            newest_tick: 0,
             victim_used: 0,
             taken: Entries::default(),
         }
@@ -126,6 +129,7 @@ impl Shard {
     #[inline]
     pub(super) fn register(&mut self, local: u32, access: &Access, users: u32) {
         let slot = Slot::new(local);
+        self.newest_tick = self.newest_tick.max(access.request.tick);
         self.registered += 1;
         self.counts.registered += u64::from(users);
         self.policy.insert(slot, access);
@@ -133,6 +137,7 @@ impl Shard {
             self.policy.release(slot);
         }
         let cell = self.cell(local);
+        cell.forget_again();
         cell.set_used(access.request.tick);
         cell.set_heritage(self.policy.heritage(slot).0);
         cell.set_next(NONE);
@@ -154,11 +159,15 @@ impl Shard {
             }
             let slot = Slot::new(entry.local);
             if let Some(request) = request {
+                self.newest_tick = self.newest_tick.max(request.tick);
                 policy.hit(slot, &access(cell.identity(), *request));
             }
             policy.pin(slot);
             // A use is followed by another entry when it ends.
             if request.is_none() && hold.users == 0 {
+                if let Some((times, newest)) = cell.take_again(self.newest_tick) {
+                    policy.hit_again(slot, &newest, times);
+                }
                 policy.release(slot);
             }
         }

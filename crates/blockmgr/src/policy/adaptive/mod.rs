@@ -105,6 +105,32 @@ impl Adaptive {
         self.experience.take(&mut self.notes);
     }
 
+    /// A block in the pool was used so many times; `access` is the newest.
+    fn use_again(&mut self, slot: Slot, access: &Access, times: u32) {
+        let tick = access.request.tick as u32;
+        self.arrive(tick);
+        self.experience.requests.found(tick, access.position + 1, 0);
+        let block = &mut self.blocks[slot.index()];
+        let before = *block;
+        if before.state == State::Vacant {
+            return;
+        }
+        block.known.hits = before
+            .known
+            .hits
+            .saturating_add(times.min(HITS_MAX.into()) as u8)
+            .min(HITS_MAX);
+        block.known.tick = tick;
+        block.chain_blocks = access.request.chain_blocks;
+        block.ends_chain = access.position + 1 == block.chain_blocks;
+        block.state = State::InUse;
+        if before.state == State::Aging {
+            let known = before.known;
+            let age = age::between(known.tick, tick);
+            self.note(Note::used(known.class, known.tick, age));
+        }
+    }
+
     /// Gives a block that a request let go its class.
     fn settle(&mut self, slot: Slot) {
         let block = &mut self.blocks[slot.index()];
@@ -185,24 +211,11 @@ impl EvictionPolicy for Adaptive {
     }
 
     fn hit(&mut self, slot: Slot, access: &Access) {
-        let tick = access.request.tick as u32;
-        self.arrive(tick);
-        self.experience.requests.found(tick, access.position + 1, 0);
-        let block = &mut self.blocks[slot.index()];
-        let before = *block;
-        if before.state == State::Vacant {
-            return;
-        }
-        block.known.hits = (before.known.hits + 1).min(HITS_MAX);
-        block.known.tick = tick;
-        block.chain_blocks = access.request.chain_blocks;
-        block.ends_chain = access.position + 1 == block.chain_blocks;
-        block.state = State::InUse;
-        if before.state == State::Aging {
-            let known = before.known;
-            let age = age::between(known.tick, tick);
-            self.note(Note::used(known.class, known.tick, age));
-        }
+        self.use_again(slot, access, 1);
+    }
+
+    fn hit_again(&mut self, slot: Slot, access: &Access, times: u32) {
+        self.use_again(slot, access, times);
     }
 
     fn pin(&mut self, slot: Slot) {
