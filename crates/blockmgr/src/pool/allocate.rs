@@ -23,7 +23,7 @@ const CALLS_BETWEEN_LOOKS: u32 = 4;
 const ROUNDS_BETWEEN_VISITS: usize = 16;
 
 /// Allocations of a thread from one that may take what is worth less in another thread's shards to the next.
-const CALLS_BETWEEN_VISITS: u32 = 8;
+const CALLS_BETWEEN_VISITS: u32 = 32;
 
 thread_local!(static CALLS: ThreadCell<u32> = const { ThreadCell::new(0) });
 
@@ -93,10 +93,7 @@ impl Core {
         };
         let mut vain_tries = 0;
         while slots.len() < count && vain_tries <= self.shards.count() {
-            let Some((choice, mut cursor)) =
-                self.shards
-                    .choose(lane, now, visits || slots.len() >= CHUNK)
-            else {
+            let Some((choice, mut cursor)) = self.shards.choose(lane, now, visits) else {
                 return;
             };
             let wanted = (count - slots.len()).min(CHUNK);

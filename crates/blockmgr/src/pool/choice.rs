@@ -58,7 +58,7 @@ impl Shards {
     /// Locks the shard where the thread of a lane should take slots: one that has free slots; if there is none, one of
     /// those whose victims are worth about as little as any. `None` if no shard seems to have a slot. `now` is the number of the request.
     ///
-    /// Each lane has shards of its own and stays there, while they have any; only if it `visits` it looks at all of them, and goes
+    /// Each lane has shards of its own and stays there, while they have any, and free ones if there are; only if it `visits` it looks at all of them, and goes
     /// where victims are worth less. So threads stay out of each other's way, and the shards alike.
     pub(super) fn choose(&self, lane: u32, now: u32, visits: bool) -> Option<(Choice, Cursor<'_>)> {
         let count = self.places.len();
@@ -71,7 +71,7 @@ impl Shards {
             idle.free > 0 || idle.cached > 0
         });
         // What others have comes from another processor's cache.
-        let own_only = has_own && !visits;
+        let own_only = has_own && !visits && !self.has_free_elsewhere(lane);
         let seen = || all().filter(|shard| !own_only || own(shard));
         let (choice, cursor) = match self.choose_free(lane, seen()) {
             Some(found) => found,
@@ -156,6 +156,20 @@ impl Shards {
     pub(super) fn is_of_lane(&self, shard: usize, lane: u32) -> bool {
         let holder = self.place(shard).home.0.holder.load(Ordering::Relaxed);
         holder == lane || holder == NOBODY
+    }
+
+    /// Whether shards seem to have free slots, but none of a lane's own: these go before blocks that are kept.
+    fn has_free_elsewhere(&self, lane: u32) -> bool {
+        let mut elsewhere = false;
+        for shard in 0..self.count() {
+            if self.place(shard).home.0.has_free.load(Ordering::Relaxed) {
+                if self.is_of_lane(shard, lane) {
+                    return false;
+                }
+                elsewhere = true;
+            }
+        }
+        elsewhere
     }
 
     /// Whether one shard of a lane's own seems to have so many slots that could be handed out.

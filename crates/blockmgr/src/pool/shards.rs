@@ -8,7 +8,7 @@ use super::choice::NOBODY;
 use super::cursor::Cursor;
 use super::shard::{Idle, Outlook, Shard};
 use crate::policy::{EvictionPolicy, Policy};
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Mutex, Padded, try_lock};
 
 /// A shard with what others may read of it, and note for it, without its lock.
@@ -32,6 +32,8 @@ pub(super) struct Home {
     pub(super) holder: AtomicU32,
     /// How often others took slots here since that lane did.
     pub(super) visits: AtomicU32,
+    /// Whether there was a free slot when the shard's lock was last given up.
+    pub(super) has_free: AtomicBool,
 }
 
 impl Place {
@@ -45,6 +47,10 @@ impl Place {
         let idle = shard.idle().packed();
         if self.idle.load(Ordering::Relaxed) != idle {
             self.idle.store(idle, Ordering::Relaxed);
+        }
+        let has_free = !shard.free.is_empty();
+        if self.home.0.has_free.load(Ordering::Relaxed) != has_free {
+            self.home.0.has_free.store(has_free, Ordering::Relaxed);
         }
         let outlook = shard.outlook().packed();
         if self.outlook.load(Ordering::Relaxed) != outlook {
@@ -94,6 +100,7 @@ impl Shards {
                 home: Padded(Home {
                     holder: AtomicU32::new(NOBODY),
                     visits: AtomicU32::new(0),
+                    has_free: AtomicBool::new(true),
                 }),
             })
         };
