@@ -1,5 +1,6 @@
 //! What is remembered of blocks that have left.
 
+use std::hint::select_unpredictable;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::class::Class;
@@ -102,21 +103,30 @@ impl Ghosts {
         }
     }
 
+    /// Remembers blocks. All their places are read first: they are seldom in a near cache, and to wait for all at once takes not much longer
+    /// than for one.
+    pub(super) fn insert_all(&self, departed: &[(u64, Ghost)], now: u32) {
+        let first = |identity| self.find(identity).0[0].load(Ordering::Relaxed);
+        let words = departed.iter().map(|&(identity, _)| first(identity));
+        std::hint::black_box(words.fold(0, |all, word| all ^ word));
+        for &(identity, ghost) in departed {
+            self.insert(identity, ghost, now);
+        }
+    }
+
     /// Remembers a block, at the time of a request that is not before its last use.
-    pub(super) fn insert(&self, identity: u64, ghost: Ghost, now: u32) {
+    fn insert(&self, identity: u64, ghost: Ghost, now: u32) {
         let (set, own) = self.find(identity);
+        // Nobody can guess which place it will be, so that branches would cost more than to look at all.
         let mut victim = 0;
         let mut oldest = 0;
         for (way, place) in set.iter().enumerate() {
             let word = place.load(Ordering::Relaxed);
-            if word == 0 || fingerprint(word) == own {
-                victim = way;
-                break;
-            }
-            let age = age(word, now);
-            if age > oldest {
-                (victim, oldest) = (way, age);
-            }
+            let is_vacant = (word == 0) | (fingerprint(word) == own);
+            let age = select_unpredictable(is_vacant, u32::MAX, age(word, now));
+            let is_older = age > oldest;
+            victim = select_unpredictable(is_older, way, victim);
+            oldest = select_unpredictable(is_older, age, oldest);
         }
         set[victim].store(ghost.packed(own), Ordering::Relaxed);
     }

@@ -22,6 +22,9 @@ use self::note::{Note, Notes};
 use self::victims::Victims;
 use super::{Access, EvictionPolicy, Heritage, Slot, Study};
 
+/// Blocks that leave before they are remembered, all at once: until then no other instance knows of them.
+const DEPARTED_MAX: usize = 64;
+
 /// Evicts the block that is worth least: uses to be expected for each request that it stays.
 ///
 /// Blocks are put into classes by what an engine knows when a request ends: how often the block, or the chain that it continues, was
@@ -41,6 +44,8 @@ pub struct Adaptive {
     blocks: Vec<Block>,
     groups: Groups,
     victims: Victims,
+    /// Blocks that left and are not remembered yet.
+    departed: Vec<(u64, Ghost)>,
     notes: Notes,
     experience: Arc<Experience>,
     /// The newest request seen here.
@@ -86,6 +91,7 @@ impl Adaptive {
             blocks: vec![Block::default(); slots as usize],
             groups: Groups::new(slots),
             victims: Victims::new(),
+            departed: Vec::with_capacity(DEPARTED_MAX),
             notes: Notes::new(),
             experience,
             now: 0,
@@ -155,19 +161,32 @@ impl Adaptive {
         }
     }
 
-    /// Makes a slot vacant and remembers its block.
+    /// Makes a slot vacant; its block will be remembered.
     fn vacate(&mut self, slot: Slot) {
         self.hold(slot);
         let block = std::mem::take(&mut self.blocks[slot.index()]);
         if block.state == State::Aging {
+            self.departed.push((block.identity, block.known));
+            if self.departed.len() >= DEPARTED_MAX {
+                self.remember();
+            }
+        }
+    }
+
+    /// Remembers the blocks that left.
+    #[inline]
+    fn remember(&mut self) {
+        if !self.departed.is_empty() {
             let ghosts = &self.experience.ghosts;
-            ghosts.insert(block.identity, block.known, self.now);
+            ghosts.insert_all(&self.departed, self.now);
+            self.departed.clear();
         }
     }
 }
 
 impl EvictionPolicy for Adaptive {
     fn insert(&mut self, slot: Slot, access: &Access) {
+        self.remember();
         let request = &access.request;
         let tick = request.tick as u32;
         self.arrive(tick);
@@ -256,6 +275,7 @@ impl EvictionPolicy for Adaptive {
     }
 
     fn advance(&mut self, tick: u64) {
+        self.remember();
         self.arrive(tick as u32);
         let worths = &self.experience.worths;
         self.victims.advance(self.now, &self.groups, worths);
