@@ -156,3 +156,26 @@ fn every_policy_serves_threads() {
         run(2, Duplicates::Allow, policy);
     }
 }
+
+#[test]
+fn free_slots_go_before_kept_blocks_whosever_shard_has_them() {
+    let capacity = 64;
+    let builder = BlockPool::builder().capacity_blocks(capacity).shards(4);
+    let pool = builder.build().unwrap();
+    let serve = |number: usize| {
+        let fresh = pool.allocate_blocks(1).unwrap();
+        let hash = SequenceHash::new((number as u128 + 1) << 70 | 1, 0);
+        pool.register_blocks(fresh.complete(&[hash]).unwrap())
+            .unwrap()
+    };
+    // Another thread has a shard of its own by this, nearly all of it free.
+    let held = std::thread::scope(|scope| scope.spawn(|| serve(0)).join().unwrap());
+    for number in 1..capacity {
+        drop(serve(number));
+        assert_eq!(pool.status().evicted_blocks, 0, "after {number} blocks");
+    }
+    drop(held);
+    assert_eq!(pool.status().free_blocks, 0);
+    assert_eq!(pool.allocate_blocks(1).unwrap().len(), 1);
+    assert_eq!(pool.status().evicted_blocks, 1);
+}

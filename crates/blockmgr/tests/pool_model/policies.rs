@@ -1,9 +1,10 @@
 //! Policies that are wrong about what they keep, and pools that are too large: nobody may lose a block, and no slot.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
 
 use blockmgr::policy::{Access, EvictionPolicy, Policy, Slot};
-use blockmgr::{BlockPool, Error, ImmutableBlocks, SequenceHash};
+use blockmgr::{BlockPool, Error, ImmutableBlocks, RequestOptions, SequenceHash};
 
 /// Gives slots up in the order in which they were inserted, whoever uses them, or none at all.
 struct Wrong {
@@ -105,4 +106,93 @@ fn a_pool_that_no_memory_holds_is_refused() {
                 if capacity_blocks == most && needed_bytes >= 1 << 40
         ) || refused.is_ok_and(|pool| pool.capacity_blocks() == most)
     );
+}
+
+/// Keeps what it is told of uses, and gives up nothing.
+struct Listener(Arc<Mutex<Vec<Told>>>);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Insert,
+    Hit { tick: u64 },
+    Again { access: Access, times: u32 },
+    Release,
+}
+
+impl Listener {
+    fn note(&self, told: Told) {
+        self.0.lock().unwrap().push(told);
+    }
+}
+
+impl EvictionPolicy for Listener {
+    fn insert(&mut self, _slot: Slot, _access: &Access) {
+        self.note(Told::Insert);
+    }
+
+    fn hit(&mut self, _slot: Slot, access: &Access) {
+        let tick = access.request.tick;
+        self.note(Told::Hit { tick });
+    }
+
+    fn hit_again(&mut self, _slot: Slot, access: &Access, times: u32) {
+        let access = *access;
+        self.note(Told::Again { access, times });
+    }
+
+    fn pin(&mut self, _slot: Slot) {}
+
+    fn release(&mut self, _slot: Slot) {
+        self.note(Told::Release);
+    }
+
+    fn evict(&mut self) -> Option<Slot> {
+        None
+    }
+
+    fn remove(&mut self, _slot: Slot) {}
+
+    fn evictable_slots(&self) -> u32 {
+        0
+    }
+}
+
+#[test]
+fn a_policy_is_told_of_uses_while_a_block_is_in_use_when_that_ends() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let listener = Arc::clone(&told);
+    let policy = move |_| Policy::Custom(Box::new(Listener(Arc::clone(&listener))));
+    let builder = BlockPool::builder().capacity_blocks(4);
+    let pool = builder.custom_policy(Box::new(policy)).build().unwrap();
+    let heard = || {
+        // Whoever takes slots tells the policy first.
+        drop(pool.allocate_blocks(1).unwrap());
+        std::mem::take(&mut *told.lock().unwrap())
+    };
+    let matched = |priority, time_ms| {
+        let time_ms = Some(time_ms);
+        let options = RequestOptions { priority, time_ms };
+        let found = pool.match_sequence_hashes_with(&hashes(2), &options);
+        assert_eq!(found.len(), 1);
+        found
+    };
+    let held = registered(&pool, 1);
+    assert_eq!(heard(), [Told::Insert]);
+    let again = [matched(3, 70), matched(1, 90)];
+    pool.touch_blocks(&hashes(1), &RequestOptions::default());
+    let last = matched(2, 95);
+    drop(again);
+    drop(held);
+    assert_eq!(heard(), [], "it is in use");
+    drop(last);
+    let heard_last = heard();
+    let [Told::Again { access, times: 4 }, Told::Release] = heard_last[..] else {
+        panic!("{heard_last:?}");
+    };
+    assert_eq!(access.sequence_hash, hashes(1)[0].as_u128());
+    let request = access.request;
+    assert_eq!((request.tick, request.time_ms), (3, 95));
+    assert_eq!((request.priority, request.chain_blocks), (3, 2));
+    drop(matched(0, 99));
+    assert_eq!(heard(), [Told::Hit { tick: 4 }, Told::Release]);
 }
