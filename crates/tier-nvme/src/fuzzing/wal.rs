@@ -237,7 +237,13 @@ pub(super) fn log_seeds() -> Vec<Vec<u8>> {
         ],
         &[0, 1, 100, 0, 1, 0, 77],
     ];
+    // Found by fuzzing: headers that claim that an older file begins behind a newer one.
+    const FOUND: [&[u8]; 2] = [
+        b"\x00I\x00M\x00\x01\xf5\x9c",
+        b"\x01\x0f\x00B\x00\x40\x01P\x00\x01)\xff\x11\x00\xff\x00\x02}",
+    ];
     (0..4)
         .flat_map(|mode| edits.map(|edits| [&[mode][..], edits].concat()))
+        .chain(FOUND.map(<[u8]>::to_vec))
         .collect()
 }

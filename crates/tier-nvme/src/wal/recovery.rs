@@ -252,18 +252,22 @@ impl Opening<'_> {
                 return Err(self.corrupt(&reason));
             }
         }
-        for (_, candidate) in self.candidates.range(..=base) {
-            match candidate.start_in(self.log_id) {
-                Some(_) if candidate.header().is_none() => self.report.headers_damaged += 1,
-                Some(_) => {}
-                None => {
-                    return Err(NvmeError::Corrupt {
-                        structure: "log file",
-                        location: candidate.file.name.to_string(),
-                        reason: "it does not begin as a file of this log".to_owned(),
-                    });
-                }
+        let mut before = ChainLink::START;
+        for candidate in self.candidates.range(..=base).map(|(_, file)| file) {
+            let wrong = |reason: &str| NvmeError::Corrupt {
+                structure: "log file",
+                location: candidate.file.name.to_string(),
+                reason: reason.to_owned(),
+            };
+            let Some(start) = candidate.start_in(self.log_id) else {
+                return Err(wrong("it does not begin as a file of this log"));
+            };
+            // Where a record is looked for depends on it.
+            if start.sequence < before.sequence || start.next_lsn < before.next_lsn {
+                return Err(wrong("it begins before the file in front of it does"));
             }
+            before = start;
+            self.report.headers_damaged += u64::from(candidate.header().is_none());
         }
         Ok(())
     }

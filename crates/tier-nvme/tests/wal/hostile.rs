@@ -105,27 +105,20 @@ fn files_of_another_log_and_of_another_time_are_refused() -> Result<(), Box<dyn 
 
 #[test]
 fn newer_versions_and_unknown_features_are_told_apart() -> Result<(), Box<dyn Error>> {
-    let seal = |disk: &SimVolume, at: usize, byte: u8| {
-        let mut page = disk.bytes_of(&name(1)).unwrap()[..4096].to_vec();
-        page[at] = byte;
-        let checksum = crc32c(&page[..4092]);
-        page[4092..].copy_from_slice(&checksum.to_le_bytes());
-        disk.overwrite(&name(1), 0, &page);
-    };
     let disk = written();
-    seal(&disk, 8, 2);
+    change_header(&disk, &name(1), 8, &[2]);
     assert!(matches!(
         open(&disk),
         Err(NvmeError::NewerVersion { found: 2, .. })
     ));
     let disk = written();
-    seal(&disk, 16, 4);
+    change_header(&disk, &name(1), 16, &[4]);
     assert!(matches!(
         open(&disk),
         Err(NvmeError::UnknownFeatures { bits: 4, .. })
     ));
     let disk = written();
-    seal(&disk, 24, 4);
+    change_header(&disk, &name(1), 24, &[4]);
     let wal = open(&disk)?;
     assert!(matches!(wal.append(b"x"), Err(NvmeError::ReadOnly { .. })));
     assert_eq!(payloads(&wal, Lsn::FIRST)?.len(), 40);
@@ -142,6 +135,15 @@ fn crc32c(bytes: &[u8]) -> u32 {
         }
     }
     !crc
+}
+
+/// Puts `bytes` into the header of a file, and makes its checksum right.
+fn change_header(disk: &SimVolume, file: &str, at: usize, bytes: &[u8]) {
+    let mut page = disk.bytes_of(file).unwrap()[..4096].to_vec();
+    page[at..at + bytes.len()].copy_from_slice(bytes);
+    let checksum = crc32c(&page[..4092]);
+    page[4092..].copy_from_slice(&checksum.to_le_bytes());
+    disk.overwrite(file, 0, &page);
 }
 
 #[test]
@@ -172,4 +174,15 @@ fn the_same_records_again_do_not_bring_back_what_was_discarded() -> Result<(), B
     let wal = Wal::open(disk.handle(), manual())?;
     assert_eq!(payloads(&wal, Lsn::FIRST)?, [vec![1; 100]]);
     Ok(())
+}
+
+#[test]
+fn a_file_that_begins_behind_a_newer_one_is_refused() {
+    let disk = written();
+    change_header(&disk, &name(2), 72, &(1_u64 << 40).to_le_bytes());
+    let error = open(&disk).unwrap_err();
+    let NvmeError::Corrupt { location, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(*location, name(3));
 }
