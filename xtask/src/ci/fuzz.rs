@@ -14,6 +14,9 @@ const MALLOC_LIMIT_MIB: u32 = 64;
 /// Enough to notice a target that fails at once or no longer compiles.
 const SECONDS_PER_TARGET: u32 = 3;
 
+/// The same inputs each time: new ones are looked for in longer runs.
+const SEED: u32 = 1;
+
 /// Runs each target of each crate that has a `fuzz` directory.
 pub(crate) fn run(context: &Context<'_>) -> Result<Outcome, Error> {
     let fuzzed: Vec<_> = context
@@ -28,6 +31,9 @@ pub(crate) fn run(context: &Context<'_>) -> Result<Outcome, Error> {
     if !installed::answers("rustup", &["run", "nightly", "cargo", "fuzz", "--version"]) {
         return Ok(Outcome::Skipped("cargo-fuzz is not installed".to_owned()));
     }
+    // What the crates share is built once.
+    let built = context.shell.root.join("target/fuzz");
+    let target_directory = format!("--target-dir={}", built.display());
     let mut failures = Vec::new();
     let mut targets = 0;
     for directory in &fuzzed {
@@ -46,17 +52,24 @@ pub(crate) fn run(context: &Context<'_>) -> Result<Outcome, Error> {
                 parent.display()
             ));
         }
-        write_seeds(context, directory)?;
         // All at once, so that they share the processors; what does not compile fails below.
         Invocation::nightly_cargo()
-            .args(["fuzz", "build"])
+            .args(["fuzz", "build", &target_directory])
             .directory(parent)
             .run(&context.shell)?;
         for target in String::from_utf8_lossy(&listed.stdout).split_whitespace() {
             targets += 1;
             let finished = Invocation::nightly_cargo()
-                .args(["fuzz", "run", target, "--"])
+                .args([
+                    "fuzz",
+                    "run",
+                    &target_directory,
+                    target,
+                    "--",
+                    "-verbosity=0",
+                ])
                 .args([format!("-max_total_time={SECONDS_PER_TARGET}")])
+                .args([format!("-seed={SEED}")])
                 .args([format!("-malloc_limit_mb={MALLOC_LIMIT_MIB}")])
                 .directory(parent)
                 .run(&context.shell)?;
@@ -66,18 +79,4 @@ pub(crate) fn run(context: &Context<'_>) -> Result<Outcome, Error> {
         }
     }
     Ok(Outcome::unless(&failures, format!("{targets} targets")))
-}
-
-/// Writes the inputs to begin with, where the crate has a program for that.
-fn write_seeds(context: &Context<'_>, directory: &Path) -> Result<(), Error> {
-    const PROGRAM: &str = "seed_corpus";
-    let source = Path::new("examples").join(PROGRAM).with_extension("rs");
-    if directory.join(source).is_file() {
-        // A target without them still runs; if the program does not compile, neither does the target.
-        Invocation::nightly_cargo()
-            .args(["run", "--example", PROGRAM])
-            .directory(directory)
-            .run(&context.shell)?;
-    }
-    Ok(())
 }

@@ -26,6 +26,9 @@ const EXHAUSTIVE_TEST: &str = "the_power_may_fail_at_every_operation_and_in_ever
 /// It measures memory, to which a sanitizer adds its own.
 const MEMORY_TEST: &str = "everybody_at_once_stays_below_the_limit";
 
+/// It waits for suites to notice that what they test hangs.
+const PATIENT_TEST: &str = "every_planted_fault_of_operations_is_named";
+
 /// Inlined code has not the names by which what a sanitizer can't know of the library is left out.
 const UNOPTIMISED: &str = "profile.dev.package.tier-nvme.opt-level=0";
 
@@ -65,6 +68,7 @@ pub(crate) fn address(context: &Context<'_>) -> Result<Outcome, Error> {
             skipped_tests: &[
                 EXHAUSTIVE_TEST,
                 MEMORY_TEST,
+                PATIENT_TEST,
                 // What a broken ring was given is never freed: the kernel may still write to it.
                 "a_ring_that_breaks_fails_what_needs_it_and_loses_nothing",
             ],
@@ -100,6 +104,7 @@ pub(crate) fn thread(context: &Context<'_>) -> Result<Outcome, Error> {
             ),
             skipped_tests: &[
                 MEMORY_TEST,
+                PATIENT_TEST,
                 "large_zeroed_storage_takes_no_memory_before_use",
                 // Its supervisor reads the memory of a thread that the kernel has stopped, which is not seen.
                 "a_kernel_that_knows_no_flags_makes_a_plain_ring",
@@ -110,6 +115,9 @@ pub(crate) fn thread(context: &Context<'_>) -> Result<Outcome, Error> {
                 "no_acknowledged_",
                 "each_step_may_fail_for_want_of_space_or_by_the_device",
                 "damaged_bytes_are_an_error_or_the_truth",
+                "room_for_a_checkpoint_has_one_name_after_a_power_loss",
+                "all_ways_agree_on_a_simulated_volume",
+                "at_each_step_of_a_compaction_one_checkpoint_is_enough",
             ],
             further_tests: Some(THREADS),
             planted_test: "planted_data_race",

@@ -1,3 +1,7 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tier_nvme::fuzzing::run("wal", bytes));
+mod seeds;
+
+libfuzzer_sys::fuzz_target!(init: seeds::write("wal"), |bytes: &[u8]| tier_nvme::fuzzing::run(
+    "wal", bytes
+));
