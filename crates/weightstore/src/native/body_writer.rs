@@ -89,18 +89,32 @@ fn encode(
         return alone();
     };
     drop(base);
-    let is_small = difference.len() <= raw.len() / 8;
-    if !is_small && alike_bytes.is_none_or(|alike| 4 * difference.len() > 3 * alike) {
-        let alone = alone()?;
-        let alone_bytes = alone.as_ref().map_or(raw.len(), |alone| alone.bytes.len());
-        if difference.len() > alone_bytes - alone_bytes / 8 {
-            return Ok(alone);
-        }
-    }
-    Ok(Some(EncodedChunk {
+    let difference = EncodedChunk {
         codec: ChunkEncoding::Difference,
         bytes: difference,
-    }))
+    };
+    difference_or(difference, raw.len(), alike_bytes, alone)
+}
+
+/// The difference, if it saves an eighth of what the chunk takes alone. Where its size leaves no doubt of that, the chunk is not
+/// encoded alone: below an eighth of the chunk, and below three quarters of what is alike takes alone.
+fn difference_or(
+    difference: EncodedChunk,
+    raw_bytes: usize,
+    alike_bytes: Option<usize>,
+    alone: impl FnOnce() -> Result<Option<EncodedChunk>, WeightError>,
+) -> Result<Option<EncodedChunk>, WeightError> {
+    let bytes = difference.bytes.len();
+    let is_small = bytes <= raw_bytes / 8;
+    if is_small || alike_bytes.is_some_and(|alike| 4 * bytes <= 3 * alike) {
+        return Ok(Some(difference));
+    }
+    let alone = alone()?;
+    let alone_bytes = alone.as_ref().map_or(raw_bytes, |alone| alone.bytes.len());
+    match bytes > alone_bytes - alone_bytes / 8 {
+        true => Ok(alone),
+        false => Ok(Some(difference)),
+    }
 }
 
 /// About what a chunk takes without a base, where the base's chunk tells: what is like it takes what it takes itself, if
@@ -220,4 +234,48 @@ pub(super) fn write_body(
         base = base.filter(|_| writer.needs_base());
     }
     Ok(writer.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(codec: ChunkEncoding, len: usize) -> EncodedChunk {
+        EncodedChunk {
+            codec,
+            bytes: BufferMut::from_vec(vec![0; len]),
+        }
+    }
+
+    /// What is stored of a chunk of 800 bytes that takes so many alone, and whether it was encoded alone to know.
+    fn chosen(difference: usize, alike: Option<usize>, alone: usize) -> (ChunkEncoding, bool) {
+        let mut tried = false;
+        let difference = encoded(ChunkEncoding::Difference, difference);
+        let chosen = difference_or(difference, 800, alike, || {
+            tried = true;
+            Ok((alone < 800).then(|| encoded(ChunkEncoding::Planes, alone)))
+        });
+        let codec = chosen
+            .unwrap()
+            .map_or(ChunkEncoding::None, |chunk| chunk.codec);
+        (codec, tried)
+    }
+
+    #[test]
+    fn a_chunk_is_not_encoded_twice_where_sizes_leave_no_doubt() {
+        use ChunkEncoding::{Difference, None as Raw, Planes};
+
+        // An eighth of the chunk, whatever the base takes.
+        assert_eq!(chosen(100, None, 1), (Difference, false));
+        assert_eq!(chosen(100, Some(1), 1), (Difference, false));
+        assert_eq!(chosen(101, None, 1), (Planes, true));
+        // Three quarters of what the base takes.
+        assert_eq!(chosen(300, Some(400), 1), (Difference, false));
+        assert_eq!(chosen(301, Some(400), 1), (Planes, true));
+        // In doubt it has to save an eighth of what the chunk takes alone.
+        assert_eq!(chosen(350, Some(400), 400), (Difference, true));
+        assert_eq!(chosen(351, Some(400), 400), (Planes, true));
+        assert_eq!(chosen(700, None, 800), (Difference, true));
+        assert_eq!(chosen(701, None, 800), (Raw, true));
+    }
 }

@@ -276,3 +276,30 @@ fn a_depth_out_of_range_is_refused() {
         })
     ));
 }
+
+/// A difference that is far below what the base takes is kept, though the tensor repeats itself and would be
+/// smaller alone: nobody looks, which is what makes fine-tunes quick to store. Where the base says nothing, somebody does.
+#[test]
+fn a_tensor_is_not_encoded_alone_where_its_base_tells_its_size() {
+    let pattern = weights(1, 1024);
+    let repeated: Vec<f32> = pattern.iter().cycle().take(400 * 256).copied().collect();
+    let tune = bf16("w", COLUMNS, &repeated);
+    let mut base = tune.clone();
+    let changes = noise(2, base.bytes.len());
+    for (byte, change) in base.bytes.iter_mut().zip(changes).step_by(2) {
+        *byte ^= change & 7;
+    }
+    let (base, tune) = (safetensors(&[base]), safetensors(&[tune]));
+    for (codec, deltas) in [(Codec::Auto, 1), (Codec::None, 0)] {
+        let (_, store) = store();
+        let options = ImportOptions::default().with_codec(codec);
+        add_with(&store, "base", &base, &options).unwrap();
+        let options = ImportOptions::default().with_base("base");
+        let added = add_with(&store, "tune", &tune, &options).unwrap();
+        assert_eq!(added.delta_tensors, deltas, "{codec:?} {added:?}");
+        let is_small = added.stored_bytes * 20 < tune.len() as u64;
+        assert_eq!(is_small, deltas == 0, "{added:?}");
+        assert!(get(&store, "tune").unwrap() == tune);
+        verified(&store);
+    }
+}
