@@ -124,11 +124,16 @@ impl Changes {
         self.deltas.push((id, record));
     }
 
+    /// Has the number of a body reserved whose chunks come later.
+    pub(super) fn need_body(&mut self, body: BodyId) {
+        self.named_body = self.named_body.max(body);
+    }
+
     /// Takes a record in that names a body, whose chunks may come later.
     pub(super) fn add_record(&mut self, key: Key, record: Vec<u8>, body: BodyId) {
         self.payload_bytes += padded(record.len());
         self.entries += 1;
-        self.named_body = self.named_body.max(body);
+        self.need_body(body);
         self.records.push((key, record));
     }
 

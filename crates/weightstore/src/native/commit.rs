@@ -103,20 +103,29 @@ impl Core {
         chunks: Vec<(BodyId, u32, BufferMut)>,
     ) -> Result<(Transfer<()>, u64), WeightError> {
         let body_max = chunks.iter().map(|(body, ..)| *body).max();
-        if !body_max.is_none_or(|body| self.may_send(body)) {
-            let mut changes = Changes::default();
-            for (body, index, encoded) in chunks {
-                changes.add_chunk(body, index, encoded);
-            }
-            let committed = self.commit(changes)?;
-            return Ok((Transfer::ready(Ok(())), committed.stored_bytes));
-        }
+        let reserved_bytes = body_max.map_or(Ok(0), |body| self.reserve(body))?;
         let mut writer = Writer::default();
         for (body, index, encoded) in chunks {
             writer.put(&Key::Chunk(body, index), encoded);
         }
         let written = self.blobs.write_batch_async(writer.batch);
-        Ok((written, writer.stored_bytes))
+        Ok((written, reserved_bytes + writer.stored_bytes))
+    }
+
+    /// Makes the records durable that have to be there before chunks of a body, if they are not; returns their bytes. It
+    /// is a batch of its own, since whoever sends content waits for it.
+    fn reserve(&self, body: BodyId) -> Result<u64, WeightError> {
+        if self.may_send(body) {
+            return Ok(0);
+        }
+        let mut ledger = self.ledger();
+        if self.may_send(body) {
+            // Another one was here in the meantime.
+            return Ok(0);
+        }
+        let mut changes = Changes::default();
+        changes.need_body(body);
+        Ok(self.commit_locked(&mut ledger, changes)?.stored_bytes)
     }
 
     /// Another writer may have stored the same content since it was looked up: its copy stays.
