@@ -1,7 +1,11 @@
 //! The SHA-256 tree that names content.
 
+mod pair;
+
 use core_view::DType;
 use sha2::{Digest, Sha256};
+
+pub use pair::leaf_digest_pair;
 
 use crate::WeightHash;
 use crate::parallel::{self, threads_for};
@@ -32,8 +36,14 @@ pub fn leaf_digest(chunk: &[u8]) -> Leaf {
 
 /// The digests of all chunks of `bytes`, in order; computed in parallel when there are several.
 pub fn leaf_digests(bytes: &[u8]) -> Vec<Leaf> {
-    let chunks: Vec<&[u8]> = bytes.chunks(CHUNK_LEN_BYTES).collect();
-    parallel::map(threads_for(chunks.len()), chunks, leaf_digest)
+    let pairs: Vec<&[u8]> = bytes.chunks(2 * CHUNK_LEN_BYTES).collect();
+    let digests = parallel::map(threads_for(pairs.len()), pairs, |pair| {
+        match pair.split_at_checked(CHUNK_LEN_BYTES) {
+            Some((first, second)) if !second.is_empty() => leaf_digest_pair(first, second).to_vec(),
+            _ => vec![leaf_digest(pair)],
+        }
+    });
+    digests.into_iter().flatten().collect()
 }
 
 /// How many chunks `len_bytes` bytes have.

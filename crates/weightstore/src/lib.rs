@@ -74,7 +74,9 @@ pub use hdf5::{
     CoralFile, CoralFileWriter, CoralModel, CoralSkipped, CoralTensor, CoralWeight,
     Hdf5Compression, Hdf5Config, Hdf5Mode, Hdf5Store,
 };
-pub use identity::{CHUNK_LEN_BYTES, Leaf, chunk_count, leaf_digest, leaf_digests, tensor_root};
+pub use identity::{
+    CHUNK_LEN_BYTES, Leaf, chunk_count, leaf_digest, leaf_digest_pair, leaf_digests, tensor_root,
+};
 pub use memory::MemoryStore;
 pub use metadata::{DeltaStorageInfo, StorageInfo, WeightMetadata};
 #[cfg(feature = "native")]
