@@ -31,12 +31,16 @@ const fn of_test(package: &'static str, test: &'static str) -> Suite {
 }
 
 /// What the names of safeguards begin with, and the suite that must miss them; the first that fits counts.
-const SUITES: [(&str, Suite); 11] = [
+const SUITES: [(&str, Suite); 12] = [
     ("wal-", of_test("tier-nvme", "wal_simulation")),
     ("slab-", of_test("tier-nvme", "slab_simulation")),
     ("weights-hdf5-", of_test("weightstore", "hdf5_simulation")),
     (
         "weights-no-base-check",
+        of_test("weightstore", "store_simulation"),
+    ),
+    (
+        "weights-no-content-wait",
         of_test("weightstore", "store_simulation"),
     ),
     ("weights-no-content-first", UNIT_TESTS_OF_WEIGHTS),
@@ -54,7 +58,7 @@ const UNIT_TESTS_OF_WEIGHTS: Suite = Suite {
 };
 
 /// The safeguards that must be marked; others may be.
-const REQUIRED: [&str; 38] = [
+const REQUIRED: [&str; 39] = [
     "no-fdatasync",
     "no-dirsync",
     "no-payload-check",
@@ -75,6 +79,7 @@ const REQUIRED: [&str; 38] = [
     "weights-no-range-check",
     "weights-no-manifest-check",
     "weights-no-content-first",
+    "weights-no-content-wait",
     "weights-no-gc-fence",
     "weights-no-base-check",
     "weights-no-chain-bound",

@@ -23,6 +23,7 @@ pub struct NativeConfig {
     chain_depth_max: u8,
     find_bases: bool,
     rebase: bool,
+    interleaving_seed: Option<u64>,
     storage: StorageConfig,
 }
 
@@ -38,6 +39,7 @@ impl Default for NativeConfig {
             chain_depth_max: 4,
             find_bases: true,
             rebase: false,
+            interleaving_seed: None,
             storage: StorageConfig::default(),
         }
     }
@@ -72,6 +74,14 @@ impl NativeConfig {
     #[must_use]
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.threads = threads;
+        self
+    }
+
+    /// With one thread, lets the steps in which an import commits follow each other in an order that depends on the seed
+    /// and on nothing else: one of those that several threads come to. For simulations; several threads need no seed.
+    #[must_use]
+    pub fn with_interleaving_seed(mut self, seed: u64) -> Self {
+        self.interleaving_seed = Some(seed);
         self
     }
 
@@ -133,6 +143,11 @@ impl NativeConfig {
     /// Threads that hash, encode and decode.
     pub fn threads(&self) -> usize {
         self.threads
+    }
+
+    /// What the order of an import's commits depends on, with one thread.
+    pub fn interleaving_seed(&self) -> Option<u64> {
+        self.interleaving_seed
     }
 
     /// How many bases a new tensor may have one below the other.

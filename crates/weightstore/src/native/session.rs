@@ -30,6 +30,12 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// What the order of this operation's commits depends on: another for each.
+    pub(super) fn interleaving_seed(&self) -> Option<u64> {
+        let seed = self.core.config.interleaving_seed()?;
+        Some(seed ^ self.first.0.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
     /// Whether a tensor is there; if so it stays.
     pub(super) fn keep(&self, hash: &WeightHash) -> bool {
         let there = self.core.catalog().pin(hash);

@@ -142,12 +142,25 @@ pub(crate) fn delta(random: &mut Random) -> Delta {
 
 /// The safetensors file of a model with some tensors.
 pub(crate) fn model(random: &mut Random) -> Vec<u8> {
-    // Some take several batches.
-    let count = match random.below(8) {
-        0 => 5 + random.below(4),
-        _ => 1 + random.below(3),
+    // Some take several batches; of those that nobody has had before, all that is in them.
+    let (count, is_new) = match random.below(16) {
+        0..=1 => (5 + random.below(4), false),
+        2 => (4 + random.below(6), true),
+        _ => (1 + random.below(3), false),
     };
-    let tensors: Vec<Tensor> = (0..count).map(|_| Tensor::any(random)).collect();
+    let new = |random: &mut Random| {
+        let len = 40_000 + random.below(50_000) as usize;
+        Tensor::of_bytes(random.next_u64(), len)
+    };
+    let tensors: Vec<Tensor> = (0..count)
+        .map(|_| {
+            if is_new {
+                new(random)
+            } else {
+                Tensor::any(random)
+            }
+        })
+        .collect();
     let named = tensors.iter().enumerate();
     let header = named.fold(HeaderBuilder::new(), |header, (index, tensor)| {
         header.tensor(format!("t{index}"), tensor.dtype, &tensor.shape)

@@ -19,6 +19,7 @@ counts! {
     unsure_kept: "changes cut off and there afterwards",
     unsure_lost: "changes cut off and not there",
     imports: "models imported",
+    imports_in_batches: "models imported in several batches",
     imports_cut_off: "imports cut off",
     replacements: "models replaced",
     deltas: "tensors stored as differences",

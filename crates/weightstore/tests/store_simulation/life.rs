@@ -13,13 +13,18 @@ use crate::simulation::OPERATIONS;
 
 /// So small that a model takes several batches, and compaction has something to do: no more than three quarters of a
 /// segment are committed at once.
-const SEGMENT_BYTES: u64 = 128 << 10;
+pub(crate) const SEGMENT_BYTES: u64 = 128 << 10;
 
 fn config(random: &mut Random) -> NativeConfig {
     let storage = StorageConfig::default()
         .with_segment_bytes(SEGMENT_BYTES)
         .with_background(false);
-    NativeConfig::default()
+    // One thread takes the steps of several, in an order that the seed chooses; at times as it does by itself.
+    let config = match random.below(4) {
+        0 => NativeConfig::default(),
+        _ => NativeConfig::default().with_interleaving_seed(random.next_u64()),
+    };
+    config
         .with_storage(storage)
         .with_batch_bytes(NativeConfig::BATCH_BYTES_MIN)
         .with_threads(1)

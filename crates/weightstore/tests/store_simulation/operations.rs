@@ -10,6 +10,7 @@ use weightstore::{
 use crate::content::{LONG_LEN, Tensor, delta, model};
 use crate::counts::Counts;
 use crate::expected::{Expected, Name, find};
+use crate::life::SEGMENT_BYTES;
 
 const MODELS: u64 = 7;
 
@@ -80,6 +81,7 @@ impl Life<'_> {
         let report = added?;
         self.expected.done();
         self.counts.imports += 1;
+        self.counts.imports_in_batches += u64::from(report.stored_bytes > 2 * SEGMENT_BYTES);
         self.counts.replacements += u64::from(replaces && !report.was_there);
         self.counts.deltas += report.delta_tensors;
         Ok(())

@@ -26,17 +26,46 @@ const CONTENTS_UNDER_WAY: usize = 3;
 /// Headers that wait for their commits at most, in changes.
 const HEADERS_WAITING: usize = 8;
 
-/// Content of some changes on its way, and the rest of them.
-type Sent = (Transfer<()>, Changes);
+/// Content on its way, the oldest first, each with the rest of its changes.
+struct Contents<'env> {
+    session: &'env Session<'env>,
+    under_way: VecDeque<(Transfer<()>, Changes)>,
+    sent_bytes: u64,
+}
 
-fn settle(
-    (content, headers): Sent,
-    next: impl FnOnce(Changes) -> Result<(), WeightError>,
-) -> Result<(), WeightError> {
-    content
-        .wait()
-        .map_err(|error| WeightError::storage("commit", error))?;
-    next(headers)
+impl<'env> Contents<'env> {
+    fn new(session: &'env Session<'env>) -> Self {
+        Self {
+            session,
+            under_way: VecDeque::new(),
+            sent_bytes: 0,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.under_way.len() >= CONTENTS_UNDER_WAY
+    }
+
+    fn send(&mut self, mut changes: Changes) -> Result<(), WeightError> {
+        let (content, sent_bytes) = self.session.send_content(&mut changes)?;
+        self.sent_bytes += sent_bytes;
+        self.under_way.push_back((content, changes));
+        Ok(())
+    }
+
+    /// Waits for the oldest, whose headers may be committed then; `None` if nothing is under way.
+    fn settle(&mut self) -> Result<Option<Changes>, WeightError> {
+        let Some((content, headers)) = self.under_way.pop_front() else {
+            return Ok(None);
+        };
+        wait_for(content)?; // mutant: weights-no-content-wait
+        Ok(Some(headers))
+    }
+}
+
+fn wait_for(content: Transfer<()>) -> Result<(), WeightError> {
+    let arrived = content.wait();
+    arrived.map_err(|error| WeightError::storage("commit", error))
 }
 
 impl Totals {
@@ -46,68 +75,142 @@ impl Totals {
         self.stored_bytes += committed.stored_bytes;
         Ok(())
     }
+}
 
-    fn and(mut self, other: Self) -> Self {
-        self.new_tensors += other.new_tensors;
-        self.stored_bytes += other.stored_bytes;
-        self
+/// In which order one thread takes the steps that several take at the same time: by a seed, so that a simulation meets
+/// the orders that threads come to, and each again.
+struct Turns(u64);
+
+/// What is done next, once something was sent.
+enum Turn {
+    Settle,
+    Commit,
+    Send,
+}
+
+impl Turns {
+    fn next(&mut self) -> Turn {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        match self.0 >> 62 {
+            0 => Turn::Settle,
+            1 => Turn::Commit,
+            _ => Turn::Send,
+        }
     }
 }
 
-/// Commits in order, on the caller's thread. The content of some changes is written while that of those before is
-/// synced; their headers are committed once their content is durable.
+/// Commits on the caller's thread, in the steps that the threads take: content is sent, content is durable, its
+/// headers are committed.
 pub(super) struct Commits<'env> {
-    session: &'env Session<'env>,
+    contents: Contents<'env>,
+    /// Headers whose content is durable.
+    headers: VecDeque<Changes>,
+    turns: Option<Turns>,
     totals: Totals,
-    under_way: Option<Sent>,
 }
 
 impl<'env> Commits<'env> {
-    fn take(&mut self, mut changes: Changes) -> Result<(), WeightError> {
-        let (content, sent_bytes) = self.session.send_content(&mut changes)?;
-        self.totals.stored_bytes += sent_bytes;
-        let before = self.under_way.replace((content, changes));
-        self.settle(before)
+    fn new(session: &'env Session<'env>) -> Self {
+        let turns = session.interleaving_seed().map(Turns);
+        Self {
+            contents: Contents::new(session),
+            headers: VecDeque::new(),
+            turns,
+            totals: Totals::default(),
+        }
     }
 
-    fn settle(&mut self, sent: Option<Sent>) -> Result<(), WeightError> {
-        let (session, totals) = (self.session, &mut self.totals);
-        sent.map_or(Ok(()), |sent| {
-            settle(sent, |headers| totals.commit(session, headers))
-        })
+    fn take(&mut self, changes: Changes) -> Result<(), WeightError> {
+        let taken = self.steps(changes);
+        if taken.is_err() {
+            // What others were to commit they commit; that they could not comes before.
+            self.commit_all()?;
+        }
+        taken
+    }
+
+    fn steps(&mut self, changes: Changes) -> Result<(), WeightError> {
+        if self.contents.is_full() {
+            self.settle()?;
+        }
+        self.contents.send(changes)?;
+        let Some(mut turns) = self.turns.take() else {
+            // What was sent is on its way while the next is made, and nothing else.
+            while self.contents.under_way.len() > 1 {
+                self.settle()?;
+            }
+            return self.commit_all();
+        };
+        loop {
+            match turns.next() {
+                Turn::Settle => self.settle()?,
+                Turn::Commit => self.commit()?,
+                Turn::Send => break,
+            }
+        }
+        self.turns = Some(turns);
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<(), WeightError> {
+        if self.headers.len() >= HEADERS_WAITING {
+            self.commit()?;
+        }
+        let durable = self.contents.settle()?;
+        self.headers.extend(durable);
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), WeightError> {
+        let session = self.contents.session;
+        let oldest = self.headers.pop_front();
+        oldest.map_or(Ok(()), |headers| self.totals.commit(session, headers))
+    }
+
+    fn commit_all(&mut self) -> Result<(), WeightError> {
+        while !self.headers.is_empty() {
+            self.commit()?;
+        }
+        Ok(())
     }
 
     fn finish(mut self) -> Result<Totals, WeightError> {
-        let last = self.under_way.take();
-        self.settle(last)?;
+        while !self.contents.under_way.is_empty() {
+            let settled = self.settle();
+            if settled.is_err()
+                || !matches!(self.turns.as_mut().map(Turns::next), Some(Turn::Settle))
+            {
+                self.commit_all()?;
+            }
+            settled?;
+        }
+        self.commit_all()?;
+        self.totals.stored_bytes += self.contents.sent_bytes;
         Ok(self.totals)
     }
 }
 
 /// Sends content and hands the headers on once it is durable, so that the commits of headers, which are synced too and
-/// queue behind content, hold up no content.
+/// queue behind content, hold up no content. Returns the bytes that were sent.
 fn send_contents(
-    session: &Session<'_>,
+    mut contents: Contents<'_>,
     received: Receiver<Changes>,
     headers: &SyncSender<Changes>,
-) -> Result<Totals, WeightError> {
-    let mut totals = Totals::default();
-    let mut under_way = VecDeque::new();
-    let hand_on = |rest| headers.send(rest).map_err(|_| worker_lost());
-    for mut changes in received {
-        if under_way.len() >= CONTENTS_UNDER_WAY
-            && let Some(first) = under_way.pop_front()
-        {
-            settle(first, hand_on)?;
+) -> Result<u64, WeightError> {
+    let hand_on = |durable| headers.send(durable).map_err(|_| worker_lost());
+    for changes in received {
+        if contents.is_full() {
+            contents.settle()?.map_or(Ok(()), hand_on)?;
         }
-        let (content, sent_bytes) = session.send_content(&mut changes)?;
-        totals.stored_bytes += sent_bytes;
-        under_way.push_back((content, changes));
+        contents.send(changes)?;
     }
-    under_way
-        .into_iter()
-        .try_for_each(|sent| settle(sent, hand_on))?;
-    Ok(totals)
+    while let Some(durable) = contents.settle()? {
+        hand_on(durable)?;
+    }
+    Ok(contents.sent_bytes)
 }
 
 /// Where commits are made.
@@ -128,11 +231,7 @@ impl<'scope, 'env> Committer<'scope, 'env> {
         threads: usize,
     ) -> Self {
         if threads <= 1 {
-            return Self::Here(Box::new(Commits {
-                session,
-                totals: Totals::default(),
-                under_way: None,
-            }));
+            return Self::Here(Box::new(Commits::new(session)));
         }
         let (headers, waiting) = sync_channel::<Changes>(HEADERS_WAITING);
         let committing = scope.spawn(move || {
@@ -144,11 +243,12 @@ impl<'scope, 'env> Committer<'scope, 'env> {
         });
         let (changes, received) = sync_channel::<Changes>(0);
         let thread = scope.spawn(move || {
-            let sent = send_contents(session, received, &headers);
+            let sent = send_contents(Contents::new(session), received, &headers);
             drop(headers);
             // Why headers could not be committed comes before that nobody took them.
-            let committed = joined(Some(committing))?;
-            Ok(committed.and(sent?))
+            let mut totals = joined(Some(committing))?;
+            totals.stored_bytes += sent?;
+            Ok(totals)
         });
         Self::Behind {
             changes: Some(changes),
