@@ -38,10 +38,15 @@ impl EncodedChunk {
         encoding: &Encoding,
         raw: BufferMut,
     ) -> Result<Self, WeightError> {
-        Ok(encode(core, encoding, &raw)?.unwrap_or(Self {
+        Ok(encode(core, encoding, &raw)?.unwrap_or_else(|| Self::raw(raw)))
+    }
+
+    /// A chunk that is stored as it is.
+    pub(super) fn raw(bytes: BufferMut) -> Self {
+        Self {
             codec: ChunkEncoding::None,
-            bytes: raw,
-        }))
+            bytes,
+        }
     }
 
     pub(super) fn from_slice(
@@ -51,16 +56,14 @@ impl EncodedChunk {
     ) -> Result<Self, WeightError> {
         match encode(core, encoding, raw)? {
             Some(encoded) => Ok(encoded),
-            None => Ok(Self {
-                codec: ChunkEncoding::None,
-                bytes: copied(core, raw)?,
-            }),
+            None => copied(core, raw).map(Self::raw),
         }
     }
 }
 
-/// The smaller of what the codec makes of a chunk and its difference from the base.
-fn encode(
+/// The smaller of what the codec makes of a chunk and its difference from the base; `None` for a chunk that neither
+/// makes smaller.
+pub(super) fn encode(
     core: &Core,
     encoding: &Encoding,
     raw: &[u8],

@@ -1,9 +1,11 @@
 //! Import of models.
 
+mod alias_chain;
 mod bases;
 mod committer;
 mod group;
 mod input;
+mod jobs;
 mod options;
 mod pipeline;
 mod tensors;

@@ -8,9 +8,14 @@ use core_view::safetensors::TensorInfo;
 use crate::identity::{CHUNK_LEN_BYTES, Leaf, chunk_count};
 use crate::native::body_writer::EncodedChunk;
 
-/// Bytes that are in memory for one group; three groups are under way at a time: one is read, one waits to be
-/// decided on, and one is encoded.
+/// Bytes that are in memory for one group. While one is encoded and one waits to be decided on, two more at most
+/// are read.
 const GROUP_BYTES: usize = 16 << 20;
+
+/// Chunks that are read ahead at least, and groups at most: between large tensors there are groups of little, and with no
+/// more than one of those ahead threads would have nothing to do until it is decided on.
+pub(super) const CHUNKS_AHEAD_MIN: usize = GROUP_BYTES / CHUNK_LEN_BYTES;
+pub(super) const GROUPS_AHEAD_MAX: usize = 8;
 
 /// Tensors in one group.
 const PARTS_MAX: usize = 4096;

@@ -1,6 +1,6 @@
 //! The import's pipeline: read and hash ahead, decide in order, encode, commit behind.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::thread::Scope;
 
@@ -10,13 +10,12 @@ use sha2::{Digest, Sha256};
 
 use super::bases::Bases;
 use super::committer::{Committer, Totals, worker_lost};
-use super::group::{Cursor, Group, Part, Slot};
+use super::group::{CHUNKS_AHEAD_MIN, Cursor, GROUPS_AHEAD_MAX, Group, Part, PlannedChunk, Slot};
 use super::tensors::{Begun, OpenTensor, Verdict};
-use super::workers::{Job, Outcome, Ticket, Workers};
+use super::workers::{Job, Outcome, Ticket, ToRead, Workers};
 use super::{OnProgress, Progress, SourceFile, hint_of};
-use crate::ChunkEncoding;
 use crate::native::base::link_to;
-use crate::native::body_writer::{EncodedChunk, Encoding as ChunkPlan};
+use crate::native::body_writer::Encoding as ChunkPlan;
 use crate::native::changes::{Changes, NewObject};
 use crate::native::core::Core;
 use crate::native::session::Session;
@@ -112,23 +111,21 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
     ) -> Result<Vec<WeightHash>, WeightError> {
         let mut state = FileState::default();
         let mut cursor = Cursor::default();
-        let mut current = self.begin_group(file, &mut cursor)?;
-        while let Some(id) = current {
+        let mut ahead = VecDeque::new();
+        self.read_ahead(file, &mut cursor, &mut ahead);
+        while let Some(id) = ahead.pop_front() {
             let group = self.wait(id)?;
-            let next = self.begin_group(file, &mut cursor)?;
+            self.read_ahead(file, &mut cursor, &mut ahead);
             self.store(file, &mut state)?;
             let restart = self.settle(file, &mut state, group, sha256.as_deref_mut())?;
-            current = match restart {
-                None => next,
-                Some(tensor) => {
-                    if let Some(next) = next {
-                        self.wait(next)?;
-                    }
-                    state.forced = Some(tensor);
-                    cursor = Cursor { tensor, chunk: 0 };
-                    self.begin_group(file, &mut cursor)?
+            if let Some(tensor) = restart {
+                for id in ahead.drain(..) {
+                    self.wait(id)?;
                 }
-            };
+                state.forced = Some(tensor);
+                cursor = Cursor { tensor, chunk: 0 };
+                self.read_ahead(file, &mut cursor, &mut ahead);
+            }
             self.report(file, cursor);
         }
         self.store(file, &mut state)?;
@@ -152,15 +149,31 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
         }
     }
 
-    /// Sends the next group of chunks to the workers.
-    fn begin_group(
+    /// Has the next groups read, as many as it takes to have work for all until one of them is decided on.
+    fn read_ahead(
         &mut self,
         file: &FileTensors<'env>,
         cursor: &mut Cursor,
-    ) -> Result<Option<u64>, WeightError> {
-        let Some((parts, chunks)) = cursor.next_group(file.tensors) else {
-            return Ok(None);
-        };
+        ahead: &mut VecDeque<u64>,
+    ) {
+        let chunks_of = |id: &u64| self.groups.get(id).map_or(0, |group| group.slots.len());
+        let mut chunks: usize = ahead.iter().map(chunks_of).sum();
+        while ahead.len() < GROUPS_AHEAD_MAX && chunks < CHUNKS_AHEAD_MIN {
+            let Some((parts, planned)) = cursor.next_group(file.tensors) else {
+                return;
+            };
+            chunks += planned.len();
+            ahead.push_back(self.begin_group(file, parts, planned));
+        }
+    }
+
+    /// Sends a group of chunks to the workers.
+    fn begin_group(
+        &mut self,
+        file: &FileTensors<'env>,
+        parts: Vec<Part>,
+        chunks: Vec<PlannedChunk>,
+    ) -> u64 {
         let id = self.next_group;
         self.next_group += 1;
         let group = Group {
@@ -169,19 +182,30 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
             waiting: chunks.len(),
         };
         self.groups.insert(id, group);
-        for (slot, chunk) in chunks.into_iter().enumerate() {
-            self.send(Job::Read {
+        let to_read: Vec<ToRead> = (0..)
+            .zip(chunks)
+            .map(|(slot, chunk)| ToRead {
                 ticket: Ticket { group: id, slot },
-                file: file.file,
                 offset_bytes: file.data_start + chunk.offset_bytes,
                 len: chunk.len,
-            })?;
+            })
+            .collect();
+        // In pairs if there are still jobs for everyone then.
+        let together = match to_read.len() / 2 >= self.settings.core.config.threads() {
+            true => 2,
+            false => 1,
+        };
+        for job in to_read.chunks(together) {
+            let &[first, ref rest @ ..] = job else {
+                continue;
+            };
+            self.workers.send(Job::Read {
+                file: file.file,
+                first,
+                second: rest.first().copied(),
+            });
         }
-        Ok(Some(id))
-    }
-
-    fn send(&self, job: Job<'env>) -> Result<(), WeightError> {
-        self.workers.jobs.send(job).map_err(|_| worker_lost())
+        id
     }
 
     /// Waits until nothing of a group is owed any more.
@@ -306,7 +330,7 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
                     let record = ObjectRecord {
                         dtype: info.dtype,
                         shape: info.shape.clone(),
-                        alias: write.tensor.alias(),
+                        alias: write.tensor.alias.finish(),
                         base: base.as_deref().map(link_to),
                         body: write.tensor.writer.finish(),
                     };
@@ -364,11 +388,13 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
     ) -> Result<Encoding, WeightError> {
         let id = self.next_group;
         self.next_group += 1;
+        let codec = self.settings.codec;
         let planned = writes.iter().flat_map(|write| {
             let info = file.tensors.get(write.part.tensor);
             let dtype = info.map_or(DType::U8, |info| info.dtype);
             let first = write.tensor.writer.count();
             let base = write.tensor.base();
+            let alias = &write.tensor.alias;
             write
                 .part
                 .slots
@@ -376,36 +402,28 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
                 .enumerate()
                 .map(move |(at, index)| {
                     let base = base.map(|base| (Arc::clone(base), first + at));
-                    (index, dtype, base)
+                    let alias = (Arc::clone(alias), first + at);
+                    (index, ChunkPlan { codec, dtype, base }, alias)
                 })
         });
-        for (index, dtype, base) in planned {
+        for (index, encoding, alias) in planned {
             let Some(slot) = group.slots.get_mut(index) else {
                 continue;
             };
             let Some(raw) = slot.raw.take() else {
                 return Err(worker_lost());
             };
-            match self.settings.codec {
-                Codec::None if base.is_none() => {
-                    slot.encoded = Some(EncodedChunk {
-                        codec: ChunkEncoding::None,
-                        bytes: raw,
-                    });
-                }
-                codec => {
-                    group.waiting += 1;
-                    let ticket = Ticket {
-                        group: id,
-                        slot: index,
-                    };
-                    self.send(Job::Encode {
-                        ticket,
-                        encoding: ChunkPlan { codec, dtype, base },
-                        raw,
-                    })?;
-                }
-            }
+            group.waiting += 1;
+            let ticket = Ticket {
+                group: id,
+                slot: index,
+            };
+            self.workers.send(Job::Encode {
+                ticket,
+                encoding,
+                alias,
+                raw,
+            });
         }
         self.groups.insert(id, group);
         Ok(Encoding { group: id, writes })

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use core_view::safetensors::TensorInfo;
 use sha2::Sha256;
 
+use super::alias_chain::AliasChain;
 use super::bases::Bases;
 use super::group::{HINT_CHUNKS, Part, Slot};
 use super::pipeline::FileTensors;
@@ -46,7 +47,7 @@ enum Base {
 pub(super) struct OpenTensor {
     index: usize,
     leaves: Vec<Leaf>,
-    alias: AliasHasher,
+    pub(super) alias: Arc<AliasChain>,
     mode: Mode,
     pub(super) writer: BodyWriter,
     base: Base,
@@ -70,7 +71,7 @@ impl OpenTensor {
         Self {
             index,
             leaves: Vec::new(),
-            alias: AliasHasher::new(info.dtype, &info.shape),
+            alias: Arc::new(AliasChain::new(AliasHasher::new(info.dtype, &info.shape))),
             mode: Mode::Undecided,
             writer: BodyWriter::new(info.len_bytes()),
             base: Base::Unsought,
@@ -84,10 +85,6 @@ impl OpenTensor {
     /// The hash of the tensor, once all its chunks are known.
     pub(super) fn root(&self, info: &TensorInfo) -> WeightHash {
         tensor_root(info.dtype, &info.shape, info.len_bytes(), &self.leaves)
-    }
-
-    pub(super) fn alias(&self) -> crate::CoralAlias {
-        self.alias.finish()
     }
 
     /// The tensor is stored without a look for one that begins like it.
@@ -162,13 +159,11 @@ impl OpenTensor {
         }
     }
 
-    /// Takes the bytes of a part that is to be stored.
+    /// Takes what the sketch needs of a part that is to be stored.
     pub(super) fn take_bytes(&mut self, slots: &[Slot]) {
-        for raw in slots.iter().filter_map(|slot| slot.raw.as_ref()) {
-            self.alias.update(raw);
-            if let Some(sketch) = &mut self.sketch {
-                sketch.update(raw);
-            }
+        if let Some(sketch) = &mut self.sketch {
+            let chunks = slots.iter().filter_map(|slot| slot.raw.as_ref());
+            chunks.for_each(|raw| sketch.update(raw));
         }
     }
 

@@ -1,18 +1,19 @@
 //! The threads that read, hash and encode.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::thread::Scope;
 
 use core_view::BufferMut;
 
 use super::SourceFile;
+use super::alias_chain::AliasChain;
 use super::input::source_error;
+use super::jobs::Jobs;
 use crate::WeightError;
-use crate::identity::{Leaf, leaf_digest};
-use crate::native::body_writer::{EncodedChunk, Encoding};
+use crate::identity::{Leaf, leaf_digest, leaf_digest_pair};
+use crate::native::body_writer::{EncodedChunk, Encoding, encode};
 use crate::native::core::Core;
-use crate::parallel::next_job;
 
 /// Where a result belongs.
 #[derive(Debug, Clone, Copy)]
@@ -23,17 +24,27 @@ pub(super) struct Ticket {
 
 /// Work for one chunk.
 pub(super) enum Job<'env> {
+    /// One chunk, or two that are hashed together.
     Read {
-        ticket: Ticket,
         file: SourceFile<'env>,
-        offset_bytes: u64,
-        len: usize,
+        first: ToRead,
+        second: Option<ToRead>,
     },
     Encode {
         ticket: Ticket,
         encoding: Encoding,
+        /// The alias that the chunk goes into, and its place in the tensor.
+        alias: (Arc<AliasChain>, usize),
         raw: BufferMut,
     },
+}
+
+/// A chunk to be read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ToRead {
+    pub(super) ticket: Ticket,
+    pub(super) offset_bytes: u64,
+    pub(super) len: usize,
 }
 
 /// A chunk with its work done.
@@ -47,27 +58,41 @@ pub(super) type Answer = Option<(Ticket, Result<Outcome, WeightError>)>;
 
 /// The way to the workers; they end when it is dropped.
 pub(super) struct Workers<'env> {
-    pub(super) jobs: Sender<Job<'env>>,
+    jobs: Arc<Jobs<Job<'env>>>,
     pub(super) answers: Receiver<Answer>,
+}
+
+impl Drop for Workers<'_> {
+    fn drop(&mut self) {
+        self.jobs.close();
+    }
 }
 
 impl<'env> Workers<'env> {
     pub(super) fn start<'scope>(scope: &'scope Scope<'scope, 'env>, core: &'env Core) -> Self {
-        let (jobs, receiver) = channel();
-        let receiver = Arc::new(Mutex::new(receiver));
+        let jobs = Arc::new(Jobs::new());
         let (sender, answers) = channel();
         for _ in 0..core.config.threads() {
-            let receiver = Arc::clone(&receiver);
+            let jobs = Arc::clone(&jobs);
             let answerer = Answerer(sender.clone());
             scope.spawn(move || {
-                while let Some(job) = next_job(&receiver) {
-                    if answerer.0.send(Some(run(core, job))).is_err() {
+                while let Some(job) = jobs.take() {
+                    let mut answers = run(core, job).into_iter().flatten();
+                    if answers.any(|answer| answerer.0.send(Some(answer)).is_err()) {
                         return;
                     }
                 }
             });
         }
         Self { jobs, answers }
+    }
+
+    /// Has a job done: what is to be encoded before what is to be read, each in the order in which it comes.
+    pub(super) fn send(&self, job: Job<'env>) {
+        match job {
+            Job::Read { .. } => self.jobs.push_ahead(job),
+            Job::Encode { .. } => self.jobs.push_awaited(job),
+        }
     }
 }
 
@@ -82,35 +107,73 @@ impl Drop for Answerer {
     }
 }
 
-fn run(core: &Core, job: Job<'_>) -> (Ticket, Result<Outcome, WeightError>) {
+/// What is answered for one chunk.
+type Done = (Ticket, Result<Outcome, WeightError>);
+
+fn run(core: &Core, job: Job<'_>) -> [Option<Done>; 2] {
     match job {
         Job::Read {
-            ticket,
             file,
-            offset_bytes,
-            len,
-        } => (ticket, read(core, file, offset_bytes, len)),
+            first,
+            second: None,
+        } => {
+            let done = read(core, file, first).map(|raw| {
+                let leaf = leaf_digest(&raw);
+                Outcome::Read { raw, leaf }
+            });
+            [Some((first.ticket, done)), None]
+        }
+        Job::Read {
+            file,
+            first,
+            second: Some(second),
+        } => read_pair(core, file, first, second),
         Job::Encode {
             ticket,
             encoding,
+            alias: (alias, index),
             raw,
         } => {
-            let encoded = EncodedChunk::from_buffer(core, &encoding, raw);
-            (ticket, encoded.map(Outcome::Encoded))
+            let encoded = alias.around(index, &raw, || encode(core, &encoding, &raw));
+            let done = encoded
+                .map(|encoded| Outcome::Encoded(encoded.unwrap_or_else(|| EncodedChunk::raw(raw))));
+            [Some((ticket, done)), None]
         }
     }
 }
 
-fn read(
+fn read_pair(
     core: &Core,
     file: SourceFile<'_>,
-    offset_bytes: u64,
-    len: usize,
-) -> Result<Outcome, WeightError> {
+    first: ToRead,
+    second: ToRead,
+) -> [Option<Done>; 2] {
+    let pair = read(core, file, first).map_err(|error| (first.ticket, error));
+    let pair = pair.and_then(|raw| match read(core, file, second) {
+        Ok(other) => Ok([raw, other]),
+        Err(error) => Err((second.ticket, error)),
+    });
+    match pair {
+        Ok([a, b]) => {
+            let [leaf_a, leaf_b] = leaf_digest_pair(&a, &b);
+            let done = |ticket, raw, leaf| Some((ticket, Ok(Outcome::Read { raw, leaf })));
+            [
+                done(first.ticket, a, leaf_a),
+                done(second.ticket, b, leaf_b),
+            ]
+        }
+        // The import ends with it, so that nobody misses the other one.
+        Err((ticket, error)) => [Some((ticket, Err(error))), None],
+    }
+}
+
+fn read(core: &Core, file: SourceFile<'_>, chunk: ToRead) -> Result<BufferMut, WeightError> {
+    let ToRead {
+        offset_bytes, len, ..
+    } = chunk;
     let mut raw = core.buffers.take(len)?;
     file.source
         .read_exact_at(offset_bytes, &mut raw)
         .map_err(|source| source_error(file.name, offset_bytes, len as u64, source))?;
-    let leaf = leaf_digest(&raw);
-    Ok(Outcome::Read { raw, leaf })
+    Ok(raw)
 }
