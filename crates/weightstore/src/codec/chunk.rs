@@ -137,9 +137,20 @@ impl ChunkEncoding {
         Self::encode_with(codec, dtype, chunk, <[u8]>::to_vec)
     }
 
-    /// As [`ChunkEncoding::encode`]; `keep` takes the encoded bytes to where they stay. Memory of its own for each
-    /// chunk would be had from the kernel, page by page, each time.
-    pub(crate) fn encode_with<R>(
+    /// As [`ChunkEncoding::encode`]; `keep` takes the encoded bytes, which are in memory that the thread uses again, to
+    /// where they stay. Memory of its own for each chunk would be had from the kernel, page by page, each time.
+    ///
+    /// ```
+    /// use core_view::DType;
+    /// use weightstore::{ChunkEncoding, Codec};
+    ///
+    /// let mut all = Vec::new();
+    /// for chunk in [[7; 40_000], [8; 40_000]] {
+    ///     ChunkEncoding::encode_with(Codec::Auto, DType::BF16, &chunk, |bytes| all.extend_from_slice(bytes));
+    /// }
+    /// assert!((1..200).contains(&all.len()));
+    /// ```
+    pub fn encode_with<R>(
         codec: Codec,
         dtype: DType,
         chunk: &[u8],
