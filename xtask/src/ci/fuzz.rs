@@ -1,6 +1,5 @@
 //! A short run of each fuzz target.
 
-use std::path::Path;
 use std::process::Command;
 
 use crate::ci::installed;

@@ -15,7 +15,20 @@ use crate::test_counts::Counts;
 const PACKAGES: [&str; 3] = ["core-alloc", "core-view", "tier-nvme"];
 
 /// Without unsafe code: only these tests, of its threads, are worth ThreadSanitizer's time.
-const THREADS: FurtherTests = ("blockmgr", &["pool_threads", "movement_threads"]);
+const THREADS: FurtherTests = FurtherTests {
+    package: "blockmgr",
+    arguments: &["--test=pool_threads", "--test=movement_threads"],
+    filters: &[],
+    is_like_suites: true,
+};
+
+/// Its unsafe code is one kernel, which needs no feature.
+const KERNEL: FurtherTests = FurtherTests {
+    package: "weightstore",
+    arguments: &["--no-default-features", "--lib"],
+    filters: &["codec::"],
+    is_like_suites: false,
+};
 
 /// The crate that holds the planted faults, and the test target.
 const PLANTED: (&str, &str) = ("core-alloc", "planted");
@@ -32,8 +45,17 @@ const PATIENT_TEST: &str = "every_planted_fault_of_operations_is_named";
 /// Inlined code has not the names by which what a sanitizer can't know of the library is left out.
 const UNOPTIMISED: &str = "profile.dev.package.tier-nvme.opt-level=0";
 
-/// A package and some of its test programs.
-type FurtherTests = (&'static str, &'static [&'static str]);
+/// Some of the tests of a package.
+#[derive(Clone, Copy)]
+struct FurtherTests {
+    package: &'static str,
+    /// What is built, and how.
+    arguments: &'static [&'static str],
+    /// Of these modules; all if there are none.
+    filters: &'static [&'static str],
+    /// Whether the same packages and features as the suites' are named, so that what they share is not built again.
+    is_like_suites: bool,
+}
 
 /// Why a sanitizer cannot run.
 const NO_NIGHTLY: &str = "the nightly toolchain is not installed";
@@ -46,7 +68,7 @@ struct Sanitizer {
     options: (&'static str, String),
     /// Tests that the sanitizer has nothing to say of, or whose subject it changes.
     skipped_tests: &'static [&'static str],
-    /// A package, and tests of it that are run beside the suites.
+    /// Tests that are run beside the suites.
     further_tests: Option<FurtherTests>,
     /// The ignored test that must not pass.
     planted_test: &'static str,
@@ -72,7 +94,7 @@ pub(crate) fn address(context: &Context<'_>) -> Result<Outcome, Error> {
                 // What a broken ring was given is never freed: the kernel may still write to it.
                 "a_ring_that_breaks_fails_what_needs_it_and_loses_nothing",
             ],
-            further_tests: None,
+            further_tests: Some(KERNEL),
             planted_test: "planted_use_after_free",
             planted_report: "AddressSanitizer: heap-use-after-free",
         },
@@ -207,28 +229,36 @@ fn suites(context: &Context<'_>, sanitizer: &Sanitizer, host: &str) -> Result<Fi
         .run(&context.shell)
 }
 
-/// Chosen tests of a further package. The same packages and features as the suites', so that what they share is not
-/// built again.
+/// Chosen tests of a further package.
 fn further(
     context: &Context<'_>,
     sanitizer: &Sanitizer,
     host: &str,
-    (package, tests): FurtherTests,
+    tests: FurtherTests,
 ) -> Result<Finished, Error> {
-    let names = PACKAGES.iter().copied().chain([package]);
-    let packages: Vec<_> = names
+    let beside: &[_] = if tests.is_like_suites { &PACKAGES } else { &[] };
+    let packages: Vec<_> = beside
+        .iter()
+        .chain([&tests.package])
         .filter_map(|name| context.workspace.package(name))
         .collect();
+    let features = match tests.is_like_suites {
+        true => feature_sets::arguments(packages.iter().copied(), feature_sets::run),
+        false => Vec::new(),
+    };
     base(context, sanitizer)
         .args(["test", "--no-fail-fast", "--target", host])
-        .args(tests.iter().flat_map(|test| ["--test", test]))
+        .args(tests.arguments)
         .args(
             packages
                 .iter()
                 .flat_map(|package| ["-p", package.name.as_str()]),
         )
-        .args(feature_sets::arguments(packages, feature_sets::run))
+        .args(features)
+        .args(["--"])
+        .args(tests.filters)
         .env_default("STEPWELL_SEEDS", "25")
+        .env_default("PROPTEST_CASES", "32")
         .run(&context.shell)
 }
 
@@ -286,7 +316,7 @@ mod tests {
             compiler_flags: String::new(),
             options: ("A", "b".to_owned()),
             skipped_tests: &[],
-            further_tests: None,
+            further_tests: Some(KERNEL),
             planted_test: "planted",
             planted_report: "AddressSanitizer: heap-use-after-free",
         }
