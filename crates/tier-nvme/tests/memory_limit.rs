@@ -129,6 +129,11 @@ fn write(store: &NvmeStore, writer: u64, counts: &Counts) {
                 _ => batch.put(key, value(writer, turn, number)),
             }
         });
+        // Nobody overwrites these: no segment is given up without moving some.
+        let batch = match turn % 4 {
+            0 => batch.put(format!("kept {writer} {turn}"), value(writer, turn, 0)),
+            _ => batch,
+        };
         let outcome = match turn % 3 {
             0 => store
                 .write_batch_async(batch)
