@@ -5,6 +5,7 @@ mod pair;
 use core_view::DType;
 use sha2::{Digest, Sha256};
 
+pub(crate) use pair::chunks_at_once;
 pub use pair::leaf_digest_pair;
 
 use crate::WeightHash;
@@ -36,12 +37,12 @@ pub fn leaf_digest(chunk: &[u8]) -> Leaf {
 
 /// The digests of all chunks of `bytes`, in order; computed in parallel when there are several.
 pub fn leaf_digests(bytes: &[u8]) -> Vec<Leaf> {
-    let pairs: Vec<&[u8]> = bytes.chunks(2 * CHUNK_LEN_BYTES).collect();
-    let digests = parallel::map(threads_for(pairs.len()), pairs, |pair| {
-        match pair.split_at_checked(CHUNK_LEN_BYTES) {
-            Some((first, second)) if !second.is_empty() => leaf_digest_pair(first, second).to_vec(),
-            _ => vec![leaf_digest(pair)],
-        }
+    let chunks: Vec<&[u8]> = bytes.chunks(CHUNK_LEN_BYTES).collect();
+    let threads = threads_for(chunks.len());
+    let jobs = chunks.chunks(chunks_at_once(chunks.len(), threads));
+    let digests = parallel::map(threads, jobs.collect(), |job| match *job {
+        [first, second] => leaf_digest_pair(first, second).to_vec(),
+        _ => job.iter().copied().map(leaf_digest).collect(),
     });
     digests.into_iter().flatten().collect()
 }
@@ -122,4 +123,20 @@ fn described(
     hasher.update(len_bytes.to_le_bytes());
     hasher.update(leaves.as_flattened());
     hasher
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaves_are_those_of_the_chunks_in_order_however_many() {
+        let all: Vec<u8> = (0..5 * CHUNK_LEN_BYTES).map(|i| (i / 251) as u8).collect();
+        let whole = (0..=5).map(|chunks| chunks * CHUNK_LEN_BYTES);
+        for len in whole.chain([1, CHUNK_LEN_BYTES + 1, 4 * CHUNK_LEN_BYTES + 70]) {
+            let bytes = &all[..len];
+            let expected: Vec<Leaf> = bytes.chunks(CHUNK_LEN_BYTES).map(leaf_digest).collect();
+            assert_eq!(leaf_digests(bytes), expected, "{len}");
+        }
+    }
 }

@@ -47,6 +47,11 @@ pub fn leaf_digest_pair(first: &[u8], second: &[u8]) -> [Leaf; 2] {
     [x, y].map(digest)
 }
 
+/// How many chunks one job hashes: two if that leaves a job for each thread.
+pub(crate) fn chunks_at_once(chunks: usize, threads: usize) -> usize {
+    if chunks / 2 >= threads.max(1) { 2 } else { 1 }
+}
+
 fn digest(state: [u32; 8]) -> Leaf {
     let mut leaf = Leaf::default();
     for (bytes, word) in leaf.as_chunks_mut::<4>().0.iter_mut().zip(state) {
@@ -104,12 +109,27 @@ mod tests {
     fn digests_are_those_of_one_chunk_after_the_other() {
         let bytes: Vec<u8> = (0..5000_u32).map(|i| (i * i / 7) as u8).collect();
         let lens = (0..200).chain([1000, 4031, 4095, 4096, 5000]);
-        for len in lens.clone() {
+        for len in lens {
             for other in [0, 62, 63, 64, 118, 119, 127, 128, len, 5000] {
                 let (a, b) = (&bytes[..len], &bytes[5000 - other..]);
                 let expected = [leaf_digest(a), leaf_digest(b)];
                 assert_eq!(leaf_digest_pair(a, b), expected, "{len} {other}");
             }
         }
+    }
+
+    #[test]
+    fn no_thread_is_without_a_chunk_for_the_sake_of_pairs() {
+        let jobs = |chunks: usize, threads| chunks.div_ceil(chunks_at_once(chunks, threads));
+        for threads in 1..9 {
+            for chunks in 0..40 {
+                assert!(
+                    jobs(chunks, threads) >= chunks.min(threads),
+                    "{chunks} {threads}"
+                );
+            }
+            assert_eq!(jobs(2 * threads, threads), threads);
+        }
+        assert_eq!(chunks_at_once(0, 0), 1);
     }
 }

@@ -14,6 +14,7 @@ use super::group::{CHUNKS_AHEAD_MIN, Cursor, GROUPS_AHEAD_MAX, Group, Part, Plan
 use super::tensors::{Begun, OpenTensor, Verdict};
 use super::workers::{Job, Outcome, Ticket, ToRead, Workers};
 use super::{OnProgress, Progress, SourceFile, hint_of};
+use crate::identity::chunks_at_once;
 use crate::native::base::link_to;
 use crate::native::body_writer::Encoding as ChunkPlan;
 use crate::native::changes::{Changes, NewObject};
@@ -190,12 +191,8 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
                 len: chunk.len,
             })
             .collect();
-        // In pairs if there are still jobs for everyone then.
-        let together = match to_read.len() / 2 >= self.settings.core.config.threads() {
-            true => 2,
-            false => 1,
-        };
-        for job in to_read.chunks(together) {
+        let at_once = chunks_at_once(to_read.len(), self.settings.core.config.threads());
+        for job in to_read.chunks(at_once) {
             let &[first, ref rest @ ..] = job else {
                 continue;
             };
