@@ -70,10 +70,14 @@ impl Drop for Workers<'_> {
 
 impl<'env> Workers<'env> {
     pub(super) fn start<'scope>(scope: &'scope Scope<'scope, 'env>, core: &'env Core) -> Self {
-        let jobs = Arc::new(Jobs::new());
         let (sender, answers) = channel();
+        // Before the threads: those that were started end if one can't be.
+        let workers = Self {
+            jobs: Arc::new(Jobs::new()),
+            answers,
+        };
         for _ in 0..core.config.threads() {
-            let jobs = Arc::clone(&jobs);
+            let jobs = Arc::clone(&workers.jobs);
             let answerer = Answerer(sender.clone());
             scope.spawn(move || {
                 while let Some(job) = jobs.take() {
@@ -84,7 +88,7 @@ impl<'env> Workers<'env> {
                 }
             });
         }
-        Self { jobs, answers }
+        workers
     }
 
     /// Has a job done: what is to be encoded before what is to be read, each in the order in which it comes.
