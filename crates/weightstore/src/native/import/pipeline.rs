@@ -404,10 +404,9 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
                 })
         });
         for (index, encoding, alias) in planned {
-            let Some(slot) = group.slots.get_mut(index) else {
-                continue;
-            };
-            let Some(raw) = slot.raw.take() else {
+            let slot = group.slots.get_mut(index);
+            // A chunk left out would keep those behind it in its alias waiting.
+            let Some(raw) = slot.and_then(|slot| slot.raw.take()) else {
                 return Err(worker_lost());
             };
             group.waiting += 1;
