@@ -8,8 +8,8 @@ use core_view::safetensors::TensorInfo;
 use crate::identity::{CHUNK_LEN_BYTES, Leaf, chunk_count};
 use crate::native::body_writer::EncodedChunk;
 
-/// Bytes that are in memory for one group. While one is encoded and one waits to be decided on, two more at most
-/// are read.
+/// Bytes that are in memory for one group at most. While one is encoded and one is decided on, less than two of this
+/// size are read ahead, in one group or several.
 const GROUP_BYTES: usize = 16 << 20;
 
 /// Chunks that are read ahead at least, and groups at most: between large tensors there are groups of little, and with no
