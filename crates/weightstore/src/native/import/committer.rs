@@ -167,7 +167,12 @@ impl<'env> Commits<'env> {
     fn commit(&mut self) -> Result<(), WeightError> {
         let session = self.contents.session;
         let oldest = self.headers.pop_front();
-        oldest.map_or(Ok(()), |headers| self.totals.commit(session, headers))
+        let committed = oldest.map_or(Ok(()), |headers| self.totals.commit(session, headers));
+        if committed.is_err() {
+            // The thread that commits ends there.
+            self.headers.clear();
+        }
+        committed
     }
 
     fn commit_all(&mut self) -> Result<(), WeightError> {
