@@ -5,6 +5,7 @@
 mod bad_input;
 mod damage;
 mod encoded;
+mod failed_import;
 mod family;
 mod fixture;
 mod full_disk;

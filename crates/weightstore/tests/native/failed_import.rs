@@ -1,0 +1,109 @@
+//! Imports that fail while some of their content is durable, some on its way and some not read yet.
+
+use std::io;
+
+use tier_nvme::StorageConfig;
+use tier_nvme::sim::SimVolume;
+use weightstore::{ByteSource, ImportOptions, NativeConfig, NativeStore, SourceFile};
+
+use crate::fixture::{add, bytes, get, noise, safetensors};
+
+/// On several threads, on one, and on one that takes the steps of several in orders of its own.
+fn configs() -> Vec<NativeConfig> {
+    let storage = StorageConfig::default().with_segment_bytes(4 << 20);
+    let config = NativeConfig::default()
+        .with_storage(storage)
+        .with_batch_bytes(1 << 20);
+    let one = config.clone().with_threads(1);
+    let seeded = (0..4).map(|seed| one.clone().with_interleaving_seed(seed));
+    [config.with_threads(3), one.clone()]
+        .into_iter()
+        .chain(seeded)
+        .collect()
+}
+
+fn model(seed: u64) -> Vec<u8> {
+    let names = (0..12).map(|index| (index, format!("t{index}")));
+    let tensors = names.map(|(index, name)| bytes(&name, noise(100 * seed + index, 700_000)));
+    safetensors(&tensors.collect::<Vec<_>>())
+}
+
+/// What failed left nothing behind, took nothing that was there, and is in nobody's way.
+fn check(store: &NativeStore, kept: &[u8], failed: &[u8], case: &str) {
+    let report = store.verify(None).unwrap();
+    assert!(
+        report.is_whole() && report.unreachable == 0,
+        "{case}: {report:?}"
+    );
+    assert_eq!(store.models().unwrap(), ["kept"], "{case}");
+    assert_eq!(store.stats().unwrap().tensors, 12, "{case}");
+    add(store, "again", failed).unwrap();
+    assert!(get(store, "again").unwrap() == failed, "{case}");
+    assert!(get(store, "kept").unwrap() == kept, "{case}");
+    assert!(store.verify(None).unwrap().is_whole(), "{case}");
+}
+
+#[test]
+fn a_disk_that_is_full_midway_gets_everything_back() {
+    let (kept, other) = (model(1), model(2));
+    for config in configs() {
+        let case = format!("{config:?}");
+        let volume = SimVolume::new(1);
+        let store = NativeStore::on_volume(volume.handle(), config).unwrap();
+        add(&store, "kept", &kept).unwrap();
+        let used: u64 = volume.files().iter().map(|(_, len)| len).sum();
+        volume.set_capacity(used + (4 << 20));
+        assert!(add(&store, "other", &other).is_err(), "{case}");
+        volume.set_capacity(u64::MAX);
+        check(&store, &kept, &other, &case);
+    }
+}
+
+/// Ends before the file does.
+struct Cut<'a> {
+    bytes: &'a [u8],
+    end_bytes: u64,
+}
+
+impl ByteSource for Cut<'_> {
+    fn len_bytes(&self) -> io::Result<u64> {
+        Ok(self.bytes.len() as u64)
+    }
+
+    fn read_exact_at(&self, offset_bytes: u64, target: &mut [u8]) -> io::Result<()> {
+        match offset_bytes + target.len() as u64 > self.end_bytes {
+            true => Err(io::Error::other("the cable is out")),
+            false => self.bytes.read_exact_at(offset_bytes, target),
+        }
+    }
+}
+
+#[test]
+fn a_source_that_fails_midway_leaves_nothing_behind() {
+    let (kept, mut tensors) = (model(1), Vec::new());
+    // More than is read ahead, so that much of it is on its way when the rest can't be read.
+    for index in 0..60 {
+        tensors.push(bytes(&format!("t{index}"), noise(200 + index, 1 << 20)));
+    }
+    let other = safetensors(&tensors);
+    for config in configs() {
+        let case = format!("{config:?}");
+        let store = NativeStore::on_volume(SimVolume::new(1).handle(), config).unwrap();
+        add(&store, "kept", &kept).unwrap();
+        let cut = Cut {
+            bytes: &other,
+            end_bytes: 55 << 20,
+        };
+        let file = SourceFile {
+            name: "cut",
+            source: &cut,
+        };
+        assert!(
+            store
+                .add_model("other", file, &ImportOptions::default())
+                .is_err(),
+            "{case}"
+        );
+        check(&store, &kept, &other, &case);
+    }
+}
