@@ -1,7 +1,5 @@
 //! Slots for new blocks.
 
-use std::cell::Cell as ThreadCell;
-
 use core_view::contract::SlotId;
 
 use super::choice::Choice;
@@ -16,16 +14,14 @@ use crate::sync::atomic::Ordering;
 /// Slots taken from one shard before another is considered: a long request then ages all shards alike.
 const CHUNK: usize = 64;
 
-/// Allocations of a thread from one look at a shard from which nothing may have been taken to the next.
+/// Allocations of a thread in a pool from one look at a shard from which nothing may have been taken to the next.
 const CALLS_BETWEEN_LOOKS: u32 = 4;
 
 /// Rounds of looks at one's own shards from one at all to the next.
 const ROUNDS_BETWEEN_VISITS: usize = 16;
 
-/// Allocations of a thread from one that may take what is worth less in another thread's shards to the next.
+/// Allocations of a thread in a pool from one that may take what is worth less in another thread's shards to the next.
 const CALLS_BETWEEN_VISITS: u32 = 32;
-
-thread_local!(static CALLS: ThreadCell<u32> = const { ThreadCell::new(0) });
 
 /// What has to be told once no lock is held.
 #[derive(Default)]
@@ -83,7 +79,7 @@ impl Core {
 
     /// Takes slots where the pool is fullest of old blocks; fewer than `count` if other threads take them too.
     fn fill(&self, lane: u32, slots: &mut Vec<u32>, count: usize, departures: &mut Departures) {
-        let call = CALLS.with(|calls| calls.replace(calls.get().wrapping_add(1)));
+        let call = self.lanes.own().count_allocation();
         let visits = call.is_multiple_of(CALLS_BETWEEN_VISITS);
         let now = if self.shards.know_worth() {
             self.look_around(lane, call);

@@ -25,7 +25,7 @@ pub(super) fn lane() -> u32 {
     })
 }
 
-/// Counts of what threads did, which only grow.
+/// Counts of what threads did in this pool, which only grow.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     /// Registered blocks that got their first user, or were registered with one.
@@ -34,6 +34,19 @@ pub(super) struct Lane {
     pub(super) released: AtomicU64,
     pub(super) requested: AtomicU64,
     pub(super) hits: AtomicU64,
+    /// Allocations. Of two at once by threads that have a lane in common one may not be counted.
+    allocations: AtomicU32,
+}
+
+impl Lane {
+    /// Counts an allocation; how many there were before.
+    #[inline]
+    pub(super) fn count_allocation(&self) -> u32 {
+        let before = self.allocations.load(Ordering::Relaxed);
+        self.allocations
+            .store(before.wrapping_add(1), Ordering::Relaxed);
+        before
+    }
 }
 
 /// All lanes of a pool.

@@ -1,6 +1,8 @@
-//! Policies that are wrong about what they keep, and pools that are too large: nobody may lose a block, and no slot.
+//! What pools and policies tell each other, policies that are wrong about what they keep, and pools that are too large: nobody may lose
+//! a block, and no slot.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use blockmgr::policy::{Access, EvictionPolicy, Policy, Slot};
@@ -195,4 +197,54 @@ fn a_policy_is_told_of_uses_while_a_block_is_in_use_when_that_ends() {
     assert_eq!((request.priority, request.chain_blocks), (3, 2));
     drop(matched(0, 99));
     assert_eq!(heard(), [Told::Hit { tick: 4 }, Told::Release]);
+}
+
+/// Counts how often it is told that time goes on.
+struct Clocked(Arc<AtomicUsize>);
+
+impl EvictionPolicy for Clocked {
+    fn insert(&mut self, _slot: Slot, _access: &Access) {}
+
+    fn hit(&mut self, _slot: Slot, _access: &Access) {}
+
+    fn pin(&mut self, _slot: Slot) {}
+
+    fn release(&mut self, _slot: Slot) {}
+
+    fn evict(&mut self) -> Option<Slot> {
+        None
+    }
+
+    fn remove(&mut self, _slot: Slot) {}
+
+    fn evictable_slots(&self) -> u32 {
+        0
+    }
+
+    fn advance(&mut self, _tick: u64) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn victim_worth(&self) -> Option<f32> {
+        Some(1.0)
+    }
+}
+
+#[test]
+fn pools_that_a_thread_uses_in_turns_all_notice_that_time_goes_on() {
+    let pools = [(); 4].map(|()| {
+        let advances = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&advances);
+        let policy = move |_| Policy::Custom(Box::new(Clocked(Arc::clone(&counted))));
+        let builder = BlockPool::builder().capacity_blocks(4);
+        let pool = builder.custom_policy(Box::new(policy)).build().unwrap();
+        (pool, advances)
+    });
+    for _ in 0..64 {
+        for (pool, _) in &pools {
+            drop(pool.allocate_blocks(1).unwrap());
+        }
+    }
+    let advances = pools.map(|(_, advances)| advances.load(Ordering::Relaxed));
+    assert_eq!(advances, [16; 4]);
 }
