@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use blockmgr::policy::{Access, EvictionPolicy, Policy, Slot};
+use blockmgr::policy::{Access, EvictionPolicy, Policy, PolicyKind, Slot};
 use blockmgr::{BlockPool, Error, ImmutableBlocks, RequestOptions, SequenceHash};
 
 /// Gives slots up in the order in which they were inserted, whoever uses them, or none at all.
@@ -247,4 +247,20 @@ fn pools_that_a_thread_uses_in_turns_all_notice_that_time_goes_on() {
     }
     let advances = pools.map(|(_, advances)| advances.load(Ordering::Relaxed));
     assert_eq!(advances, [16; 4]);
+}
+
+#[test]
+fn a_block_may_have_the_last_position_that_there_is() {
+    for policy in PolicyKind::ALL {
+        let builder = BlockPool::builder().capacity_blocks(2).policy(policy);
+        let pool = builder.build().unwrap();
+        let last = [SequenceHash::new(1 << 70, u32::MAX)];
+        let complete = pool.allocate_blocks(1).unwrap().complete(&last).unwrap();
+        let registered = pool.register_blocks(complete).unwrap();
+        // While it is in use, and after that.
+        assert_eq!(pool.match_sequence_hashes(&last).len(), 1);
+        drop(registered);
+        assert_eq!(pool.match_sequence_hashes(&last).len(), 1);
+        assert_eq!(pool.allocate_blocks(2).unwrap().len(), 2, "{policy}");
+    }
 }

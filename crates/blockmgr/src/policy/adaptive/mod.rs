@@ -115,7 +115,9 @@ impl Adaptive {
     fn use_again(&mut self, slot: Slot, access: &Access, times: u32) {
         let tick = access.request.tick as u32;
         self.arrive(tick);
-        self.experience.requests.found(tick, access.position + 1, 0);
+        self.experience
+            .requests
+            .found(tick, access.position.saturating_add(1), 0);
         let block = &mut self.blocks[slot.index()];
         let before = *block;
         if before.state == State::Vacant {
@@ -128,7 +130,7 @@ impl Adaptive {
             .min(HITS_MAX);
         block.known.tick = tick;
         block.chain_blocks = access.request.chain_blocks;
-        block.ends_chain = access.position + 1 == block.chain_blocks;
+        block.ends_chain = ends_chain(access);
         block.state = State::InUse;
         if before.state == State::Aging {
             let known = before.known;
@@ -184,6 +186,11 @@ impl Adaptive {
     }
 }
 
+/// Whether a request uses no block behind this one.
+fn ends_chain(access: &Access) -> bool {
+    access.position.checked_add(1) == Some(access.request.chain_blocks)
+}
+
 impl EvictionPolicy for Adaptive {
     fn insert(&mut self, slot: Slot, access: &Access) {
         self.remember();
@@ -201,7 +208,7 @@ impl EvictionPolicy for Adaptive {
         };
         let mut known = match ghost {
             Some(ghost) => {
-                requests.found(tick, access.position + 1, ghost.generation);
+                requests.found(tick, access.position.saturating_add(1), ghost.generation);
                 let age = age::between(ghost.tick, tick);
                 self.note(Note::used(ghost.class, ghost.tick, age));
                 Ghost {
@@ -225,7 +232,7 @@ impl EvictionPolicy for Adaptive {
             known,
             chain_blocks: request.chain_blocks,
             state: State::InUse,
-            ends_chain: access.position + 1 == request.chain_blocks,
+            ends_chain: ends_chain(access),
         };
     }
 
