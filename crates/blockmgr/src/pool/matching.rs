@@ -120,12 +120,12 @@ impl Core {
             let Some((slot, pin)) = self.directory.pin(hash.words()) else {
                 continue;
             };
+            let cell = self.directory.cell(slot);
+            cell.set_used(request.tick);
             if pin.is_first {
                 self.lanes.own().pinned.fetch_add(1, Ordering::Relaxed);
                 Notes::new(&self.shards, Some(&request)).add(slot, pin.generation);
             } else {
-                let cell = self.directory.cell(slot);
-                cell.set_used(request.tick);
                 cell.note_again(&request);
             }
             self.release(&[slot]);

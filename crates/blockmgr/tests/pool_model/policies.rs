@@ -264,3 +264,28 @@ fn a_block_may_have_the_last_position_that_there_is() {
         assert_eq!(pool.allocate_blocks(2).unwrap().len(), 2, "{policy}");
     }
 }
+
+#[test]
+fn room_is_made_where_nothing_was_touched_lately() {
+    let capacity = 64;
+    let builder = BlockPool::builder().capacity_blocks(capacity).shards(2);
+    let pool = builder.policy(PolicyKind::Lru).build().unwrap();
+    let hash = |number: usize| SequenceHash::new((number as u128 + 1) << 70, 0);
+    let serve = |number| {
+        let hash = [hash(number)];
+        assert_eq!(pool.match_sequence_hashes(&hash).len(), 0);
+        let complete = pool.allocate_blocks(1).unwrap().complete(&hash).unwrap();
+        let registered = pool.register_blocks(complete).unwrap();
+        registered.slots().next().unwrap().0
+    };
+    let slots: Vec<_> = (0..capacity).map(serve).collect();
+    for _ in 0..8 {
+        for (number, _) in slots.iter().enumerate().filter(|(_, slot)| **slot % 2 == 0) {
+            let touched = pool.touch_blocks(&[hash(number)], &RequestOptions::default());
+            assert_eq!(touched, 1);
+        }
+    }
+    let taken: Vec<_> = (capacity..capacity + 24).map(serve).collect();
+    let of_touched = taken.iter().filter(|slot| **slot % 2 == 0).count();
+    assert!(of_touched <= 4, "{of_touched} of 24");
+}
