@@ -30,6 +30,18 @@ struct Departures {
     events: Vec<BlockEvent>,
 }
 
+/// Slots that go back unless they are handed out, also if who is told of what left panics.
+struct TakenSlots<'a> {
+    core: &'a Core,
+    slots: Vec<u32>,
+}
+
+impl Drop for TakenSlots<'_> {
+    fn drop(&mut self) {
+        self.core.give_back(&self.slots); // mutant: kv-pool-no-give-back
+    }
+}
+
 impl Core {
     /// Hands out `count` slots or none.
     pub(super) fn allocate(&self, count: usize) -> Result<Vec<u32>, Error> {
@@ -48,14 +60,10 @@ impl Core {
         if let Some(study) = &self.study {
             study.study();
         }
+        let mut taken = TakenSlots { core: self, slots };
         self.announce_evicted(&departures.evicted, &departures.events);
-        match outcome {
-            Ok(()) => Ok(slots),
-            Err(error) => {
-                self.give_back(&slots); // mutant: kv-pool-no-give-back
-                Err(error)
-            }
-        }
+        outcome?;
+        Ok(std::mem::take(&mut taken.slots))
     }
 
     /// Now and then lets a shard that nobody has locked look anew at what its victims are worth, one shard after the other: one from which

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use blockmgr::policy::{Access, EvictionPolicy, Policy, PolicyKind, Slot};
-use blockmgr::{BlockPool, Error, ImmutableBlocks, RequestOptions, SequenceHash};
+use blockmgr::{
+    BlockPool, Error, EvictedBlock, EvictionHook, ImmutableBlocks, RequestOptions, SequenceHash,
+};
 
 /// Gives slots up in the order in which they were inserted, whoever uses them, or none at all.
 struct Wrong {
@@ -288,4 +290,24 @@ fn room_is_made_where_nothing_was_touched_lately() {
     let taken: Vec<_> = (capacity..capacity + 24).map(serve).collect();
     let of_touched = taken.iter().filter(|slot| **slot % 2 == 0).count();
     assert!(of_touched <= 4, "{of_touched} of 24");
+}
+
+/// Can't keep what it is offered.
+struct Failing;
+
+impl EvictionHook for Failing {
+    fn evicted(&self, blocks: &[EvictedBlock]) {
+        panic!("nobody takes {} blocks", blocks.len());
+    }
+}
+
+#[test]
+fn slots_come_back_from_a_hook_that_panics() {
+    let builder = BlockPool::builder().capacity_blocks(4);
+    let pool = builder.eviction_hook(Arc::new(Failing)).build().unwrap();
+    drop(registered(&pool, 3));
+    let allocates = || drop(pool.allocate_blocks(2));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(allocates)).is_err());
+    let status = pool.status();
+    assert_eq!((status.free_blocks, status.cached_blocks), (2, 2));
 }
