@@ -31,7 +31,7 @@ impl WeakBlock {
     /// The block, if the pool still has it, here or in another slot. `None` once it left, or the pool is gone.
     pub fn upgrade(&self) -> Option<ImmutableBlock> {
         let core = self.core.upgrade()?;
-        if core.upgrade(self.slot, self.generation) {
+        if core.upgrade(self.slot, self.generation, self.hash) {
             return Some(ImmutableBlock::new(core, self.slot));
         }
         let slot = core.match_one(self.hash)?;

@@ -241,16 +241,17 @@ impl Cell {
         }
     }
 
-    /// Takes hold of the block of a generation, if the slot still has it.
+    /// Takes hold of the block of this hash and generation, if the slot still has it. Generations come again after a long time: then the
+    /// slot has another block.
     #[inline]
-    pub(super) fn upgrade(&self, generation: u32) -> Option<Pin> {
+    pub(super) fn upgrade(&self, generation: u32, key: Key) -> Option<Pin> {
         self.add_user(|hold| {
             let is_kept = match hold.state {
                 State::Registered => true,
                 State::Duplicate => hold.users > 0,
                 State::Free | State::Taken => false,
             };
-            is_kept && hold.generation == generation
+            is_kept && hold.generation == generation && self.key() == key
         })
     }
 
@@ -455,16 +456,39 @@ mod tests {
         let pin = cell.pin([7, 0]).map(|pin| (pin.generation, pin.is_first));
         assert_eq!(pin, Some((0, true)));
         assert!(!cell.claim(), "it is in use");
-        assert!(cell.upgrade(0).is_some_and(|pin| !pin.is_first));
+        assert!(cell.upgrade(0, [7, 0]).is_some_and(|pin| !pin.is_first));
         cell.release();
         assert_eq!(cell.release().users, 1);
         assert!(cell.claim() && !cell.claim());
-        assert!(cell.pin([7, 0]).is_none() && cell.upgrade(0).is_none());
+        assert!(cell.pin([7, 0]).is_none() && cell.upgrade(0, [7, 0]).is_none());
         cell.free();
         cell.set(State::Taken, 0);
         cell.set(State::Registered, 0);
-        assert!(cell.upgrade(0).is_none(), "another block of the slot");
+        assert!(
+            cell.upgrade(0, [7, 0]).is_none(),
+            "another block of the slot"
+        );
         assert!(cell.pin([7, 0]).is_some());
+    }
+
+    #[test]
+    fn a_generation_that_comes_again_is_not_taken_for_the_block_that_had_it() {
+        let cell = registered(7, 0);
+        assert!(cell.upgrade(0, [7, 0]).is_some());
+        cell.release();
+        let last = Hold {
+            state: State::Free,
+            generation: (1 << GENERATION_BITS) - 1,
+            users: 0,
+        };
+        cell.hold.store(last.packed(), Ordering::Relaxed);
+        cell.free();
+        cell.set(State::Taken, 0);
+        cell.set_identity(SequenceHash::new(8, 3));
+        cell.set(State::Registered, 0);
+        assert_eq!(cell.hold().generation, 0);
+        assert!(cell.upgrade(0, [7, 0]).is_none(), "another block");
+        assert!(cell.upgrade(0, [8, 0]).is_some());
     }
 
     #[test]
@@ -472,9 +496,9 @@ mod tests {
         let cell = registered(7, 0);
         cell.set(State::Duplicate, 1);
         assert!(cell.pin([7, 0]).is_none() && !cell.claim());
-        assert!(cell.upgrade(0).is_some());
+        assert!(cell.upgrade(0, [7, 0]).is_some());
         cell.release();
         cell.release();
-        assert!(cell.upgrade(0).is_none());
+        assert!(cell.upgrade(0, [7, 0]).is_none());
     }
 }

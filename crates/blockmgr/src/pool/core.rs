@@ -161,8 +161,9 @@ impl Core {
     }
 
     /// Adds a user to the block that a slot had in a generation, if it still has it.
-    pub(crate) fn upgrade(&self, slot: u32, generation: u32) -> bool {
-        let Some(pin) = self.directory.cell(slot).upgrade(generation) else {
+    pub(crate) fn upgrade(&self, slot: u32, generation: u32, hash: SequenceHash) -> bool {
+        let cell = self.directory.cell(slot);
+        let Some(pin) = cell.upgrade(generation, hash.words()) else {
             return false;
         };
         self.note_pin(slot, pin);
