@@ -6,9 +6,9 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::{Mutex, lock};
 
 /// From so many entries on, who adds some tells the policy of them, if nobody has the shard locked.
-const SOON: usize = 256;
-/// And at so many, waits for the shard.
-const MAX: usize = 4096;
+const SOON: usize = if cfg!(shuttle) { 2 } else { 256 };
+/// And at so many, waits for the shard. The few requests of a test that tries interleavings come to this too.
+const MAX: usize = if cfg!(shuttle) { 4 } else { 4096 };
 
 /// Entries that are added at once.
 const RUN: usize = 64;

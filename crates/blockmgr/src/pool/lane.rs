@@ -1,5 +1,6 @@
 //! What each thread counts for itself.
 
+#[cfg(not(shuttle))]
 use std::cell::Cell as ThreadCell;
 use std::ops::Deref;
 
@@ -14,6 +15,7 @@ const LANES: usize = 16;
 const READS: usize = 64;
 
 /// A number for the calling thread, the same at each call.
+#[cfg(not(shuttle))]
 pub(super) fn lane() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     thread_local!(static LANE: ThreadCell<u32> = const { ThreadCell::new(u32::MAX) });
@@ -23,6 +25,12 @@ pub(super) fn lane() -> u32 {
         }
         lane.get()
     })
+}
+
+/// The same for threads of the scheduler that tries interleavings, which has all of them in one.
+#[cfg(shuttle)]
+pub(super) fn lane() -> u32 {
+    usize::from(shuttle::current::me()) as u32
 }
 
 /// Counts of what threads did in this pool, which only grow.
