@@ -234,7 +234,8 @@ fn at_every_operation(
     let count = |wanted| endings.iter().filter(|&&ending| ending == wanted).count();
     let counts = [Ending::Opening, Ending::Poisoned, Ending::Passed].map(count);
     println!("{moment:?}, own thread {own_thread}: {counts:?} in opening, in changes, later");
-    assert!(counts.iter().all(|&count| count > 3), "{counts:?}");
+    // How many operations each stage has depends on threads, where there are any.
+    assert!(counts.iter().all(|&count| count > 0), "{counts:?}");
 }
 
 fn simulated() -> Box<dyn Fn() -> Arc<dyn Volume>> {
