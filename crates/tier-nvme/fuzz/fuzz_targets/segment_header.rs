@@ -1,7 +1,6 @@
 #![no_main]
 
-mod seeds;
+#[macro_use]
+mod target;
 
-libfuzzer_sys::fuzz_target!(init: seeds::write("segment_header"), |bytes: &[u8]| tier_nvme::fuzzing::run(
-    "segment_header", bytes
-));
+target!("segment_header");

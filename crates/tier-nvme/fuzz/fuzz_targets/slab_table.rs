@@ -1,7 +1,6 @@
 #![no_main]
 
-mod seeds;
+#[macro_use]
+mod target;
 
-libfuzzer_sys::fuzz_target!(init: seeds::write("slab_table"), |bytes: &[u8]| tier_nvme::fuzzing::run(
-    "slab_table", bytes
-));
+target!("slab_table");

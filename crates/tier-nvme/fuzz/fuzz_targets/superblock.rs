@@ -1,7 +1,6 @@
 #![no_main]
 
-mod seeds;
+#[macro_use]
+mod target;
 
-libfuzzer_sys::fuzz_target!(init: seeds::write("superblock"), |bytes: &[u8]| tier_nvme::fuzzing::run(
-    "superblock", bytes
-));
+target!("superblock");

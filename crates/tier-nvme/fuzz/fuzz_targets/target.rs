@@ -1,10 +1,19 @@
-//! The inputs to begin with.
+//! A target, and the inputs that it begins with.
 
 use std::path::Path;
 
-/// Writes those of a target into the directory of inputs that the fuzzer was given: the first argument that is no
+/// The fuzz target `$name` of `tier_nvme::fuzzing`, which begins with its own inputs.
+macro_rules! target {
+    ($name:literal) => {
+        libfuzzer_sys::fuzz_target!(init: crate::target::write_seeds($name), |bytes: &[u8]| {
+            tier_nvme::fuzzing::run($name, bytes)
+        });
+    };
+}
+
+/// Writes the first inputs of a target into the directory of inputs that the fuzzer was given: the first argument that is no
 /// option.
-pub fn write(target: &str) {
+pub fn write_seeds(target: &str) {
     let Some(corpus) = std::env::args()
         .skip(1)
         .find(|argument| !argument.starts_with('-'))
