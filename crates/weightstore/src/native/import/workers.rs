@@ -53,8 +53,11 @@ pub(super) enum Outcome {
     Encoded(EncodedChunk),
 }
 
+/// What is answered for one chunk.
+type Done = (Ticket, Result<Outcome, WeightError>);
+
 /// What a worker answers; `None` if it panicked.
-pub(super) type Answer = Option<(Ticket, Result<Outcome, WeightError>)>;
+pub(super) type Answer = Option<Done>;
 
 /// The way to the workers; they end when it is dropped.
 pub(super) struct Workers<'env> {
@@ -110,9 +113,6 @@ impl Drop for Answerer {
         }
     }
 }
-
-/// What is answered for one chunk.
-type Done = (Ticket, Result<Outcome, WeightError>);
 
 fn run(core: &Core, job: Job<'_>) -> [Option<Done>; 2] {
     match job {
