@@ -37,6 +37,7 @@ mod real;
 pub mod sim;
 mod slab;
 mod store;
+mod threads;
 mod volume;
 mod wal;
 
@@ -49,9 +50,10 @@ pub use read_queue::ReadQueue;
 pub use real::{EngineChoice, RealVolume, VolumeOptions};
 pub use slab::{BlockSlab, SlabConfig, SlabConfigBuilder, SlabRecovery, SlabStats};
 pub use store::{
-    BackgroundStep, CacheStats, CommitStage, CompactionReport, CompressionType, Damage, MapOrigin,
-    MappedValue, MemoryKind, MemoryStats, NvmeStore, PrefetchStats, RecoveryReport, StorageConfig,
-    StorageConfigBuilder, StoreStats, VerifyOptions, VerifyPosition, VerifyReport, WriteBatch,
+    BackgroundStep, CacheStats, CheckedValue, CommitStage, CompactionReport, CompressionType,
+    Damage, MapOrigin, MappedValue, MemoryKind, MemoryStats, NvmeStore, PrefetchStats,
+    RecoveryReport, StorageConfig, StorageConfigBuilder, StoreStats, VerifyOptions, VerifyPosition,
+    VerifyReport, WriteBatch,
 };
 pub use volume::{Alignment, FileMode, FileName, Volume, VolumeFile, VolumeLock, VolumeReport};
 pub use wal::{Lsn, Overload, Wal, WalConfig, WalRecord, WalRecovery, WalReplay, WalStats};

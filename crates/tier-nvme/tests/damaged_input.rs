@@ -92,18 +92,25 @@ fn mutate(random: &mut Random, input: &mut Vec<u8>) {
 
 #[test]
 fn damaged_bytes_are_an_error_or_the_truth() {
-    let seeds = Seeds::from_environment(100);
+    let inputs: Vec<_> = TARGETS
+        .iter()
+        .flat_map(|target| {
+            (target.seeds)()
+                .into_iter()
+                .map(move |input| (target.run, input))
+        })
+        .collect();
+    for (run, input) in &inputs {
+        run(input);
+    }
     let replay = "cargo test -p tier-nvme --features fuzzing --test damaged_input";
-    seeds.for_each(replay, |seed| {
+    Seeds::from_environment(100).for_each_on_all_cores(replay, |seed| {
         let mut random = Random::new(seed);
-        for target in TARGETS {
-            for input in (target.seeds)() {
-                (target.run)(&input);
-                for _ in 0..2 {
-                    let mut input = input.clone();
-                    mutate(&mut random, &mut input);
-                    (target.run)(&input);
-                }
+        for (run, input) in &inputs {
+            for _ in 0..2 {
+                let mut input = input.clone();
+                mutate(&mut random, &mut input);
+                run(&input);
             }
         }
     });

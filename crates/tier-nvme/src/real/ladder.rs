@@ -46,7 +46,7 @@ pub(super) fn choose(
     };
     let threads = options.threads.unwrap_or(POOL_THREADS);
     let pool = ThreadPool::start(options.io_depth, threads)
-        .map_err(|error| NvmeError::from_io("start threads for", location, 0, error))?;
+        .map_err(|error| NvmeError::from_io("starting threads", location, 0, error))?;
     Ok(Chosen {
         engine: Arc::new(pool),
         reason: Some(refusal),

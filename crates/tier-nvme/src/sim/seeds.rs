@@ -1,6 +1,7 @@
 //! Running a test over many seeds.
 
 use std::convert::Infallible;
+use std::num::NonZero;
 use std::ops::Range;
 
 /// The seeds of a run: those that the environment asks for, or a default number of them.
@@ -86,6 +87,30 @@ impl Seeds {
             Ok::<(), Infallible>(())
         });
     }
+
+    /// As [`Seeds::for_each`], on all cores: for tests whose seeds share nothing.
+    ///
+    /// # Panics
+    /// If `test` does, once the other cores are done.
+    pub fn for_each_on_all_cores(&self, command: &str, test: impl Fn(u64) + Sync) {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get) as u64;
+        let share = self.count().div_ceil(cores).max(1);
+        let test = &test;
+        std::thread::scope(|scope| {
+            let first = self.range.clone().step_by(share as usize);
+            let threads: Vec<_> = first
+                .map(|first| {
+                    let last = first.saturating_add(share).min(self.range.end);
+                    scope.spawn(move || Self::from(first..last).for_each(command, test))
+                })
+                .collect();
+            for thread in threads {
+                if let Err(panic) = thread.join() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        });
+    }
 }
 
 /// These seeds, whatever the environment says.
@@ -131,6 +156,23 @@ mod tests {
         });
         assert_eq!((run, seen), (Err(5), vec![3, 4, 5]));
         assert_eq!(seeds.count(), 6);
+    }
+
+    #[test]
+    fn all_cores_run_each_seed_once() {
+        let seen = std::sync::Mutex::new(Vec::new());
+        Seeds::from(3..10).for_each_on_all_cores("test", |seed| seen.lock().unwrap().push(seed));
+        let mut seen = seen.into_inner().unwrap();
+        seen.sort_unstable();
+        assert_eq!(seen, [3, 4, 5, 6, 7, 8, 9]);
+        Seeds::from(3..3).for_each_on_all_cores("test", |_| unreachable!());
+    }
+
+    #[test]
+    #[should_panic(expected = "the seventh fails")]
+    fn a_failure_on_another_core_fails_the_run() {
+        Seeds::from(0..8)
+            .for_each_on_all_cores("test", |seed| assert_ne!(seed, 6, "the seventh fails"));
     }
 
     #[test]

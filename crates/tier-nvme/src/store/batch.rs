@@ -3,6 +3,7 @@
 use core_view::BufferMut;
 
 use super::buffers::Buffers;
+use super::checked::CheckedValue;
 use super::encoding::{CompressionType, encode, scratch_bytes};
 use super::index::Slot;
 use super::memory::Reservation;
@@ -16,7 +17,15 @@ use crate::{Alignment, NvmeError};
 #[derive(Debug, Default)]
 #[must_use = "a batch does nothing until it is written"]
 pub struct WriteBatch {
-    changes: Vec<(Vec<u8>, Option<BufferMut>)>,
+    changes: Vec<(Vec<u8>, Option<NewValue>)>,
+}
+
+/// A value that is to be stored.
+#[derive(Debug)]
+struct NewValue {
+    bytes: BufferMut,
+    /// If it was taken before.
+    checksum: Option<u32>,
 }
 
 impl WriteBatch {
@@ -36,7 +45,22 @@ impl WriteBatch {
     /// copied once, and so are short values unless they lie side by side in one buffer that was
     /// [split](BufferMut::split_into), in the order in which they are put.
     pub fn put(mut self, key: impl Into<Vec<u8>>, value: impl Into<BufferMut>) -> Self {
-        self.changes.push((key.into(), Some(value.into())));
+        let value = NewValue {
+            bytes: value.into(),
+            checksum: None,
+        };
+        self.changes.push((key.into(), Some(value)));
+        self
+    }
+
+    /// As [`WriteBatch::put`], for a value whose checksum is taken already.
+    pub fn put_checked(mut self, key: impl Into<Vec<u8>>, value: CheckedValue) -> Self {
+        let (bytes, checksum) = value.into_parts();
+        let value = NewValue {
+            bytes,
+            checksum: Some(checksum),
+        };
+        self.changes.push((key.into(), Some(value)));
         self
     }
 
@@ -73,10 +97,13 @@ struct DraftEntry {
     encoding: Encoding,
     raw_bytes: u64,
     value: Option<BufferMut>,
+    /// That of the value, if it is known.
+    checksum: Option<u32>,
 }
 
 /// Bytes of memory that a change takes beside its key, before it is laid out and after.
-const CHANGE_BYTES: usize = size_of::<DraftEntry>() + size_of::<Entry>() + 2 * ALLOCATION_BYTES;
+const CHANGE_BYTES: usize =
+    size_of::<DraftEntry>() + size_of::<Entry>() + size_of::<Option<u32>>() + 2 * ALLOCATION_BYTES;
 /// What the allocator takes for itself, for a key or a value.
 const ALLOCATION_BYTES: usize = 32;
 
@@ -108,7 +135,7 @@ impl Draft {
     fn add(
         &mut self,
         key: Vec<u8>,
-        value: Option<BufferMut>,
+        value: Option<NewValue>,
         alignment: Alignment,
     ) -> Result<(), NvmeError> {
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
@@ -125,12 +152,14 @@ impl Draft {
             encoding: Encoding::Raw,
             raw_bytes: 0,
             value: None,
+            checksum: None,
         };
-        if let Some(value) = value {
+        if let Some(NewValue { bytes, checksum }) = value {
             entry.kind = EntryKind::Put;
-            entry.raw_bytes = value.len() as u64;
-            self.count(&value, alignment);
-            entry.value = Some(value);
+            entry.raw_bytes = bytes.len() as u64;
+            self.count(&bytes, alignment);
+            entry.value = Some(bytes);
+            entry.checksum = checksum;
         }
         self.entries.push(entry);
         Ok(())
@@ -180,6 +209,8 @@ impl Draft {
             let lend = |len_bytes| buffers.lend_reserved(len_bytes);
             let encoded = encode(value, compression, &mut scratch, lend)?;
             entry.encoding = encoded.encoding;
+            // What was compressed are other bytes.
+            entry.checksum = entry.checksum.filter(|_| entry.encoding == Encoding::Raw);
             self.count(&encoded.stored, alignment);
             self.entries[number].value = Some(encoded.stored);
         }
@@ -202,6 +233,7 @@ impl Draft {
             encoding: slot.encoding,
             raw_bytes: slot.raw_bytes,
             value: Some(stored),
+            checksum: None,
         });
     }
 
@@ -318,6 +350,7 @@ impl Draft {
         let mut paged =
             Vec::with_capacity(self.page_bytes.min(PAGE_BYTES * self.entries.len()) / PAGE_BYTES);
         template.entries.reserve_exact(self.entries.len());
+        let known = self.entries.iter().map(|entry| entry.checksum).collect();
         for (number, draft) in self.entries.into_iter().enumerate() {
             let stored_bytes = draft.value.as_ref().map_or(0, |value| value.len() as u64);
             let (values, at) = if stored_bytes < PAGE_BYTES as u64 {
@@ -348,6 +381,7 @@ impl Draft {
             packed_bytes,
             packed,
             paged,
+            known,
         }
     }
 }
@@ -362,6 +396,8 @@ pub(super) struct Layout {
     packed: Vec<(usize, BufferMut)>,
     /// The others, in the order in which they lie on the device.
     pub(super) paged: Vec<(usize, BufferMut)>,
+    /// The checksums that were taken before, by the number of the entry.
+    pub(super) known: Vec<Option<u32>>,
 }
 
 impl Layout {
@@ -378,7 +414,9 @@ impl Layout {
             let entry = &mut self.header.entries[number];
             let at = entry.value_offset_bytes as usize;
             packed[at..at + value.len()].copy_from_slice(&value);
-            entry.checksum = crc32c(&value);
+            let known = self.known.get(number).copied().flatten();
+            debug_assert!(known.is_none_or(|known| known == crc32c(&value)));
+            entry.checksum = known.unwrap_or_else(|| crc32c(&value));
         }
     }
 

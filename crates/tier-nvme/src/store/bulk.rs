@@ -4,13 +4,16 @@
 //! threads.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use super::Shared;
 use super::index::{Index, SHARD_COUNT, Slot};
 use crate::format::{BatchFields, BatchPlace, EntryKind, EntryRef, FormatError, IndexRecord};
+use crate::threads;
 
+/// What the threads are called.
+pub(super) const THREAD_NAME: &str = "stepwell-index";
 /// Threads at most.
 pub(super) const LANES_MAX: usize = 8;
 /// Keys for which another thread is worth starting.
@@ -23,19 +26,24 @@ pub(super) fn lanes(keys: usize) -> usize {
     processors.min(LANES_MAX).min(keys / LANE_KEYS_MIN).max(1)
 }
 
-/// Does each piece of work on a thread of its own, the first on this one.
-fn on_lanes<W: Send, T: Send>(work: Vec<W>, run: impl Fn(W) -> T + Sync) -> Vec<T> {
-    let mut work = work.into_iter();
-    let Some(first) = work.next() else {
-        return Vec::new();
+/// Does the work of each lane, on this thread and on as many others as there are lanes left and the system starts. The
+/// outcomes are in no order.
+fn on_lanes<T: Send>(lane_count: usize, run: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let take_lanes = || {
+        std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed))
+            .take_while(|lane| *lane < lane_count)
+            .map(&run)
+            .collect::<Vec<_>>()
     };
     thread::scope(|scope| {
-        let run = &run;
-        let others: Vec<_> = work.map(|work| scope.spawn(move || run(work))).collect();
-        let mut outcomes = vec![run(first)];
+        let others: Vec<_> = (1..lane_count)
+            .map_while(|_| threads::start(scope, THREAD_NAME, take_lanes).ok())
+            .collect();
+        let mut outcomes = take_lanes();
         for other in others {
             match other.join() {
-                Ok(outcome) => outcomes.push(outcome),
+                Ok(more) => outcomes.extend(more),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
@@ -252,7 +260,7 @@ impl Shared {
     /// Counts what lives in each segment anew, from the index.
     pub(super) fn count_live(&self) {
         let lane_count = lanes(usize::try_from(self.index.len()).unwrap_or(usize::MAX));
-        let tallies = on_lanes((0..lane_count).collect(), |lane| {
+        let tallies = on_lanes(lane_count, |lane| {
             let mut tally: HashMap<u64, Live> = HashMap::new();
             let mut current = (0, Live::default());
             for shard in (lane..SHARD_COUNT).step_by(lane_count) {

@@ -100,7 +100,8 @@ impl Shared {
         let (as_they_are, copied_bytes) = tell_runs(&values, memory_bytes);
         let mut pieces = PieceWriter::new(file, &self.buffers, place, copied_bytes);
         for ((number, value), as_it_is) in values.into_iter().zip(as_they_are) {
-            match pieces.add(value, as_it_is) {
+            let known = layout.known.get(number).copied().flatten();
+            match pieces.add(value, as_it_is, known) {
                 Ok(checksum) => layout.header.entries[number].checksum = checksum,
                 Err(error) => {
                     // Nothing may be on its way when the caller learns of it.

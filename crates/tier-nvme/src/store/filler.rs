@@ -1,11 +1,13 @@
 //! Threads that fill the index while more of the log is read.
 
+use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use super::bulk::{Headed, KeyGrowth, LANES_MAX, Round, Sorted};
+use super::bulk::{Headed, KeyGrowth, LANES_MAX, Round, Sorted, THREAD_NAME};
 use super::{NvmeError, Shared};
+use crate::threads;
 
 /// Rounds that wait for a thread: with those that are worked on and the one that is collected, this bounds the memory.
 const ROUNDS_WAITING_MAX: usize = 1;
@@ -22,9 +24,29 @@ pub(super) struct Filler<'scope, 'env> {
     lanes: Vec<Lane<'scope>>,
 }
 
+/// What one lane has to do of a round.
+struct Share {
+    round: Arc<Sorted>,
+    lane: usize,
+    lane_count: usize,
+}
+
 struct Lane<'scope> {
-    rounds: SyncSender<Arc<Sorted>>,
+    rounds: SyncSender<Share>,
     thread: ScopedJoinHandle<'scope, ()>,
+}
+
+impl<'scope> Lane<'scope> {
+    fn begin(scope: &'scope Scope<'scope, '_>, shared: &'scope Shared) -> io::Result<Self> {
+        let (rounds, waiting) = sync_channel::<Share>(ROUNDS_WAITING_MAX);
+        let work = move || {
+            for share in waiting {
+                shared.fill_lane(&share.round, share.lane, share.lane_count);
+            }
+        };
+        let thread = threads::start(scope, THREAD_NAME, work)?;
+        Ok(Self { rounds, thread })
+    }
 }
 
 impl<'scope, 'env> Filler<'scope, 'env> {
@@ -73,10 +95,7 @@ impl<'scope, 'env> Filler<'scope, 'env> {
 
     /// Waits until the index is what all batches so far make of it.
     pub(super) fn settle(&mut self) {
-        if self.lanes.is_empty() {
-            let round = Sorted::from(std::mem::take(&mut self.round));
-            self.shared.fill_lane(&round, 0, 1);
-        } else if !self.round.is_empty() {
+        if !self.round.is_empty() {
             self.hand_over();
         }
         for Lane { rounds, thread } in self.lanes.drain(..) {
@@ -88,35 +107,33 @@ impl<'scope, 'env> Filler<'scope, 'env> {
         self.coming = KeyGrowth::of_index(&self.shared.index);
     }
 
+    /// Begins as many as there are processors, or as the system has threads for.
     fn begin_lanes(&mut self) {
         if !self.lanes.is_empty() {
             return;
         }
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let lane_count = processors.min(LANES_MAX);
         let (scope, shared) = (self.scope, self.shared);
-        self.lanes = (0..lane_count)
-            .map(|lane| {
-                let (rounds, waiting) = sync_channel(ROUNDS_WAITING_MAX);
-                Lane {
-                    rounds,
-                    thread: scope.spawn(move || work(shared, &waiting, lane, lane_count)),
-                }
-            })
+        self.lanes = (0..processors.min(LANES_MAX))
+            .map_while(|_| Lane::begin(scope, shared).ok())
             .collect();
     }
 
+    /// Hands what was collected over to the lanes; without any it is done here.
     fn hand_over(&mut self) {
         let round = Arc::new(Sorted::from(std::mem::take(&mut self.round)));
-        for lane in &self.lanes {
-            // One that is gone panicked: whoever waits for it learns of that.
-            let _ = lane.rounds.send(Arc::clone(&round));
+        let lane_count = self.lanes.len();
+        if lane_count == 0 {
+            self.shared.fill_lane(&round, 0, 1);
         }
-    }
-}
-
-fn work(shared: &Shared, rounds: &Receiver<Arc<Sorted>>, lane: usize, lane_count: usize) {
-    for round in rounds {
-        shared.fill_lane(&round, lane, lane_count);
+        for (lane, Lane { rounds, .. }) in self.lanes.iter().enumerate() {
+            let round = Arc::clone(&round);
+            // One that is gone panicked: whoever waits for it learns of that.
+            let _ = rounds.send(Share {
+                round,
+                lane,
+                lane_count,
+            });
+        }
     }
 }

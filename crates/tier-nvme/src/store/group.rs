@@ -472,15 +472,20 @@ impl Shared {
         let value = if data.len() < COPY_BELOW_BYTES {
             BufferMut::from_vec(data.to_vec())
         } else {
-            let whole_bytes = data.len().next_multiple_of(PAGE_BYTES);
-            let mut value = self.buffers.lend_reserved(whole_bytes)?;
-            value[..data.len()].copy_from_slice(data);
-            drop(value.split_off(data.len()));
-            value
+            self.paged_copy(data)?
         };
         let draft = self.new_draft(WriteBatch::new().put(key, value))?;
         let (draft, memory) = self.compressed(draft, memory)?;
         self.commit_admitted(draft, memory)
+    }
+
+    /// A copy in whole pages of lent memory, which was reserved.
+    fn paged_copy(&self, data: &[u8]) -> Result<BufferMut, NvmeError> {
+        let whole_bytes = data.len().next_multiple_of(PAGE_BYTES);
+        let mut value = self.buffers.lend_reserved(whole_bytes)?;
+        value[..data.len()].copy_from_slice(data);
+        drop(value.split_off(data.len()));
+        Ok(value)
     }
 
     /// Commits a draft, with others if there are any.

@@ -6,6 +6,7 @@ mod body;
 mod buffers;
 mod bulk;
 mod cache;
+mod checked;
 mod checkpoint;
 mod commit;
 mod compaction;
@@ -56,6 +57,7 @@ use core_view::{BufferMut, TensorStorage};
 
 pub use batch::WriteBatch;
 pub use cache::CacheStats;
+pub use checked::CheckedValue;
 pub use compaction::CompactionReport;
 pub use config::{CommitStage, StorageConfig, StorageConfigBuilder};
 pub use encoding::CompressionType;

@@ -59,8 +59,8 @@ pub(super) fn tell_runs(values: &[(usize, BufferMut)], memory_bytes: usize) -> (
     (as_they_are, copied)
 }
 
-/// Writes values one after the other, each on a page, and takes their checksums on the way: while one piece is
-/// being written, the checksum of the next is taken.
+/// Writes values one after the other, each on a page, and takes the checksums that are not known on the way: while one
+/// piece is being written, the checksum of the next is taken.
 ///
 /// Where one operation ends and the next begins follows from the lengths of the values alone.
 pub(super) struct PieceWriter<'a> {
@@ -118,19 +118,27 @@ impl<'a> PieceWriter<'a> {
         }
     }
 
-    /// Adds a value, which goes as it is or is copied, and returns its checksum.
+    /// Adds a value, which goes as it is or is copied, and returns its checksum, which may be `known`.
     ///
     /// # Errors
     /// [`NvmeError::Transfer`] if there is no memory to copy it to.
-    pub(super) fn add(&mut self, value: BufferMut, as_it_is: bool) -> Result<u32, NvmeError> {
+    pub(super) fn add(
+        &mut self,
+        value: BufferMut,
+        as_it_is: bool,
+        known: Option<u32>,
+    ) -> Result<u32, NvmeError> {
         let mut checksum = Crc32c::default();
+        let is_taken = known.is_none() || cfg!(debug_assertions);
         let mut rest = Some(value);
         while let Some(mut part) = rest.take() {
             let room = self.group_bytes_max - self.group_bytes;
             if part.len() > room {
                 rest = Some(part.split_off(room));
             }
-            checksum.update(&part);
+            if is_taken {
+                checksum.update(&part);
+            }
             let tail_bytes = match as_it_is {
                 true => part.len() % PAGE_BYTES,
                 false => part.len(),
@@ -145,7 +153,13 @@ impl<'a> PieceWriter<'a> {
                 self.group_bytes_max = WRITE_BYTES.min(2 * self.group_bytes_max);
             }
         }
-        Ok(checksum.finish())
+        match known {
+            Some(known) => {
+                debug_assert_eq!(known, checksum.finish());
+                Ok(known)
+            }
+            None => Ok(checksum.finish()),
+        }
     }
 
     /// Adds a part of which the last bytes are copied.

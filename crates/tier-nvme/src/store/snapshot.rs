@@ -1,14 +1,16 @@
 //! Filling the index with what a checkpoint has, while more of it is read.
 
+use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
 use super::Shared;
 use super::body::{Body, Records, Unread};
-use super::bulk::lanes;
+use super::bulk::{THREAD_NAME, lanes};
 use super::index::{Filling, SHARD_COUNT, Slot};
 use super::scan::ScanMemory;
 use crate::format::{FormatError, IndexRecord, SegmentTable};
+use crate::threads;
 
 /// Pieces that wait for a thread; with those that are worked on, this bounds the memory.
 const PIECES_WAITING_MAX: usize = 1;
@@ -31,15 +33,15 @@ impl Shared {
         };
         let lane_count = lanes(keys).min(memory.lanes_max());
         if lane_count < 2 {
-            while let Some(records) = body.next_records()? {
-                intake.take(&records)?;
-            }
-            return Ok(());
+            return intake.take_body(body);
         }
         thread::scope(|scope| {
             let lanes: Vec<_> = (0..lane_count)
-                .map(|_| Lane::begin(scope, &intake))
+                .map_while(|_| Lane::begin(scope, &intake).ok())
                 .collect();
+            if lanes.is_empty() {
+                return intake.take_body(body);
+            }
             // One that has ended found something wrong.
             let mut turns = lanes.iter().cycle();
             while let (Some(records), Some(lane)) = (body.next_records()?, turns.next()) {
@@ -59,10 +61,11 @@ struct Lane<'scope> {
 }
 
 impl<'scope> Lane<'scope> {
-    fn begin(scope: &'scope Scope<'scope, '_>, intake: &'scope Intake<'_>) -> Self {
+    fn begin(scope: &'scope Scope<'scope, '_>, intake: &'scope Intake<'_>) -> io::Result<Self> {
         let (pieces, waiting) = sync_channel(PIECES_WAITING_MAX);
-        let thread = scope.spawn(move || intake.take_all(&waiting));
-        Self { pieces, thread }
+        let work = move || intake.take_all(&waiting);
+        let thread = threads::start(scope, THREAD_NAME, work)?;
+        Ok(Self { pieces, thread })
     }
 
     fn end(self) -> Result<(), FormatError> {
@@ -83,6 +86,14 @@ struct Intake<'a> {
 }
 
 impl Intake<'_> {
+    /// All that is left of it, on this thread.
+    fn take_body(&self, body: &mut Body) -> Result<(), Unread> {
+        while let Some(records) = body.next_records()? {
+            self.take(&records)?;
+        }
+        Ok(())
+    }
+
     fn take_all(&self, pieces: &Receiver<Records>) -> Result<(), FormatError> {
         pieces.iter().try_for_each(|records| self.take(&records))
     }

@@ -6,6 +6,7 @@
 )]
 
 mod cache;
+mod checked;
 mod checkpoint;
 mod compaction;
 mod compression;

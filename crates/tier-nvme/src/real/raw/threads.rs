@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use core_view::BufferMut;
 
 use super::{Call, Touch};
+use crate::threads;
 
 /// Makes the call at each offset.
 pub(super) fn run(
@@ -42,8 +43,8 @@ pub(super) fn run(
     std::thread::scope(|scope| {
         let threads: Vec<_> = buffers
             .iter_mut()
-            .map(|buffer| scope.spawn(|| work(buffer)))
-            .collect();
+            .map(|buffer| threads::start(scope, "stepwell-raw", || work(buffer)))
+            .collect::<io::Result<_>>()?;
         threads.into_iter().try_for_each(|thread| {
             let panicked = |_| Err(io::Error::other("a thread of the raw loop panicked"));
             thread.join().unwrap_or_else(panicked)
