@@ -26,7 +26,7 @@ const ZIP_STARTS: [&[u8]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
 /// The longest header that a safetensors file can have; a text read as a number is far above.
 const SAFETENSORS_HEADER_MAX: u64 = core_view::safetensors::HEADER_LEN_MAX;
 /// What is known, and can't be imported.
-const REFUSED: [(&[u8], &str, &str); 3] = [
+const REFUSED: [(&[u8], &str, &str); 2] = [
     (
         b"\x89HDF\r\n\x1a\n",
         "HDF5",
@@ -37,12 +37,12 @@ const REFUSED: [(&[u8], &str, &str); 3] = [
         "GGUF",
         "its tensors are quantised in ways of their own; convert it to safetensors",
     ),
-    (
-        b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.",
-        "PyTorch",
-        "it is a plain pickle of PyTorch before 1.6; load and save it again with torch",
-    ),
 ];
+/// As much of a file as tells what it is.
+const START_LEN: usize = 32;
+/// How the files of PyTorch before 1.6 begin behind the protocol, and behind a frame from protocol 4 on: a number, and the
+/// end of its pickle.
+const TORCH_BEFORE_ZIP: &[u8] = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
 
 impl ModelFormat {
     /// Tells the format by the content; the name serves messages only.
@@ -54,14 +54,13 @@ impl ModelFormat {
         let failed = |source| WeightError::Source {
             file: name.into(),
             offset_bytes: 0,
-            len_bytes: 16,
+            len_bytes: START_LEN as u64,
             source,
         };
         let len = source.len_bytes().map_err(failed)?;
-        let mut start = [0; 16];
-        let start = start
-            .get_mut(..usize::try_from(len).unwrap_or(16).min(16))
-            .unwrap_or_default();
+        let len = usize::try_from(len).map_or(START_LEN, |len| len.min(START_LEN));
+        let mut start = [0; START_LEN];
+        let start = start.get_mut(..len).unwrap_or_default();
         source.read_exact_at(0, start).map_err(failed)?;
         for (magic, format, reason) in REFUSED {
             if start.starts_with(magic) {
@@ -74,11 +73,13 @@ impl ModelFormat {
         if ZIP_STARTS.iter().any(|magic| start.starts_with(magic)) {
             return Self::of_archive(name, source);
         }
-        let is_text = start.trim_ascii_start().starts_with(b"{");
         let claims = start.first_chunk().map(|len| u64::from_le_bytes(*len));
-        match is_text && claims.is_some_and(|len| len > SAFETENSORS_HEADER_MAX) {
-            true => Ok(Self::ShardIndex),
-            false => Ok(Self::Safetensors),
+        let has_header = claims.is_none_or(|len| len <= SAFETENSORS_HEADER_MAX);
+        match start.trim_ascii_start() {
+            _ if has_header => Ok(Self::Safetensors),
+            [b'{', ..] => Ok(Self::ShardIndex),
+            [0x80, 2..=5, ..] => Err(refused(name, "PyTorch", pickle_reason(start))),
+            _ => Ok(Self::Safetensors),
         }
     }
 
@@ -137,6 +138,17 @@ impl ModelFormat {
 
     pub(super) fn refused(self, name: &str, reason: impl Into<String>) -> WeightError {
         refused(name, self.name(), reason)
+    }
+}
+
+/// Why a pickle that is in no archive is not read, and what to do.
+fn pickle_reason(start: &[u8]) -> &'static str {
+    let mut windows = start.windows(TORCH_BEFORE_ZIP.len());
+    match windows.any(|window| window == TORCH_BEFORE_ZIP) {
+        true => "it is a plain pickle of PyTorch before 1.6; load and save it again with torch",
+        false => {
+            "it is a plain pickle; save a state_dict of its tensors with torch.save, or as safetensors"
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What `torch.save` writes: a zip archive of a pickle and the storages that it names.
 
 mod machine;
+mod names;
 mod opcode;
 mod rebuild;
 mod value;
@@ -11,9 +12,11 @@ use std::collections::HashMap;
 use super::archive::Archive;
 use super::format::ModelFormat;
 use super::piece::{Elements, is_c_order, span};
+use core_view::DType;
+
 use super::{Content, Found};
 use crate::{ByteSource, WeightError};
-use value::Strided;
+use value::{ElementType, Strided};
 use walk::Named;
 
 /// The longest pickle that is read, in bytes: that of a hundred thousand tensors has some tens of MiB.
@@ -84,13 +87,18 @@ impl<S: ByteSource> Checkpoint<'_, S> {
         let storages = self.storages(prefix);
         let mut tensors = Vec::with_capacity(walked.tensors.len());
         for Named { name, tensor } in walked.tensors {
-            let elements = self
-                .elements(&storages, tensor, big_endian)
-                .map_err(|reason| self.refused(format!("tensor {name:?}: {reason}")))?;
+            let refused = |reason| self.refused(format!("tensor {name:?}: {reason}"));
+            let (dtype, width) = known(tensor.dtype).map_err(refused)?;
+            let elements = self.elements(&storages, tensor, (dtype, width), big_endian);
+            let elements = elements.map_err(refused)?;
+            let shape = match dtype {
+                DType::F4 => pairs_apart(tensor).map_err(refused)?,
+                _ => tensor.shape.clone(),
+            };
             tensors.push(Found {
                 name,
-                dtype: tensor.dtype,
-                shape: tensor.shape.clone(),
+                dtype,
+                shape,
                 elements,
             });
         }
@@ -115,15 +123,20 @@ impl<S: ByteSource> Checkpoint<'_, S> {
         &self,
         storages: &HashMap<&str, usize>,
         tensor: &Strided,
+        (dtype, width): (DType, u64),
         big_endian: bool,
     ) -> Result<Elements, String> {
-        let width = tensor.dtype.bits() as u64 / 8;
         let key = &tensor.storage;
         let index = storages.get(&**key);
         let index = *index.ok_or_else(|| format!("its storage {key:?} is not in the archive"))?;
         let entry = self.archive.entries().get(index);
         let stored = entry.map_or(0, |entry| entry.len_bytes);
-        if Some(stored) != tensor.storage_len_bytes {
+        // Bytes behind the last whole element belong to nobody.
+        let storage_width = tensor
+            .storage_dtype
+            .map_or(Some(1), ElementType::width_bytes);
+        let whole_elements = storage_width.and_then(|width| stored.checked_div(width));
+        if whole_elements != Some(tensor.storage_elements) {
             return Err(format!(
                 "its storage {key:?} has {stored} bytes and claims others"
             ));
@@ -152,10 +165,34 @@ impl<S: ByteSource> Checkpoint<'_, S> {
             offset: if span == 0 { 0 } else { tensor.offset * width },
             width: width as usize,
             turned: match big_endian {
-                true => tensor.dtype.alignment_bytes(),
+                true => dtype.alignment_bytes(),
                 false => 1,
             },
             strides: (!is_c_order(&tensor.shape, &tensor.strides)).then(|| tensor.strides.clone()),
         })
     }
+}
+
+/// The type of elements and the width in bytes of what strides count.
+fn known(dtype: ElementType) -> Result<(DType, u64), String> {
+    let lacking = |name: &str| {
+        format!("it has elements of torch.{name}, which safetensors lacks; save it as another type")
+    };
+    match (dtype, dtype.width_bytes()) {
+        (ElementType::Known(dtype), Some(width)) => Ok((dtype, width)),
+        (ElementType::Known(dtype), None) => Err(lacking(dtype.numpy_name())),
+        (ElementType::Lacking(name), _) => Err(lacking(name)),
+    }
+}
+
+/// The shape of a tensor whose bytes hold two elements each, of which safetensors counts each.
+fn pairs_apart(tensor: &Strided) -> Result<Vec<u64>, String> {
+    let mut shape = tensor.shape.clone();
+    let last = shape
+        .last_mut()
+        .filter(|_| is_c_order(&tensor.shape, &tensor.strides));
+    let last =
+        last.ok_or("it holds two elements in a byte, not in C order; save its contiguous()")?;
+    *last = last.checked_mul(2).ok_or("it is too long")?;
+    Ok(shape)
 }

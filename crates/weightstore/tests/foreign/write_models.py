@@ -1,6 +1,6 @@
-"""Writes models in numpy's and torch's formats, and what they hold to standard output.
+"""Writes models in numpy's format and torch's, and what they hold to standard output.
 
-Without torch, its file format is written by Python's own pickler from stand-ins of torch's names.
+Torch is not needed: its format is written by Python's own pickler from stand-ins of its names.
 """
 
 import collections
@@ -150,24 +150,6 @@ def stand_in_file(found, protocol):
         told(file, name, view.numpy())
 
 
-def torch_file(torch):
-    base = torch.arange(60, dtype=torch.float32).reshape(5, 12)
-    state = collections.OrderedDict(
-        plain=base, transposed=base.t(), part=base[1:4, 2:10:2], bias=torch.nn.Parameter(base[0])
-    )
-    torch.save(state, f"{FOLDER}/real.pt")
-    for name, tensor in state.items():
-        told("real.pt", name, tensor.detach().numpy())
-
-
 numpy_files()
-try:
-    import torch
-
-    torch_file(torch)
-except ImportError:
-    pass
-for name in [name for name in sys.modules if name.split(".")[0] == "torch"]:
-    del sys.modules[name]
 for protocol in (2, 4, 5):
     stand_in_file(views(), protocol)

@@ -25,16 +25,39 @@ counts! {
     foreign: "changes of another program",
     foreign_refused: "commits over those refused",
     reads: "contents read on the way",
+    closings: "stores closed",
+    anew: "files made anew",
 }
 
 const UNFINISHED: &str = "weights.h5.new";
 
-fn open(volume: &SimVolume, mode: Hdf5Mode) -> Result<Hdf5Store, WeightError> {
+/// How the datasets of the next file are compressed.
+fn compression(random: &mut Random) -> Hdf5Compression {
+    match random.below(4) {
+        0 => Hdf5Compression::None,
+        1 => Hdf5Compression::Lzf,
+        _ => Hdf5Compression::Gzip { level: 1 },
+    }
+}
+
+fn open(
+    volume: &SimVolume,
+    mode: Hdf5Mode,
+    compression: Hdf5Compression,
+) -> Result<Hdf5Store, WeightError> {
     let config = Hdf5Config::default()
-        .with_compression(Hdf5Compression::Gzip { level: 1 })
+        .with_compression(compression)
         .with_mode(mode);
     let name = FileName::new("weights.h5").unwrap();
     Hdf5Store::on_volume(volume.handle(), name, config)
+}
+
+/// How a life goes on after an operation.
+enum Step {
+    Next,
+    /// Another program has changed the file.
+    Foreign,
+    Closed,
 }
 
 /// What is in the file, and what a life makes of it.
@@ -61,7 +84,7 @@ fn prepare(volume: &SimVolume, random: &mut Random) {
     }
     volume.set_faults(FaultRates {
         read_errors: 2 * one_in(random, 6),
-        write_errors: 20 * one_in(random, 4),
+        write_errors: 120 * one_in(random, 4),
         sync_errors: 30 * one_in(random, 4),
         short_transfers: 30 * one_in(random, 4),
         interruptions: 30 * one_in(random, 4),
@@ -105,7 +128,7 @@ fn settle(
     possible: &[Content],
     counts: &mut Counts,
 ) -> Content {
-    let found = match open(volume, Hdf5Mode::Read) {
+    let found = match open(volume, Hdf5Mode::Read, Hdf5Compression::None) {
         Ok(store) => content(&store).unwrap(),
         Err(error) => {
             assert!(before.is_empty(), "{error:?}");
@@ -125,15 +148,31 @@ fn settle(
 
 impl Life<'_> {
     fn live(&mut self) {
-        let Ok(store) = open(self.volume, Hdf5Mode::Append) else {
+        let anew = self.random.below(8) == 0;
+        let mode = if anew {
+            Hdf5Mode::Write
+        } else {
+            Hdf5Mode::Append
+        };
+        let Ok(store) = open(self.volume, mode, compression(self.random)) else {
             self.counts.refused_opens += 1;
             return;
         };
+        if anew {
+            // The file is replaced by the first commit, whatever is in it by then.
+            self.counts.anew += 1;
+            self.staged.clear();
+            self.changed = true;
+            if self.commit(&store).is_err() {
+                return;
+            }
+        }
         while self.counts.operations < OPERATIONS {
             self.counts.operations += 1;
             match self.step(&store) {
-                Ok(true) => {}
-                Ok(false) => return self.refuse(&store),
+                Ok(Step::Next) => {}
+                Ok(Step::Foreign) => return self.refuse(&store),
+                Ok(Step::Closed) => return,
                 Err(_) => break,
             }
         }
@@ -154,8 +193,8 @@ impl Life<'_> {
         }
     }
 
-    /// One change, commit or look; `false` if another program has changed the file.
-    fn step(&mut self, store: &Hdf5Store) -> Result<bool, WeightError> {
+    /// One change, commit or look.
+    fn step(&mut self, store: &Hdf5Store) -> Result<Step, WeightError> {
         let number = self.random.below(WEIGHTS);
         match self.random.below(32) {
             0..=6 => self.commit(store)?,
@@ -176,7 +215,13 @@ impl Life<'_> {
                 assert!(content(store)? == self.staged, "it is not what was stored");
                 self.counts.reads += 1;
             }
-            18 => return self.change_by_another().map(|changed| !changed),
+            18 if self.change_by_another()? => return Ok(Step::Foreign),
+            18 => {}
+            19 if self.random.below(2) == 0 => {
+                self.acknowledge(store.close())?;
+                self.counts.closings += 1;
+                return Ok(Step::Closed);
+            }
             _ => {
                 let weight = weight(number);
                 let hash = store.store(&weight, None)?;
@@ -184,12 +229,16 @@ impl Life<'_> {
                 self.changed |= self.staged.insert(hash, bytes).is_none();
             }
         }
-        Ok(true)
+        Ok(Step::Next)
     }
 
     fn commit(&mut self, store: &Hdf5Store) -> Result<(), WeightError> {
+        self.acknowledge(store.commit())
+    }
+
+    /// What a commit says of itself: it is done, or it may be.
+    fn acknowledge(&mut self, committed: Result<(), WeightError>) -> Result<(), WeightError> {
         self.possible.push(self.staged.clone());
-        let committed = store.commit();
         self.counts.cut_off += u64::from(committed.is_err());
         committed?;
         self.possible.clear();
@@ -217,7 +266,7 @@ impl Life<'_> {
 
     /// Another store over the same file puts one weight in the place of another of the same length; whether it could.
     fn change_by_another(&mut self) -> Result<bool, WeightError> {
-        let other = open(self.volume, Hdf5Mode::Append)?;
+        let other = open(self.volume, Hdf5Mode::Append, compression(self.random))?;
         let mut after = self.committed.clone();
         let is_there =
             |content: &Content, weight: &WeightTensor| content.contains_key(&weight.compute_hash());

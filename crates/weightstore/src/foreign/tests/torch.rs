@@ -185,7 +185,7 @@ fn nothing_in_a_pickle_is_run() {
         ("builtins", "eval"),
         ("posix", "system"),
         ("torch", "load"),
-        ("torch._utils", "_rebuild_sparse_tensor"),
+        ("torch._utils", "_rebuild_wrapper_subclass"),
         ("numpy.core.multiarray", "_reconstruct"),
     ] {
         let pickle = arguments(Pickle::new().global(module, name));
@@ -196,7 +196,7 @@ fn nothing_in_a_pickle_is_run() {
     }
     // Instances, extensions, persistent ids as text, and instructions that are none.
     for opcode in [
-        b'i', b'o', 0x81, 0x92, 0x82, 0x83, b'P', b'2', b'I', b'V', 0x8F, 0x97, 0xFF,
+        b'i', b'o', 0x81, 0x92, 0x82, 0x83, b'P', b'2', b'I', b'V', 0x8B, 0x97, 0xFF,
     ] {
         let pickle = Pickle::new().op(b'N').op(b')').op(opcode);
         let reason = refusal("m.pt", archive(pickle, &[]));
@@ -226,7 +226,142 @@ fn tensors_that_reach_beyond_their_storage_are_refused() {
     assert!(of(single((FLOATS, "1", 12), 0, &[1], &[1])).contains("not in the archive"));
     assert!(of(single((FLOATS, "0", 13), 0, &[1], &[1])).contains("claims others"));
     assert!(of(single((FLOATS, "0", i64::MAX), 0, &[1], &[1])).contains("claims others"));
-    assert!(of(single(("torch.QInt8Storage", "0", 12), 0, &[1], &[1])).contains("QInt8Storage"));
+    assert!(of(single(("torch.QInt8Storage", "0", 12), 0, &[1], &[1])).contains("torch.qint8"));
+}
+
+/// A call of what `torch` names for a tensor of two floats, with more arguments behind those of every tensor.
+fn rebuilt(function: &str, more: impl Fn(Pickle) -> Pickle) -> Pickle {
+    let pickle = Pickle::new()
+        .begin()
+        .text("w")
+        .global("torch._utils", function)
+        .op(b'(')
+        .storage(FLOATS, "0", 2)
+        .int(0)
+        .ints(&[2])
+        .ints(&[1])
+        .op(0x89)
+        .op(b'N');
+    more(pickle).op(b't').op(b'R').end()
+}
+
+#[test]
+fn views_that_change_when_they_are_read_are_refused() {
+    let of = |flags: Pickle| archive(flags, &[("0", &numbers(2))]);
+    let plain = rebuilt("_rebuild_tensor_v2", |pickle| pickle.op(b'}'));
+    let file = ForeignFile::open("m.pt", of(plain)).unwrap();
+    assert_eq!(tensor(&file, "w"), numbers(2));
+    let negated = |pickle: Pickle| pickle.op(b'}').text("neg").op(0x88).op(b's');
+    let reason = refusal("m.pt", of(rebuilt("_rebuild_tensor_v2", negated)));
+    assert!(
+        reason.contains("\"w\"") && reason.contains("resolve_neg"),
+        "{reason}"
+    );
+    let negated = |pickle: Pickle| negated(pickle.global("torch", "float32"));
+    assert!(refusal("m.pt", of(rebuilt("_rebuild_tensor_v3", negated))).contains("resolve_neg"));
+    let odd = rebuilt("_rebuild_tensor_v2", |pickle| pickle.op(b'N'));
+    assert!(refusal("m.pt", of(odd)).contains("arguments"));
+}
+
+#[test]
+fn tensors_of_other_kinds_are_refused_by_name() {
+    let of = |pickle: Pickle| refusal("m.pt", archive(pickle, &[("0", &numbers(2))]));
+    for (function, advice) in [
+        ("_rebuild_qtensor", "dequantize"),
+        ("_rebuild_sparse_tensor", "to_dense"),
+        ("_rebuild_sparse_csr_tensor", "to_dense"),
+        ("_rebuild_nested_tensor", "parts"),
+        ("_rebuild_meta_tensor_no_storage", "no values"),
+    ] {
+        let reason = of(rebuilt(function, |pickle| pickle));
+        assert!(
+            reason.contains("\"w\"") && reason.contains(advice),
+            "{reason}"
+        );
+    }
+    for name in ["complex32", "bits8", "uint4"] {
+        let typed = |pickle: Pickle| pickle.global("torch", name);
+        let reason = of(rebuilt("_rebuild_tensor_v3", typed));
+        assert!(reason.contains(&format!("torch.{name}")), "{reason}");
+    }
+}
+
+#[test]
+fn values_of_other_types_are_left_out() {
+    let storage = (FLOATS, "0", 2);
+    let set = Pickle::new()
+        .op(b'}')
+        .op(b'(')
+        .text("set")
+        .global("__builtin__", "set");
+    let set = set
+        .op(b']')
+        .op(b'(')
+        .int(1)
+        .tensor(storage, 0, &[2], &[1])
+        .op(b'e');
+    let bytes = set
+        .op(0x85)
+        .op(b'R')
+        .text("bytes")
+        .global("_codecs", "encode");
+    let bytes = bytes.text("\u{ff}").text("latin1").op(0x86).op(b'R');
+    let counter = bytes.text("counter").global("collections", "Counter");
+    let counter = counter.op(b'}').text("a").int(3).op(b's').op(0x85).op(b'R');
+    let dtype = counter.text("dtype").global("torch", "complex128").op(b'u');
+    let file = ForeignFile::open("m.pt", archive(dtype, &[("0", &numbers(2))])).unwrap();
+    assert_eq!(file.header().tensors().len(), 1);
+    assert_eq!(tensor(&file, "set.1"), numbers(2));
+    assert_eq!(file.skipped_values(), 4);
+}
+
+#[test]
+fn two_elements_in_a_byte_are_counted_apart() {
+    let of = |shape: &[i64], strides: &[i64]| {
+        let pickle = Pickle::new()
+            .begin()
+            .text("w")
+            .global("torch._utils", "_rebuild_tensor_v3");
+        let pickle = pickle
+            .op(b'(')
+            .storage("torch.UntypedStorage", "0", 6)
+            .int(0);
+        let pickle = pickle.ints(shape).ints(strides).op(0x89).op(b'N');
+        let pickle = pickle
+            .global("torch", "float4_e2m1fn_x2")
+            .op(b't')
+            .op(b'R')
+            .end();
+        archive(pickle, &[("0", &[1, 2, 3, 4, 5, 6])])
+    };
+    let file = ForeignFile::open("m.pt", of(&[2, 3], &[3, 1])).unwrap();
+    let info = file.header().get("w").unwrap();
+    assert_eq!(
+        (info.dtype, &info.shape[..]),
+        (core_view::DType::F4, &[2, 6][..])
+    );
+    assert_eq!(tensor(&file, "w"), [1, 2, 3, 4, 5, 6]);
+    assert!(refusal("m.pt", of(&[3, 2], &[1, 3])).contains("contiguous"));
+    assert!(refusal("m.pt", of(&[], &[])).contains("contiguous"));
+}
+
+#[test]
+fn bytes_behind_the_last_element_belong_to_nobody() {
+    let pickle = single((FLOATS, "0", 2), 0, &[2], &[1]);
+    let bytes = [&numbers(2)[..], &[9, 9]].concat();
+    let file = ForeignFile::open("m.pt", archive(pickle, &[("0", &bytes)])).unwrap();
+    assert_eq!(tensor(&file, "w"), numbers(2));
+}
+
+#[test]
+fn plain_pickles_are_refused() {
+    let number = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
+    for start in [&b"\x80\x02"[..], b"\x80\x04\x95\x0d\0\0\0\0\0\0\0"] {
+        let file = [start, number, b"\x80\x02M\xe9\x03."].concat();
+        assert!(refusal("m.pt", file).contains("before 1.6"));
+    }
+    let file = b"\x80\x02}q\0(X\x01\0\0\0aK\x01u.".to_vec();
+    assert!(refusal("m.pkl", file).contains("torch.save"));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use super::names;
 use super::opcode as op;
 use super::rebuild;
 use super::value::{Arena, Id, Value};
@@ -69,22 +70,27 @@ impl<'a> Machine<'a> {
             | op::SHORT_BINUNICODE
             | op::BINBYTES
             | op::SHORT_BINBYTES
+            | op::BINBYTES8
+            | op::BYTEARRAY8
             | op::BINSTRING
             | op::SHORT_BINSTRING
             | op::EMPTY_LIST
+            | op::EMPTY_SET
             | op::EMPTY_TUPLE
             | op::EMPTY_DICT => {
                 let value = self.literal(opcode)?;
                 self.push(value)
             }
-            op::TUPLE => {
+            op::TUPLE | op::FROZENSET => {
                 let items = self.since_mark()?;
                 self.push(Value::Tuple(items))
             }
             op::TUPLE1 => self.tuple(1),
             op::TUPLE2 => self.tuple(2),
             op::TUPLE3 => self.tuple(3),
-            op::APPEND | op::APPENDS | op::SETITEM | op::SETITEMS => self.extend(opcode),
+            op::APPEND | op::APPENDS | op::ADDITEMS | op::SETITEM | op::SETITEMS => {
+                self.extend(opcode)
+            }
             op::BINPUT | op::LONG_BINPUT | op::MEMOIZE => self.remember(opcode),
             op::BINGET | op::LONG_BINGET => self.recall(opcode),
             op::GLOBAL | op::STACK_GLOBAL => self.global(opcode),
@@ -135,7 +141,13 @@ impl<'a> Machine<'a> {
                 self.take(usize::from(len))?;
                 Value::Opaque
             }
-            op::EMPTY_LIST => Value::List(Vec::new()),
+            op::BINBYTES8 | op::BYTEARRAY8 => {
+                let len = u64::from_le_bytes(self.array()?);
+                self.take(usize::try_from(len).unwrap_or(usize::MAX))?;
+                Value::Opaque
+            }
+            // The order of a set is that of its instructions.
+            op::EMPTY_LIST | op::EMPTY_SET => Value::List(Vec::new()),
             op::EMPTY_TUPLE => Value::Tuple(Vec::new()),
             op::EMPTY_DICT => Value::Dict(Vec::new()),
             _ => Value::Opaque,
@@ -183,7 +195,7 @@ impl<'a> Machine<'a> {
             _ => self.since_mark()?,
         };
         let target = *self.stack.last().ok_or(TOO_FEW)?;
-        let is_list = matches!(opcode, op::APPEND | op::APPENDS);
+        let is_list = matches!(opcode, op::APPEND | op::APPENDS | op::ADDITEMS);
         match self.arena.get_mut(target) {
             Some(Value::List(list)) if is_list => list.append(&mut items),
             Some(Value::Dict(pairs)) if !is_list && items.len().is_multiple_of(2) => {
@@ -226,12 +238,12 @@ impl<'a> Machine<'a> {
         let found = match opcode {
             op::GLOBAL => {
                 let (module, name) = (self.line()?, self.line()?);
-                rebuild::global(module, name)?
+                names::global(module, name)?
             }
             _ => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 match (self.arena.get(module), self.arena.get(name)) {
-                    (Value::Text(module), Value::Text(name)) => rebuild::global(module, name)?,
+                    (Value::Text(module), Value::Text(name)) => names::global(module, name)?,
                     _ => return Err("its pickle names a class by what is no text".into()),
                 }
             }

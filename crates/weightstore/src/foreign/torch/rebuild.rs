@@ -1,85 +1,8 @@
-//! The names that a pickle may use, and what calling them builds.
+//! What the functions and classes that a pickle names would build.
 
 use std::rc::Rc;
 
-use core_view::DType;
-
-use super::value::{Arena, Global, Id, RANK_MAX, Strided, Value};
-
-/// The classes of typed storages, by name, and their elements.
-const STORAGES: [(&str, DType); 11] = [
-    ("DoubleStorage", DType::F64),
-    ("FloatStorage", DType::F32),
-    ("HalfStorage", DType::F16),
-    ("BFloat16Storage", DType::BF16),
-    ("LongStorage", DType::I64),
-    ("IntStorage", DType::I32),
-    ("ShortStorage", DType::I16),
-    ("CharStorage", DType::I8),
-    ("ByteStorage", DType::U8),
-    ("BoolStorage", DType::Bool),
-    ("ComplexFloatStorage", DType::C64),
-];
-
-/// The types of elements by their names in `torch`.
-const TYPES: [(&str, DType); 19] = [
-    ("float64", DType::F64),
-    ("float32", DType::F32),
-    ("float16", DType::F16),
-    ("bfloat16", DType::BF16),
-    ("int64", DType::I64),
-    ("int32", DType::I32),
-    ("int16", DType::I16),
-    ("int8", DType::I8),
-    ("uint8", DType::U8),
-    ("uint16", DType::U16),
-    ("uint32", DType::U32),
-    ("uint64", DType::U64),
-    ("bool", DType::Bool),
-    ("complex64", DType::C64),
-    ("float8_e4m3fn", DType::F8E4M3),
-    ("float8_e5m2", DType::F8E5M2),
-    ("float8_e4m3fnuz", DType::F8E4M3Fnuz),
-    ("float8_e5m2fnuz", DType::F8E5M2Fnuz),
-    ("float8_e8m0fnu", DType::F8E8M0),
-];
-
-/// What a name stands for.
-pub(super) fn global(module: &str, name: &str) -> Result<Global, String> {
-    let of = |table: &[(&str, DType)]| {
-        let row = table.iter().find(|(known, _)| *known == name);
-        row.map(|(_, dtype)| *dtype)
-    };
-    let found = match (module, name) {
-        ("collections", "OrderedDict") => Some(Global::OrderedDict),
-        ("torch", "Size") => Some(Global::Size),
-        ("torch", "device") => Some(Global::Device),
-        ("torch._utils", "_rebuild_tensor_v2") => Some(Global::RebuildTensor),
-        ("torch._utils", "_rebuild_tensor_v3") => Some(Global::RebuildTensorV3),
-        ("torch._utils", "_rebuild_parameter") => Some(Global::RebuildParameter),
-        ("torch._utils", "_rebuild_parameter_with_state") => {
-            Some(Global::RebuildParameterWithState)
-        }
-        ("torch._tensor", "_rebuild_from_type_v2") => Some(Global::RebuildFromType),
-        ("torch", "Tensor") | ("torch.nn.parameter", "Parameter" | "Buffer") => {
-            Some(Global::TensorClass)
-        }
-        ("torch", "UntypedStorage") | ("torch.storage", "UntypedStorage") => {
-            Some(Global::UntypedStorage)
-        }
-        ("torch", _) => of(&STORAGES)
-            .map(Global::Storage)
-            .or_else(|| of(&TYPES).map(Global::Type)),
-        _ => None,
-    };
-    found.ok_or_else(|| {
-        let named: String = format!("{module}.{name}").chars().take(120).collect();
-        format!(
-            "its pickle names {named:?}, which no state_dict needs, and nothing in it is run; \
-             save the state_dict alone"
-        )
-    })
-}
+use super::value::{Arena, ElementType, Global, Id, RANK_MAX, Strided, Unsupported, Value};
 
 /// What calling a function or class makes.
 pub(super) fn call(arena: &Arena, function: Id, arguments: Id) -> Result<Value, String> {
@@ -88,54 +11,78 @@ pub(super) fn call(arena: &Arena, function: Id, arguments: Id) -> Result<Value, 
     };
     let arguments = arena.tuple(arguments).ok_or(ARGUMENTS)?;
     let made = match (function, arguments) {
-        (Global::OrderedDict, []) => Some(Value::Dict(Vec::new())),
+        (Global::OrderedDict | Global::Container, []) => Some(Value::Dict(Vec::new())),
+        (Global::Container, [content]) => contained(arena, *content),
+        (Global::Plain, _) => Some(Value::Opaque),
         (Global::Size, [sizes]) => arena
             .tuple(*sizes)
             .filter(|sizes| sizes.len() <= RANK_MAX)
             .map(|sizes| Value::Tuple(sizes.to_vec())),
-        (Global::Device, _) => Some(Value::Opaque),
-        (Global::RebuildTensor, [storage, offset, shape, strides, _, _])
-        | (Global::RebuildTensor, [storage, offset, shape, strides, _, _, _]) => {
-            tensor(arena, None, *storage, [*offset, *shape, *strides])
+        (Global::RebuildTensor, [storage, offset, shape, strides, _, _, flags @ ..]) => {
+            let tensor = tensor(arena, None, *storage, [*offset, *shape, *strides]);
+            with_flags(arena, tensor, flags)
         }
-        (Global::RebuildTensorV3, [storage, offset, shape, strides, _, _, dtype])
-        | (Global::RebuildTensorV3, [storage, offset, shape, strides, _, _, dtype, _]) => {
-            match arena.get(*dtype) {
-                Value::Global(Global::Type(dtype)) => {
-                    tensor(arena, Some(*dtype), *storage, [*offset, *shape, *strides])
-                }
-                _ => None,
-            }
+        (Global::RebuildTensorV3, [storage, offset, shape, strides, _, _, dtype, flags @ ..]) => {
+            let Value::Global(Global::Type(dtype)) = arena.get(*dtype) else {
+                return Err(ARGUMENTS.into());
+            };
+            let tensor = tensor(arena, Some(*dtype), *storage, [*offset, *shape, *strides]);
+            with_flags(arena, tensor, flags)
         }
         (Global::RebuildParameter, [tensor, _, _])
         | (Global::RebuildParameterWithState, [tensor, _, _, _]) => match arena.get(*tensor) {
-            Value::Tensor(tensor) => Some(Value::Tensor(tensor.clone())),
+            tensor @ (Value::Tensor(_) | Value::Unsupported(_)) => Some(tensor.clone()),
             _ => None,
         },
         (Global::RebuildFromType, [function, class, arguments, _]) => {
             match (arena.get(*function), arena.get(*class)) {
                 (
-                    Value::Global(Global::RebuildTensor | Global::RebuildTensorV3),
+                    Value::Global(
+                        Global::RebuildTensor | Global::RebuildTensorV3 | Global::RebuildOther(_),
+                    ),
                     Value::Global(Global::TensorClass),
                 ) => return call(arena, *function, *arguments),
                 _ => None,
             }
         }
+        (Global::RebuildOther(kind), _) => Some(Value::Unsupported(*kind)),
         _ => None,
     };
     made.ok_or_else(|| ARGUMENTS.into())
 }
 
+/// A set, from the list of what it has; a dictionary of another class.
+fn contained(arena: &Arena, content: Id) -> Option<Value> {
+    match arena.get(content) {
+        Value::List(items) | Value::Tuple(items) => Some(Value::Tuple(items.clone())),
+        dictionary @ Value::Dict(_) => Some(dictionary.clone()),
+        _ => None,
+    }
+}
+
+/// A tensor that is changed when it is read is not what lies in its storage.
+fn with_flags(arena: &Arena, tensor: Option<Value>, flags: &[Id]) -> Option<Value> {
+    match flags {
+        [] => tensor,
+        [flags] => match arena.get(*flags) {
+            Value::Dict(flags) if flags.is_empty() => tensor,
+            Value::Dict(_) => Some(Value::Unsupported(Unsupported::Flagged)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 fn tensor(
     arena: &Arena,
-    dtype: Option<DType>,
+    dtype: Option<ElementType>,
     storage: Id,
     [offset, shape, strides]: [Id; 3],
 ) -> Option<Value> {
     let Value::Storage {
         dtype: stored,
         key,
-        len_bytes,
+        elements,
     } = arena.get(storage)
     else {
         return None;
@@ -143,7 +90,8 @@ fn tensor(
     let tensor = Strided {
         dtype: dtype.or(*stored)?,
         storage: Rc::clone(key),
-        storage_len_bytes: *len_bytes,
+        storage_elements: *elements,
+        storage_dtype: *stored,
         offset: arena.size(offset)?,
         shape: arena.sizes(shape)?,
         strides: arena.sizes(strides)?,
@@ -163,12 +111,11 @@ pub(super) fn storage(arena: &Arena, id: Id) -> Result<Value, String> {
         _ => return Err(refused()),
     };
     match (arena.get(kind), arena.get(key), arena.size(count)) {
-        (Value::Text(kind), Value::Text(key), Some(count)) if **kind == *"storage" => {
-            let width = dtype.map_or(1, |dtype| dtype.bits() as u64 / 8);
+        (Value::Text(kind), Value::Text(key), Some(elements)) if **kind == *"storage" => {
             Ok(Value::Storage {
                 dtype,
                 key: Rc::clone(key),
-                len_bytes: count.checked_mul(width),
+                elements,
             })
         }
         _ => Err(refused()),

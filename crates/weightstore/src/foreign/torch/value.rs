@@ -7,35 +7,91 @@ use core_view::DType;
 /// The number of a value in its arena.
 pub(super) type Id = u32;
 
+/// The type of a tensor's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ElementType {
+    Known(DType),
+    /// One that safetensors lacks, by its name in `torch`.
+    Lacking(&'static str),
+}
+
+impl ElementType {
+    /// The unit that storages and strides are counted in: an element, or a byte of two of them.
+    pub(super) fn width_bytes(self) -> Option<u64> {
+        match self {
+            Self::Known(DType::F4) => Some(1),
+            Self::Known(dtype) => dtype.size_bytes().map(|width| width as u64),
+            Self::Lacking(_) => None,
+        }
+    }
+}
+
+/// A tensor that can't be imported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unsupported {
+    Quantised,
+    Sparse,
+    Nested,
+    Meta,
+    /// Conjugated or negated when it is read.
+    Flagged,
+}
+
+impl Unsupported {
+    /// Why it can't, and what to do.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Quantised => {
+                "it is quantised; save its dequantize(), or its int_repr() and scales"
+            }
+            Self::Sparse => "it is sparse; save its to_dense(), or its indices() and values()",
+            Self::Nested => "it is a nested tensor; save its parts",
+            Self::Meta => {
+                "it is on the meta device and has no values; load the model before it is saved"
+            }
+            Self::Flagged => {
+                "it is a view that is conjugated or negated when it is read; \
+                 save its resolve_conj().resolve_neg()"
+            }
+        }
+    }
+}
+
 /// A class or function that a pickle may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Global {
     OrderedDict,
+    /// A dictionary or set that is made of another one.
+    Container,
+    /// What makes or is a value that matters to nobody here.
+    Plain,
     Size,
-    Device,
     RebuildTensor,
     RebuildTensorV3,
     RebuildParameter,
     RebuildParameterWithState,
     RebuildFromType,
+    /// Makes a tensor that can't be imported.
+    RebuildOther(Unsupported),
     /// A subclass of tensors that has nothing but the tensor.
     TensorClass,
     /// A class of storages, of elements of that type.
-    Storage(DType),
+    Storage(ElementType),
     /// A class of storages of bytes.
     UntypedStorage,
     /// A type of elements.
-    Type(DType),
+    Type(ElementType),
 }
 
 /// A tensor as a pickle describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Strided {
-    pub(super) dtype: DType,
+    pub(super) dtype: ElementType,
     /// The key of its storage.
     pub(super) storage: Rc<str>,
-    /// What the storage is said to have.
-    pub(super) storage_len_bytes: Option<u64>,
+    /// How many elements the storage is said to have, and of which type; of none it is bytes.
+    pub(super) storage_elements: u64,
+    pub(super) storage_dtype: Option<ElementType>,
     /// In elements.
     pub(super) offset: u64,
     pub(super) shape: Vec<u64>,
@@ -56,11 +112,12 @@ pub(super) enum Value {
     Global(Global),
     Storage {
         /// The type of the elements; `None` for bytes of no type.
-        dtype: Option<DType>,
+        dtype: Option<ElementType>,
         key: Rc<str>,
-        len_bytes: Option<u64>,
+        elements: u64,
     },
     Tensor(Box<Strided>),
+    Unsupported(Unsupported),
 }
 
 /// The values that a pickle has built.

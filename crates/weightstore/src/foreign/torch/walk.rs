@@ -56,6 +56,10 @@ impl<'a> Walked<'a> {
                 }
                 self.tensors.push(Named { name, tensor });
             }
+            Value::Unsupported(kind) => {
+                let reason = kind.reason();
+                return Err(format!("tensor {:?}: {reason}", path.join(".")));
+            }
             Value::Dict(pairs) => {
                 for (key, value) in pairs {
                     let key = match arena.get(*key) {
