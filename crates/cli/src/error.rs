@@ -53,6 +53,25 @@ pub(crate) enum CliError {
         #[source]
         source: SafetensorsError,
     },
+    /// A shard that an index names can't be used.
+    #[error("{index} names a shard that can't be used; have all shards beside it")]
+    Shard {
+        /// The index.
+        index: String,
+        /// Why it can't.
+        #[source]
+        source: Box<CliError>,
+    },
+    /// No tensor of an HDF5 file belongs to the model that was asked for.
+    #[error(
+        "no tensor in {path} belongs to a model {model:?}; leave --model out to take all of them"
+    )]
+    NoTensorsOf {
+        /// The file.
+        path: String,
+        /// The model.
+        model: String,
+    },
     /// The target of `get` is there already.
     #[error("{path} exists already; pass --force to replace it")]
     TargetExists {
@@ -271,6 +290,16 @@ impl CliError {
 
     /// What to do in terms of this program, where the library can't know it.
     fn own_hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoTensorsOf { .. } => return None,
+            Self::Shard { source, .. } if source.kind() == "file_not_found" => {
+                return Some("have all shards beside it");
+            }
+            Self::Weights(WeightError::PartNotFound { .. }) => {
+                return Some("see `stepwell weights show` for its parts");
+            }
+            _ => {}
+        }
         let hint = match self.kind() {
             "model_exists" => "choose another --name, or pass --replace",
             "model_not_found" => "see `stepwell weights ls` for the names",
@@ -302,6 +331,8 @@ impl CliError {
             Self::Trace(_) => "bad_line",
             Self::Cache(error) => cache_kind(error),
             Self::Index { .. } => "not_safetensors",
+            Self::Shard { source, .. } => source.kind(),
+            Self::NoTensorsOf { .. } => "model_not_found",
             Self::TargetExists { .. } => "target_exists",
             Self::KeyNotFound { .. } => "key_not_found",
             Self::ValueTooLarge { .. } | Self::ContentTooLarge { .. } => "too_large",
@@ -335,7 +366,7 @@ fn weights_kind(error: &WeightError) -> &'static str {
         WeightError::Corrupt { .. } => "corrupt",
         WeightError::Newer { .. } => "newer_version",
         WeightError::NotAWeightStore { .. } => "not_a_store",
-        WeightError::Safetensors { .. } => "not_safetensors",
+        WeightError::Safetensors { .. } | WeightError::IndexMismatch { .. } => "not_safetensors",
         WeightError::Foreign { .. } => "not_importable",
         WeightError::Hdf5 { .. } => "not_coral",
         WeightError::CoralDelta { .. } => "bad_delta",
@@ -347,6 +378,7 @@ fn weights_kind(error: &WeightError) -> &'static str {
         WeightError::SourceChanged { .. } => "file_changed",
         WeightError::InvalidName { .. } | WeightError::InvalidConfig { .. } => "invalid",
         WeightError::OutOfMemory { .. } => "out_of_memory",
+        WeightError::NoThreads { .. } => "no_threads",
         WeightError::TooLarge { .. } => "too_large",
         WeightError::Storage { source, .. } => source
             .downcast_ref::<NvmeError>()

@@ -79,6 +79,19 @@ pub enum WeightError {
         /// The name.
         name: String,
     },
+    /// The index of a sharded model and its files do not belong together.
+    #[error(
+        "the index of {model:?} names the {what} {name:?}, which its files do not have; \
+         fetch the index and all its shards again"
+    )]
+    IndexMismatch {
+        /// The model.
+        model: String,
+        /// "tensor" or "file".
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
     /// The name is taken by a model of other content.
     #[error("the model {name:?} exists with other content; choose another name or remove it first")]
     ModelExists {
@@ -244,6 +257,18 @@ pub enum WeightError {
         what: String,
         /// Bytes asked for.
         requested_bytes: u64,
+    },
+    /// The system starts no more threads.
+    #[error(
+        "could not start a thread to {operation}; raise the limit of threads or memory (`ulimit -u`, `ulimit -v`), or \
+         close other programs"
+    )]
+    NoThreads {
+        /// What it was to do.
+        operation: &'static str,
+        /// The reason.
+        #[source]
+        source: std::io::Error,
     },
     /// A record is longer than the store takes.
     #[error("{what} needs {found_bytes} bytes, more than the limit of {limit_bytes}")]

@@ -1,12 +1,7 @@
 //! The SHA-256 tree that names content.
 
-mod pair;
-
 use core_view::DType;
 use sha2::{Digest, Sha256};
-
-pub(crate) use pair::chunks_at_once;
-pub use pair::leaf_digest_pair;
 
 use crate::WeightHash;
 use crate::parallel::{self, threads_for};
@@ -38,13 +33,7 @@ pub fn leaf_digest(chunk: &[u8]) -> Leaf {
 /// The digests of all chunks of `bytes`, in order; computed in parallel when there are several.
 pub fn leaf_digests(bytes: &[u8]) -> Vec<Leaf> {
     let chunks: Vec<&[u8]> = bytes.chunks(CHUNK_LEN_BYTES).collect();
-    let threads = threads_for(chunks.len());
-    let jobs = chunks.chunks(chunks_at_once(chunks.len(), threads));
-    let digests = parallel::map(threads, jobs.collect(), |job| match *job {
-        [first, second] => leaf_digest_pair(first, second).to_vec(),
-        _ => job.iter().copied().map(leaf_digest).collect(),
-    });
-    digests.into_iter().flatten().collect()
+    parallel::map(threads_for(chunks.len()), chunks, leaf_digest)
 }
 
 /// How many chunks `len_bytes` bytes have.

@@ -52,6 +52,7 @@ mod store;
 mod tensor;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod threads;
 
 pub use alias::AliasHasher;
 pub use codec::Codec;
@@ -74,9 +75,7 @@ pub use hdf5::{
     CoralFile, CoralFileWriter, CoralModel, CoralSkipped, CoralTensor, CoralWeight,
     Hdf5Compression, Hdf5Config, Hdf5Mode, Hdf5Store,
 };
-pub use identity::{
-    CHUNK_LEN_BYTES, Leaf, chunk_count, leaf_digest, leaf_digest_pair, leaf_digests, tensor_root,
-};
+pub use identity::{CHUNK_LEN_BYTES, Leaf, chunk_count, leaf_digest, leaf_digests, tensor_root};
 pub use memory::MemoryStore;
 pub use metadata::{DeltaStorageInfo, StorageInfo, WeightMetadata};
 #[cfg(feature = "native")]

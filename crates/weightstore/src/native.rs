@@ -19,6 +19,7 @@ mod models;
 mod placement;
 mod reachability;
 mod rebase;
+mod rooms;
 mod session;
 mod staging;
 mod stats;
@@ -110,6 +111,12 @@ impl NativeStore {
     /// The blob store below, for its statistics and its recovery report.
     pub fn blobs(&self) -> &NvmeStore {
         &self.core.blobs
+    }
+
+    /// On which pages the memory is from which encoded chunks go to the device, and why not on better ones.
+    #[cfg(target_os = "linux")]
+    pub fn pages(&self) -> core_alloc::HugePageReport {
+        self.core.buffers.pages()
     }
 
     /// Begins a call; the store is not closed before the guard is gone.

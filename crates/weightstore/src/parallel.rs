@@ -7,13 +7,16 @@ use std::num::NonZeroUsize;
 use std::sync::mpsc;
 use std::sync::{Mutex, PoisonError};
 
+use crate::threads;
+
 /// As many threads as `tasks` can keep busy on this machine.
 pub(crate) fn threads_for(tasks: usize) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     tasks.min(cores)
 }
 
-/// The results of `work` on each item, in order, computed by up to `threads` threads.
+/// The results of `work` on each item, in order, computed by up to `threads` threads, of which the calling one is the
+/// first: where no other can be started, it does everything.
 pub(crate) fn map<T: Send, R: Send>(
     threads: usize,
     items: Vec<T>,
@@ -25,16 +28,20 @@ pub(crate) fn map<T: Send, R: Send>(
     }
     let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
     let queue = Mutex::new(items.into_iter().zip(results.iter_mut()));
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                    let Some((item, slot)) = next else { return };
-                    *slot = Some(work(item));
-                }
-            });
+    let work_off = || {
+        loop {
+            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((item, slot)) = next else { return };
+            *slot = Some(work(item));
         }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            if threads::start(scope, "weights", work_off).is_err() {
+                break;
+            }
+        }
+        work_off();
     });
     // A worker that panicked has ended the scope with its panic, so every slot is filled.
     results.into_iter().flatten().collect()
@@ -43,7 +50,7 @@ pub(crate) fn map<T: Send, R: Send>(
 /// Runs `work` on the items on `threads` threads and hands the results to `consume` in order.
 ///
 /// At most `window` items are under way or waiting for their turn. `items` and `consume` run on the
-/// calling thread; with one thread `work` does too, and one item follows the other.
+/// calling thread; with one thread, or where none can be started, `work` does too, and one item follows the other.
 ///
 /// # Errors
 /// The first error of `items`, `work` or `consume`, in the order of the items.
@@ -62,16 +69,21 @@ pub(crate) fn stream<T: Send, R: Send, E: Send>(
     let (done_sender, done_receiver) = mpsc::channel();
     let jobs = Mutex::new(job_receiver);
     std::thread::scope(|scope| {
+        let mut started = 0;
         for _ in 0..threads {
             let done_sender = done_sender.clone();
             let (jobs, work) = (&jobs, &work);
-            scope.spawn(move || {
+            let thread = threads::start(scope, "weights", move || {
                 while let Some((index, item)) = next_job(jobs) {
                     if done_sender.send((index, work(item))).is_err() {
                         return;
                     }
                 }
             });
+            started += usize::from(thread.is_ok());
+        }
+        if started == 0 {
+            return items.try_for_each(|item| consume(work(item?)?));
         }
         drop(done_sender);
         // Dropped on every way out, which ends the workers.
@@ -120,6 +132,7 @@ pub(crate) fn next_job<T>(jobs: &Mutex<mpsc::Receiver<T>>) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::threads::scarcity;
 
     #[test]
     fn results_are_in_the_order_of_the_items() {
@@ -128,6 +141,40 @@ mod tests {
             assert_eq!(doubled, (0..1000).map(|i| 2 * i).collect::<Vec<_>>());
         }
         assert!(map(4, Vec::new(), |i: u32| i).is_empty());
+    }
+
+    #[test]
+    fn a_map_does_without_threads_that_can_not_be_started() {
+        for threads in 0..4 {
+            let doubled = scarcity::with_threads(threads, || {
+                let first = map(3, (0..1000).collect(), |i: u32| 2 * i);
+                (first, map(3, (0..10).collect(), |i: u32| 3 * i))
+            });
+            assert_eq!(doubled.0, (0..1000).map(|i| 2 * i).collect::<Vec<_>>());
+            assert_eq!(doubled.1, (0..10).map(|i| 3 * i).collect::<Vec<_>>());
+        }
+    }
+
+    #[cfg(feature = "native")]
+    #[test]
+    fn a_stream_does_without_threads_that_can_not_be_started() {
+        for threads in 0..4 {
+            let mut seen = Vec::new();
+            let outcome = scarcity::with_threads(threads, || {
+                stream(
+                    3,
+                    4,
+                    (0..100).map(Ok),
+                    |i| if i == 50 { Err("no") } else { Ok(i) },
+                    |i| {
+                        seen.push(i);
+                        Ok(())
+                    },
+                )
+            });
+            assert_eq!(outcome, Err("no"));
+            assert_eq!(seen, (0..50).collect::<Vec<_>>());
+        }
     }
 
     #[cfg(feature = "native")]

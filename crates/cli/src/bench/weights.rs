@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use rustix::time::{ClockId, clock_gettime};
-use weightstore::{ImportOptions, NativeConfig, NativeStore, WeightStore};
+use weightstore::{CHUNK_LEN_BYTES, ImportOptions, NativeConfig, NativeStore, WeightStore};
 
 use crate::doctor::check_room;
 use crate::error::CliError;
@@ -24,13 +24,16 @@ use outcome::{Outcome, Round, Turn};
 /// Bytes of the model with `--quick`.
 const QUICK_BYTES: u64 = 32 << 20;
 
+/// Fewer bytes have no two chunks to measure the cores with.
+const MODEL_BYTES_MIN: u64 = 2 * CHUNK_LEN_BYTES as u64;
+
 /// What `bench weights` takes.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Where the measurement works, in a directory of its own that it removes.
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
-    /// Bytes of the model that is made, of bfloat16.
+    /// Bytes of the model that is made, of bfloat16; 2 MiB at least.
     #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = parse_bytes)]
     model_bytes: u64,
     /// Rounds in which the floors and the store take turns.
@@ -42,6 +45,10 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError> {
+    if arguments.model_bytes < MODEL_BYTES_MIN {
+        let reason = format!("--model-bytes has to be {MODEL_BYTES_MIN} at least");
+        return Err(CliError::Usage { reason });
+    }
     let dir = &arguments.dir;
     let refused = |source| CliError::file("look at", dir, source);
     let dir = dir.canonicalize().map_err(refused)?;

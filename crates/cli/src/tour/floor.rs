@@ -120,7 +120,7 @@ fn in_flight(
         let threads: Vec<_> = (0..)
             .zip(blocks)
             .map(|(index, block)| {
-                scope.spawn(move || {
+                std::thread::Builder::new().spawn_scoped(scope, move || {
                     let mut at = index * BLOCK_BYTES;
                     while at < len_bytes {
                         operation(block, at)?;
@@ -129,7 +129,7 @@ fn in_flight(
                     Ok(())
                 })
             })
-            .collect();
+            .collect::<io::Result<_>>()?;
         threads.into_iter().try_for_each(|thread| {
             let panicked = |_| Err(io::Error::other("a measuring thread panicked"));
             thread.join().unwrap_or_else(panicked)

@@ -230,5 +230,12 @@ fn change(share: Option<f64>) -> String {
 }
 
 fn likeness(similarity: Option<f64>) -> String {
-    similarity.map_or_else(String::new, |similarity| format!("{similarity:.6}"))
+    similarity.map_or_else(String::new, |similarity| {
+        let text = format!("{similarity:.6}");
+        // What is nearly nothing has no sign.
+        let unsigned = text
+            .strip_prefix('-')
+            .filter(|text| text.bytes().all(|byte| matches!(byte, b'0' | b'.')));
+        unsigned.map_or(text.clone(), str::to_owned)
+    })
 }

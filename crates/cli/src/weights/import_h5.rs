@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 use weightstore::{
-    Codec, CoralFile, CoralModel, ImportOptions, ImportReport, SourceFile, WeightStore,
+    Codec, CoralFile, CoralModel, ImportOptions, ImportReport, SourceFile, WeightError, WeightStore,
 };
 
 use super::Location;
@@ -95,7 +95,14 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
     let source = FileSource::open(&arguments.file)?;
     let file = CoralFile::open(source.name().to_owned(), Arc::new(source))?;
     let file_bytes = file.len_bytes();
-    let model = CoralModel::new(Arc::new(file), arguments.model.as_deref())?;
+    let model = CoralModel::new(Arc::new(file), arguments.model.as_deref());
+    let model = model.map_err(|error| match error {
+        WeightError::ModelNotFound { name } => CliError::NoTensorsOf {
+            path: arguments.file.display().to_string(),
+            model: name,
+        },
+        error => error.into(),
+    })?;
     let store = arguments.location.open_or_make()?;
     let progress = report.progress(&format!("import {name}"));
     let on_progress = |done| progress.set(done);

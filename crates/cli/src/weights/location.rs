@@ -63,6 +63,9 @@ impl Location {
             NvmeError::Io { source, .. } if source.kind() == io::ErrorKind::NotADirectory => {
                 "it is not a directory; choose another --store"
             }
+            NvmeError::NotAStore { .. } if !self.store.exists() => {
+                "it does not exist and can't be made; choose another --store"
+            }
             _ => return error.into(),
         };
         NvmeError::NotAStore {

@@ -111,7 +111,11 @@ impl ModelFiles {
         let files: Vec<ModelFile> = shards
             .iter()
             .map(|shard| ModelFile::open(shard))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<_, _>>()
+            .map_err(|source| CliError::Shard {
+                index: path.display().to_string(),
+                source: Box::new(source),
+            })?;
         let foreign = files.iter().any(|file| file.foreign().is_some());
         let name = source.name().to_owned();
         let index = match foreign {

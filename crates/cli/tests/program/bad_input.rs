@@ -66,6 +66,56 @@ fn each_bad_file_is_refused_with_its_reason() {
 }
 
 #[test]
+fn indices_say_what_is_missing() {
+    let folder = tempdir().unwrap();
+    let store = folder.path().join("store");
+    let shard = with_header(
+        br#"{"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#,
+        b"1",
+    );
+    write(folder.path(), "one.safetensors", &shard);
+    let index = |name: &str, text: &str| write(folder.path(), name, text.as_bytes());
+    let absent = index(
+        "absent.index.json",
+        r#"{"weight_map":{"x":"one.safetensors","y":"two.safetensors"}}"#,
+    );
+    let answer = weights("add", &store, &[&absent]);
+    let message = answer.failed_with("file_not_found");
+    for word in ["absent.index.json", "two.safetensors"] {
+        assert!(message.contains(word), "{message}");
+    }
+    assert!(!store.exists(), "a store was made for nothing");
+    let other = index(
+        "other.index.json",
+        r#"{"weight_map":{"x":"one.safetensors","y":"one.safetensors"}}"#,
+    );
+    let message = weights("add", &store, &[&other]).failed_with("not_safetensors");
+    assert!(message.contains("\"y\""), "{message}");
+    let whole = index(
+        "whole.index.json",
+        r#"{"weight_map":{"x":"one.safetensors"}}"#,
+    );
+    weights("add", &store, &[&whole]).done();
+    let answer = weights(
+        "get",
+        &store,
+        &[&"whole", &"--file", &"no", &"-o", &"never-written"],
+    );
+    let hint = answer.json()["error"]["hint"].as_str().unwrap().to_owned();
+    answer.failed_with("model_not_found");
+    assert!(hint.contains("weights show"), "{hint}");
+}
+
+#[test]
+fn a_store_that_can_not_be_made_is_told() {
+    let folder = tempdir().unwrap();
+    let path = write(folder.path(), "m.safetensors", &file(22));
+    let nowhere = std::path::Path::new("/proc/stepwell-nowhere");
+    let message = weights("add", nowhere, &[&path]).failed_with("not_a_store");
+    assert!(message.contains("can't be made"), "{message}");
+}
+
+#[test]
 fn outputs_that_can_not_be_written_are_refused() {
     let folder = tempdir().unwrap();
     let store = folder.path().join("store");

@@ -128,6 +128,7 @@ fn bench_says_what_it_can_not_measure() {
         &["bench"][..],
         &["bench", "nvme", "--rounds", "0"],
         &["bench", "nvme", "--force"],
+        &["bench", "weights", "--model-bytes", "2097151"],
     ] {
         assert_eq!(stepwell(wrong).code, 2, "{wrong:?}");
     }

@@ -156,7 +156,7 @@ impl ChunkEncoding {
         chunk: &[u8],
         keep: impl FnOnce(&[u8]) -> R,
     ) -> Option<(Self, R)> {
-        let limit_bytes = chunk.len() - chunk.len().div_ceil(16);
+        let limit_bytes = Self::limit_bytes(chunk.len());
         match codec {
             Codec::None => None,
             Codec::Gzip { level } => {
@@ -170,6 +170,33 @@ impl ChunkEncoding {
                 Some((Self::Planes, kept))
             }
         }
+    }
+
+    /// The most bytes that an encoding of so many may have.
+    pub(crate) fn limit_bytes(chunk_len: usize) -> usize {
+        chunk_len - chunk_len.div_ceil(16)
+    }
+
+    /// As [`ChunkEncoding::encode`], into the beginning of `target`, which has [`ChunkEncoding::limit_bytes`] at least;
+    /// returns how many bytes of it were taken.
+    #[cfg(feature = "native")]
+    pub(crate) fn encode_into(
+        codec: Codec,
+        dtype: DType,
+        chunk: &[u8],
+        target: &mut [u8],
+    ) -> Option<(Self, usize)> {
+        if codec == Codec::Auto {
+            let (width, form) = form::of(dtype);
+            let len = blocks_into(Layout { width, form }, (chunk, &[]), target)?;
+            return Some((Self::Planes, len));
+        }
+        let keep = |bytes: &[u8]| {
+            target.get_mut(..bytes.len())?.copy_from_slice(bytes);
+            Some(bytes.len())
+        };
+        let (encoding, len) = Self::encode_with(codec, dtype, chunk, keep)?;
+        Some((encoding, len?))
     }
 
     /// Decodes a chunk into `target`, whose length is the chunk's. Of a [`ChunkEncoding::Difference`] the
@@ -247,19 +274,30 @@ impl ChunkEncoding {
         }
     }
 
-    /// Encodes a chunk as its difference from the bytes of a base at its place, as far as that goes, and has `keep`
-    /// take the encoded bytes; `None` if that does not save a sixteenth.
+    /// Encodes a chunk as its difference from the bytes of a base at its place, as far as that goes, into the beginning of
+    /// `target`, which has [`ChunkEncoding::limit_bytes`] at least; returns how many bytes of it were taken, or `None` if
+    /// that does not save a sixteenth.
     #[cfg(feature = "native")]
-    pub(crate) fn difference_with<R>(
+    pub(crate) fn difference_into(
         dtype: DType,
         chunk: &[u8],
         base: &[u8],
-        keep: impl FnOnce(&[u8]) -> R,
-    ) -> Option<R> {
-        let limit_bytes = chunk.len() - chunk.len().div_ceil(16);
+        target: &mut [u8],
+    ) -> Option<usize> {
         let (width, form) = form::of_difference(dtype);
-        blocks_within(Layout { width, form }, (chunk, base), limit_bytes, keep)
+        blocks_into(Layout { width, form }, (chunk, base), target)
     }
+}
+
+/// Writes the encoding of a chunk to the beginning of `target`, if it is worth it; returns its length.
+#[cfg(feature = "native")]
+fn blocks_into(layout: Layout, (chunk, base): (&[u8], &[u8]), target: &mut [u8]) -> Option<usize> {
+    let target = target.get_mut(..ChunkEncoding::limit_bytes(chunk.len()))?;
+    with_blocks(|scratch, _| {
+        let mut sink = Sink::new(target);
+        blocks::encode(layout, chunk, base, scratch, &mut sink).ok()?;
+        Some(sink.len())
+    })
 }
 
 /// Hands the encoding of a chunk to `keep`, if it fits `limit_bytes`.

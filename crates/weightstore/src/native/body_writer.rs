@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use core_view::{BufferMut, DType};
+use tier_nvme::CheckedValue;
 
 use super::changes::Changes;
 use super::core::Core;
@@ -19,7 +20,8 @@ const CHUNKS_AT_ONCE: usize = 16;
 #[derive(Debug)]
 pub(super) struct EncodedChunk {
     pub(super) codec: ChunkEncoding,
-    pub(super) bytes: BufferMut,
+    /// Checked by the thread that made them, which has them at hand.
+    pub(super) bytes: CheckedValue,
 }
 
 /// How a chunk is encoded.
@@ -45,7 +47,7 @@ impl EncodedChunk {
     pub(super) fn raw(bytes: BufferMut) -> Self {
         Self {
             codec: ChunkEncoding::None,
-            bytes,
+            bytes: CheckedValue::new(bytes),
         }
     }
 
@@ -68,55 +70,105 @@ pub(super) fn encode(
     encoding: &Encoding,
     raw: &[u8],
 ) -> Result<Option<EncodedChunk>, WeightError> {
-    let keep = |bytes: &[u8]| copied(core, bytes);
-    let alone = || {
-        let encoded = ChunkEncoding::encode_with(encoding.codec, encoding.dtype, raw, keep);
-        let kept = encoded.map(|(codec, bytes)| bytes.map(|bytes| EncodedChunk { codec, bytes }));
-        kept.transpose()
+    let limit_bytes = ChunkEncoding::limit_bytes(raw.len());
+    let alone = |room: &mut [u8]| {
+        let encoded = ChunkEncoding::encode_into(encoding.codec, encoding.dtype, raw, room);
+        encoded.map(|(codec, len)| Encoded { codec, len })
     };
-    let Some((base, index)) = &encoding.base else {
-        return alone();
+    let Some((base, alike_bytes)) = base_of(core, encoding)? else {
+        return written(core, limit_bytes, alone);
     };
-    let Some(entry) = base.record.body.chunks.get(*index) else {
-        return alone();
-    };
-    let alike_bytes = takes_alone(encoding, entry);
-    let base = match core.chunk(base.source(), *index) {
-        Ok(base) => base,
-        // Nothing is built on what is damaged; verify reports it.
-        Err(WeightError::Corrupt { .. }) => return alone(),
-        Err(error) => return Err(error),
-    };
-    let difference = ChunkEncoding::difference_with(encoding.dtype, raw, &base, keep);
-    let Some(difference) = difference.transpose()? else {
-        return alone();
-    };
-    drop(base);
-    let difference = EncodedChunk {
-        codec: ChunkEncoding::Difference,
-        bytes: difference,
-    };
-    difference_or(difference, raw.len(), alike_bytes, alone)
+    let mut lacking = None;
+    let smaller = written(core, limit_bytes, |room| {
+        let subtracted = ChunkEncoding::difference_into(encoding.dtype, raw, &base, room);
+        let Some(len) = subtracted else {
+            return alone(room);
+        };
+        // Beside it: one behind the other would leave a hole where the larger one was.
+        let mut scratch = None;
+        let other = difference_or(len, raw.len(), alike_bytes, || {
+            let beside = core.buffers.take(limit_bytes);
+            let beside = scratch.insert(beside.map_err(|error| lacking = Some(error)).ok()?);
+            alone(beside)
+        });
+        match other {
+            Choice::Difference => Some(Encoded {
+                codec: ChunkEncoding::Difference,
+                len,
+            }),
+            Choice::Alone(encoded) => {
+                let (encoded, scratch) = (encoded?, scratch?);
+                let source = scratch.get(..encoded.len)?;
+                room.get_mut(..encoded.len)?.copy_from_slice(source);
+                Some(encoded)
+            }
+        }
+    });
+    lacking.map_or(smaller, Err)
 }
 
-/// The difference, if it saves an eighth of what the chunk takes alone. Where its size leaves no doubt of that, the chunk is not
+/// The chunk of the base, and about what a chunk that is like it takes alone.
+fn base_of(
+    core: &Core,
+    encoding: &Encoding,
+) -> Result<Option<(BufferMut, Option<usize>)>, WeightError> {
+    let Some((base, index)) = &encoding.base else {
+        return Ok(None);
+    };
+    let Some(entry) = base.record.body.chunks.get(*index) else {
+        return Ok(None);
+    };
+    match core.chunk(base.source(), *index) {
+        Ok(chunk) => Ok(Some((chunk, takes_alone(encoding, entry)))),
+        // Nothing is built on what is damaged; verify reports it.
+        Err(WeightError::Corrupt { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What was written, and its length in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Encoded {
+    codec: ChunkEncoding,
+    len: usize,
+}
+
+/// Has an encoding written where it stays.
+fn written(
+    core: &Core,
+    limit_bytes: usize,
+    write: impl FnOnce(&mut [u8]) -> Option<Encoded>,
+) -> Result<Option<EncodedChunk>, WeightError> {
+    let write = |room: &mut [u8]| write(room).map(|encoded| (encoded.codec, encoded.len));
+    let encoded = core.rooms.fill(&core.buffers, limit_bytes, write)?;
+    Ok(encoded.map(|(codec, bytes)| EncodedChunk { codec, bytes }))
+}
+
+/// Which of two encodings is kept.
+#[derive(Debug, PartialEq, Eq)]
+enum Choice {
+    Difference,
+    /// What the codec makes of the chunk; `None` for a chunk that it does not make smaller.
+    Alone(Option<Encoded>),
+}
+
+/// The difference of so many bytes, if it saves an eighth of what the chunk takes alone. Where its size leaves no doubt of that, the chunk is not
 /// encoded alone: below an eighth of the chunk, and below three quarters of what is alike takes alone.
 fn difference_or(
-    difference: EncodedChunk,
+    bytes: usize,
     raw_bytes: usize,
     alike_bytes: Option<usize>,
-    alone: impl FnOnce() -> Result<Option<EncodedChunk>, WeightError>,
-) -> Result<Option<EncodedChunk>, WeightError> {
-    let bytes = difference.bytes.len();
+    alone: impl FnOnce() -> Option<Encoded>,
+) -> Choice {
     let is_small = bytes <= raw_bytes / 8;
     if is_small || alike_bytes.is_some_and(|alike| 4 * bytes <= 3 * alike) {
-        return Ok(Some(difference));
+        return Choice::Difference;
     }
-    let alone = alone()?;
-    let alone_bytes = alone.as_ref().map_or(raw_bytes, |alone| alone.bytes.len());
+    let alone = alone();
+    let alone_bytes = alone.map_or(raw_bytes, |alone| alone.len);
     match bytes > alone_bytes - alone_bytes / 8 {
-        true => Ok(alone),
-        false => Ok(Some(difference)),
+        true => Choice::Alone(alone),
+        false => Choice::Difference,
     }
 }
 
@@ -241,26 +293,23 @@ pub(super) fn write_body(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tier_nvme::sim::SimVolume;
 
-    fn encoded(codec: ChunkEncoding, len: usize) -> EncodedChunk {
-        EncodedChunk {
-            codec,
-            bytes: BufferMut::from_vec(vec![0; len]),
-        }
-    }
+    use super::*;
+    use crate::{NativeConfig, NativeStore, WeightStore, WeightTensor};
 
     /// What is stored of a chunk of 800 bytes that takes so many alone, and whether it was encoded alone to know.
     fn chosen(difference: usize, alike: Option<usize>, alone: usize) -> (ChunkEncoding, bool) {
         let mut tried = false;
-        let difference = encoded(ChunkEncoding::Difference, difference);
         let chosen = difference_or(difference, 800, alike, || {
             tried = true;
-            Ok((alone < 800).then(|| encoded(ChunkEncoding::Planes, alone)))
+            let codec = ChunkEncoding::Planes;
+            (alone < 800).then_some(Encoded { codec, len: alone })
         });
-        let codec = chosen
-            .unwrap()
-            .map_or(ChunkEncoding::None, |chunk| chunk.codec);
+        let codec = match chosen {
+            Choice::Difference => ChunkEncoding::Difference,
+            Choice::Alone(encoded) => encoded.map_or(ChunkEncoding::None, |encoded| encoded.codec),
+        };
         (codec, tried)
     }
 
@@ -280,5 +329,47 @@ mod tests {
         assert_eq!(chosen(351, Some(400), 400), (Planes, true));
         assert_eq!(chosen(700, None, 800), (Difference, true));
         assert_eq!(chosen(701, None, 800), (Raw, true));
+    }
+
+    #[test]
+    #[cfg(feature = "gzip")]
+    fn what_is_tried_and_not_kept_leaves_no_hole() {
+        let volume = SimVolume::new(1).handle();
+        let store = NativeStore::on_volume(volume, NativeConfig::default()).unwrap();
+        let mut state = 1_u64;
+        let mut random = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 56) as u8
+        };
+        let base: Vec<u8> = (0..CHUNK_LEN_BYTES).map(|_| random() & 0x3f).collect();
+        // Two bits of each byte are others: worth trying the codec alone, and smaller.
+        let raw: Vec<u8> = base.iter().map(|byte| byte + (random() & 3)).collect();
+        let shape = [CHUNK_LEN_BYTES as u64];
+        let tensor = WeightTensor::new("base", DType::U8, &shape, base).unwrap();
+        let hash = tensor.compute_hash();
+        store.store(&tensor, None).unwrap();
+        let encoding = Encoding {
+            codec: Codec::Gzip { level: 4 },
+            dtype: DType::U8,
+            base: Some((Arc::new(store.core.tensor(&hash).unwrap().unwrap()), 0)),
+        };
+        let kept: Vec<_> = std::iter::repeat_with(|| encode(&store.core, &encoding, &raw))
+            .take(60)
+            .map(|encoded| encoded.unwrap().unwrap())
+            .collect();
+        assert!(
+            kept.iter()
+                .all(|chunk| chunk.codec == ChunkEncoding::Difference)
+        );
+        let bytes: usize = kept.iter().map(|chunk| chunk.bytes.len()).sum();
+        let pages = store.pages();
+        let blocks = (pages.transparent_count + pages.base_count) as usize;
+        assert!(bytes > 60 * CHUNK_LEN_BYTES / 8, "{bytes}");
+        assert!(
+            blocks << 22 < bytes * 3 / 2 + (8 << 20),
+            "{blocks} blocks for {bytes} bytes"
+        );
     }
 }

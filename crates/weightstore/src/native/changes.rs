@@ -1,11 +1,12 @@
 //! What is to be committed together.
 
-use core_view::BufferMut;
 use std::collections::BTreeSet;
+
+use tier_nvme::CheckedValue;
 
 use super::base::keeps_sketch;
 use crate::metadata::Label;
-use crate::record::{BodyId, DeltaRecord, Key, Manifest, ObjectRecord};
+use crate::record::{Body, BodyId, DeltaRecord, Key, Manifest, ObjectRecord, Place};
 use crate::{Sketch, WeightHash};
 
 /// A tensor whose header is to be committed.
@@ -62,7 +63,7 @@ pub(super) struct NewModel {
 /// Changes that happen together or not at all.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    pub(super) chunks: Vec<(BodyId, u32, BufferMut)>,
+    pub(super) chunks: Vec<(BodyId, u32, CheckedValue)>,
     pub(super) objects: Vec<NewObject>,
     pub(super) rewrites: Vec<Rewrite>,
     pub(super) labels: Vec<(WeightHash, Label)>,
@@ -91,7 +92,7 @@ impl Changes {
             && (self.payload_bytes + next_bytes > batch_bytes || self.entries >= ENTRIES_MAX)
     }
 
-    pub(super) fn add_chunk(&mut self, body: BodyId, index: u32, encoded: BufferMut) {
+    pub(super) fn add_chunk(&mut self, body: BodyId, index: u32, encoded: CheckedValue) {
         self.payload_bytes += padded(encoded.len());
         self.entries += 1;
         self.chunks.push((body, index, encoded));
@@ -99,14 +100,14 @@ impl Changes {
 
     pub(super) fn add_object(&mut self, mut object: NewObject) {
         object.sketch = object.sketch.filter(|_| keeps_sketch(&object.record.body));
-        self.payload_bytes += header_bytes(object.record.body.chunks.len());
+        self.payload_bytes += header_bytes(&object.record.body);
         self.payload_bytes += object.sketch.as_ref().map_or(0, |_| Sketch::LEN_BYTES);
         self.entries += 4;
         self.objects.push(object);
     }
 
     pub(super) fn add_rewrite(&mut self, rewrite: Rewrite) {
-        self.payload_bytes += header_bytes(rewrite.now.body.chunks.len());
+        self.payload_bytes += header_bytes(&rewrite.now.body);
         self.payload_bytes += rewrite.sketch.as_ref().map_or(0, |_| Sketch::LEN_BYTES);
         self.entries += 4;
         self.rewrites.push(rewrite);
@@ -119,7 +120,7 @@ impl Changes {
     }
 
     pub(super) fn add_delta(&mut self, id: WeightHash, record: DeltaRecord) {
-        self.payload_bytes += header_bytes(record.body.chunks.len());
+        self.payload_bytes += header_bytes(&record.body) + record.fields_bytes();
         self.entries += 1;
         self.deltas.push((id, record));
     }
@@ -138,13 +139,35 @@ impl Changes {
     }
 
     /// Takes the chunks out, to be committed before the rest.
-    pub(super) fn take_chunks(&mut self) -> Vec<(BodyId, u32, BufferMut)> {
+    pub(super) fn take_chunks(&mut self) -> Vec<(BodyId, u32, CheckedValue)> {
         let chunks = std::mem::take(&mut self.chunks);
         for (.., encoded) in &chunks {
             self.payload_bytes = self.payload_bytes.saturating_sub(padded(encoded.len()));
         }
         self.entries = self.entries.saturating_sub(chunks.len());
         chunks
+    }
+
+    /// Takes in what is to be committed with these, after them.
+    pub(super) fn append(&mut self, other: Self) {
+        debug_assert!(self.model.is_none() && other.model.is_none());
+        self.chunks.extend(other.chunks);
+        self.objects.extend(other.objects);
+        self.rewrites.extend(other.rewrites);
+        self.labels.extend(other.labels);
+        self.deltas.extend(other.deltas);
+        self.records.extend(other.records);
+        self.deletes.extend(other.deletes);
+        self.named_body = self.named_body.max(other.named_body);
+        self.payload_bytes += other.payload_bytes;
+        self.entries += other.entries;
+    }
+
+    /// Whether others may be committed together with these.
+    pub(super) fn has_room_for(&self, other: &Self, batch_bytes: usize) -> bool {
+        let bytes = self.payload_bytes + other.payload_bytes;
+        let entries = self.entries + other.entries;
+        self.is_empty() || (bytes <= batch_bytes && entries <= ENTRIES_MAX)
     }
 
     /// Deletes the chunks of a body, those that wait in these changes and those committed before.
@@ -162,9 +185,13 @@ impl Changes {
     }
 }
 
-/// About what a header of that many chunks takes.
-fn header_bytes(chunks: usize) -> usize {
-    padded(256 + 40 * chunks)
+/// About what the header of a body takes.
+fn header_bytes(body: &Body) -> usize {
+    let inline_bytes = match &body.place {
+        Place::Inline(bytes) => bytes.len(),
+        Place::Chunks(_) => 0,
+    };
+    padded(256 + 40 * body.chunks.len() + inline_bytes)
 }
 
 /// Bytes that a value of that length takes: from a page on, whole pages.

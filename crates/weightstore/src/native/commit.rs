@@ -5,7 +5,7 @@ use std::sync::{Arc, MutexGuard};
 
 use core_view::BufferMut;
 use core_view::contract::Transfer;
-use tier_nvme::WriteBatch;
+use tier_nvme::{CheckedValue, WriteBatch};
 
 use super::changes::{Changes, NewModel};
 use super::core::{Core, Ledger};
@@ -79,7 +79,7 @@ impl Core {
             writer.put(&Key::Format, format.encode());
         }
         if let Some(reserved) = reserved {
-            writer.put(&Key::Bodies, BodyReservation::encode(reserved));
+            writer.put(&Key::Bodies, BodyReservation::encode(reserved)); // mutant: weights-no-reservation
         }
         self.write_up(&mut writer, &mut changes, &labels, model.as_ref())?;
         self.blobs
@@ -100,13 +100,16 @@ impl Core {
     /// these are synced, and commits of others go on.
     pub(super) fn send_chunks(
         &self,
-        chunks: Vec<(BodyId, u32, BufferMut)>,
+        chunks: Vec<(BodyId, u32, CheckedValue)>,
     ) -> Result<(Transfer<()>, u64), WeightError> {
         let body_max = chunks.iter().map(|(body, ..)| *body).max();
-        let reserved_bytes = body_max.map_or(Ok(0), |body| self.reserve(body))?;
+        let mut reserved_bytes = 0;
+        if let Some(body) = body_max {
+            reserved_bytes = self.reserve(body)?; // mutant: weights-no-reservation-first
+        }
         let mut writer = Writer::default();
         for (body, index, encoded) in chunks {
-            writer.put(&Key::Chunk(body, index), encoded);
+            writer.put_chunk(body, index, encoded);
         }
         let written = self.blobs.write_batch_async(writer.batch);
         Ok((written, reserved_bytes + writer.stored_bytes))
@@ -250,7 +253,7 @@ impl Core {
         model: Option<&NewModel>,
     ) -> Result<(), WeightError> {
         for (body, index, encoded) in changes.chunks.drain(..) {
-            writer.put(&Key::Chunk(body, index), encoded);
+            writer.put_chunk(body, index, encoded);
         }
         for object in &changes.objects {
             let key = Key::Object(object.hash, object.record.alias);
@@ -415,6 +418,12 @@ impl Writer {
         let value = value.into();
         self.stored_bytes += value.len() as u64;
         self.batch = std::mem::take(&mut self.batch).put(key.encode(), value);
+    }
+
+    fn put_chunk(&mut self, body: BodyId, index: u32, encoded: CheckedValue) {
+        self.stored_bytes += encoded.len() as u64;
+        let key = Key::Chunk(body, index).encode();
+        self.batch = std::mem::take(&mut self.batch).put_checked(key, encoded);
     }
 
     fn delete(&mut self, key: Vec<u8>) {

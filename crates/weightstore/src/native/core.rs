@@ -11,6 +11,7 @@ use super::buffers::Buffers;
 use super::catalog::Catalog;
 use super::config::NativeConfig;
 use super::model_table::ModelTables;
+use super::rooms::Rooms;
 use crate::record::{BodyId, BodyReservation, Key, StoreRecord};
 use crate::{Codec, WeightError, WeightHash};
 
@@ -19,6 +20,7 @@ pub(super) struct Core {
     pub(super) blobs: NvmeStore,
     pub(super) config: NativeConfig,
     pub(super) buffers: Buffers,
+    pub(super) rooms: Rooms,
     catalog: Mutex<Catalog>,
     /// Held while changes are decided, committed and published; taken before the catalog's lock.
     commit: Mutex<Ledger>,
@@ -70,6 +72,7 @@ impl Core {
             next_body: AtomicU64::new(reserved.0),
             running: Mutex::default(),
             buffers: Buffers::new()?,
+            rooms: Rooms::default(),
             blobs,
             config,
         })

@@ -1,6 +1,7 @@
 //! Import of models.
 
 mod alias_chain;
+mod answers;
 mod bases;
 mod committer;
 mod group;
@@ -53,7 +54,7 @@ impl NativeStore {
     /// Imports several safetensors files as one model; see [`NativeStore::add_model`].
     ///
     /// # Errors
-    /// As [`NativeStore::add_model`]; [`WeightError::PartNotFound`] if the index names a tensor or
+    /// As [`NativeStore::add_model`]; [`WeightError::IndexMismatch`] if the index names a tensor or
     /// a file that is not among the files.
     pub fn add_sharded_model(
         &self,
@@ -132,13 +133,19 @@ impl Core {
             progress: options.progress,
         };
         let (files, mut totals) = std::thread::scope(|scope| {
-            let mut pipeline = Pipeline::start(scope, settings);
-            let mut files = Vec::with_capacity(inputs.len());
-            for input in inputs {
-                files.push(import_file(&mut pipeline, input, options)?);
+            let mut pipeline = Pipeline::start(scope, settings)?;
+            let files = inputs.iter().map(|input| {
+                let file = import_file(&mut pipeline, input, options)?;
                 input.check_unchanged()?;
+                Ok(file)
+            });
+            match files.collect::<Result<Vec<FileEntry>, WeightError>>() {
+                Ok(files) => Ok((files, pipeline.finish()?)),
+                Err(error) => {
+                    pipeline.abandon();
+                    Err(error)
+                }
             }
-            Ok((files, pipeline.finish()?))
         })?;
         let manifest = Manifest {
             content_hash: Manifest::hash_files(&files),
@@ -225,3 +232,6 @@ fn import_file<'env>(
         header: input.header.raw().to_vec(),
     })
 }
+
+#[cfg(test)]
+mod tests;

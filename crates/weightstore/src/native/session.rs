@@ -36,6 +36,11 @@ impl<'a> Session<'a> {
         Some(seed ^ self.first.0.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
+    /// The most bytes that are committed together.
+    pub(super) fn batch_bytes(&self) -> usize {
+        self.core.batch_bytes()
+    }
+
     /// Whether a tensor is there; if so it stays.
     pub(super) fn keep(&self, hash: &WeightHash) -> bool {
         let there = self.core.catalog().pin(hash);
@@ -146,5 +151,6 @@ impl Drop for Session<'_> {
     fn drop(&mut self) {
         self.unpin();
         self.core.end(self.first);
+        self.core.rooms.clear();
     }
 }

@@ -1,6 +1,7 @@
 //! Tensors and models as they are stored, in and out.
 
 use core_view::BufferMut;
+use tier_nvme::CheckedValue;
 
 use super::base::is_sketched;
 use super::changes::{Changes, NewModel, NewObject};
@@ -93,7 +94,7 @@ impl EncodedSink for NativeStore {
         let tensor = core.arriving(object)?;
         let checked = parallel::map(core.config.threads(), chunks, |(index, encoded)| {
             core.check_encoded(&tensor, index as usize, &encoded)
-                .map(|()| (index, encoded))
+                .map(|()| (index, CheckedValue::new(encoded)))
         });
         let mut changes = Changes::default();
         for chunk in checked {

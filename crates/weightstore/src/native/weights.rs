@@ -198,12 +198,13 @@ impl Core {
         }
         let base = self.catalog().object(hash).and_then(|entry| entry.base);
         let outcome = self.delete_doomed(&mut ledger, std::iter::once(*hash));
+        if outcome.is_err() {
+            // Before others may commit: what they find doomed they store anew.
+            self.catalog().spare(hash);
+        }
         drop(ledger);
         match outcome {
-            Err(error) => {
-                self.catalog().spare(hash);
-                Err(error)
-            }
+            Err(error) => Err(error),
             Ok(_) => {
                 self.release(&base.into_iter().collect())?;
                 Ok(true)

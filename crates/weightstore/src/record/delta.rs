@@ -25,6 +25,11 @@ impl DeltaRecord {
         }
     }
 
+    /// About what the record has beside its body.
+    pub(crate) fn fields_bytes(&self) -> usize {
+        self.fields.metadata().len() + 8 * self.fields.original_shape().len()
+    }
+
     pub(crate) fn reference_hash(&self) -> HashKey {
         self.fields.reference_hash()
     }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod bad_input;
+mod bodies;
 mod damage;
 mod encoded;
 mod failed_import;

@@ -1,10 +1,13 @@
 //! Models go in and come out byte for byte, and share their tensors.
 
+use std::io;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::fixture::{add, add_with, bytes, get, noise, plain, safetensors, store, varied};
+use crate::fixture::{Tensor, add, add_with, bytes, get, noise, plain, safetensors, store, varied};
 use weightstore::{
-    Codec, ExportOptions, HashKey, ImportOptions, NativeStore, SourceFile, WeightError, WeightStore,
+    ByteSource, Codec, ExportOptions, HashKey, ImportOptions, NativeStore, SourceFile, WeightError,
+    WeightStore,
 };
 
 const CODECS: [Codec; 4] = [
@@ -340,7 +343,7 @@ fn a_sharded_model_keeps_its_files_and_index() {
     }
     let wrong = r#"{"weight_map":{"nowhere":"one"}}"#;
     let refused = store.add_sharded_model("n", &files, &ImportOptions::default().with_index(wrong));
-    assert!(matches!(refused, Err(WeightError::PartNotFound { .. })));
+    assert!(matches!(refused, Err(WeightError::IndexMismatch { .. })));
     let twins = [files[0], files[0]];
     let refused = store.add_sharded_model("n", &twins, &ImportOptions::default());
     assert!(matches!(refused, Err(WeightError::InvalidName { .. })));
@@ -363,6 +366,55 @@ fn progress_ends_at_the_total() {
         seen.lock().unwrap().last().unwrap().done_bytes,
         file.len() as u64
     );
+}
+
+/// Notes up to which byte it was read.
+struct Noting<'a> {
+    bytes: &'a [u8],
+    read_to: AtomicU64,
+}
+
+impl ByteSource for Noting<'_> {
+    fn len_bytes(&self) -> io::Result<u64> {
+        Ok(self.bytes.len() as u64)
+    }
+
+    fn read_exact_at(&self, offset_bytes: u64, target: &mut [u8]) -> io::Result<()> {
+        let end = offset_bytes + target.len() as u64;
+        self.read_to.fetch_max(end, Ordering::SeqCst);
+        self.bytes.read_exact_at(offset_bytes, target)
+    }
+}
+
+#[test]
+fn progress_counts_what_is_done_and_not_what_is_read_ahead() {
+    let (_, store) = store();
+    let tensors: Vec<Tensor> = (0..9)
+        .map(|index| bytes(&format!("t{index}"), noise(index, 5 << 20)))
+        .collect();
+    let file = safetensors(&tensors);
+    let source = Noting {
+        bytes: &file,
+        read_to: AtomicU64::new(0),
+    };
+    let seen = Mutex::new(Vec::new());
+    let progress = |progress: weightstore::Progress| {
+        let read_to = source.read_to.load(Ordering::SeqCst);
+        seen.lock().unwrap().push((progress.done_bytes, read_to));
+    };
+    let options = ImportOptions::default().with_progress(&progress);
+    let named = SourceFile {
+        name: "m",
+        source: &source,
+    };
+    store.add_model("m", named, &options).unwrap();
+    let seen = seen.into_inner().unwrap();
+    assert!(seen.is_sorted() && seen.len() >= 3, "{seen:?}");
+    let len = file.len() as u64;
+    assert_eq!(seen.last(), Some(&(len, len)), "{seen:?}");
+    // While a group is stored the next one was read.
+    let (first_done, first_read) = seen[0];
+    assert!(first_done + (8 << 20) <= first_read, "{seen:?}");
 }
 
 #[test]

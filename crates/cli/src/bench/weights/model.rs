@@ -5,14 +5,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Barrier;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
 
 use core_view::DType;
 use core_view::safetensors::HeaderBuilder;
 use rustix::time::ClockId;
 use serde::Serialize;
-use weightstore::{
-    CHUNK_LEN_BYTES, ChunkEncoding, Codec, Difference, encode_delta, leaf_digest, leaf_digest_pair,
-};
+use weightstore::{CHUNK_LEN_BYTES, ChunkEncoding, Codec, Difference, encode_delta, leaf_digest};
 
 use super::cpu_time;
 use crate::error::CliError;
@@ -73,23 +73,34 @@ pub(super) struct Cores {
     /// The difference of a fine-tune from its base.
     pub(super) difference_bytes_per_s: f64,
     pub(super) undo_difference_bytes_per_s: f64,
-    /// Hashing chunks one after the other.
     pub(super) leaf_bytes_per_s: f64,
-    /// Hashing two chunks at once, as an import does it.
-    pub(super) leaf_pair_bytes_per_s: f64,
 }
 
 impl Cores {
     pub(super) fn measure(base: &Path, tune: &Path) -> Result<Self, CliError> {
         let (base, tune) = (chunks(base)?, chunks(tune)?);
-        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = thread::available_parallelism().map_or(1, usize::from);
         let gate = Barrier::new(count);
         let lost = || CliError::Mismatch {
             what: "a measuring thread panicked".to_owned(),
         };
-        let cores = std::thread::scope(|scope| {
-            let one = || Core::new(&base, &tune, &gate).measure();
-            let threads: Vec<_> = (0..count).map(|_| scope.spawn(one)).collect();
+        let cores = thread::scope(|scope| {
+            // Nobody waits at the gate before all are there.
+            let (begin, began): (Vec<_>, Vec<_>) = (0..count).map(|_| sync_channel(1)).unzip();
+            let one = |began: Receiver<()>| {
+                began.recv().map_err(|_| lost())?;
+                Core::new(&base, &tune, &gate).measure()
+            };
+            let threads: Vec<_> = began
+                .into_iter()
+                .map(|began| thread::Builder::new().spawn_scoped(scope, move || one(began)))
+                .collect::<io::Result<_>>()
+                .map_err(|source| {
+                    CliError::file("start a thread for", "the measurement", source)
+                })?;
+            begin
+                .iter()
+                .try_for_each(|begin| begin.send(()).map_err(|_| lost()))?;
             let ended = threads.into_iter().map(|thread| thread.join());
             let cores = ended.map(|core| core.unwrap_or_else(|_| Err(lost())));
             cores.collect::<Result<Vec<Self>, CliError>>()
@@ -101,7 +112,6 @@ impl Cores {
             difference_bytes_per_s: mean(|core| core.difference_bytes_per_s),
             undo_difference_bytes_per_s: mean(|core| core.undo_difference_bytes_per_s),
             leaf_bytes_per_s: mean(|core| core.leaf_bytes_per_s),
-            leaf_pair_bytes_per_s: mean(|core| core.leaf_pair_bytes_per_s),
         })
     }
 }
@@ -170,13 +180,6 @@ impl<'a> Core<'a> {
                 std::hint::black_box(leaf_digest(chunk));
             }
         });
-        let leaf_pair_bytes_per_s = self.timed(|| {
-            for pair in base.chunks(2) {
-                if let [first, second] = pair {
-                    std::hint::black_box(leaf_digest_pair(first, second));
-                }
-            }
-        });
         outcome.map_err(|()| CliError::Mismatch {
             what: "a chunk does not decode".to_owned(),
         })?;
@@ -186,12 +189,11 @@ impl<'a> Core<'a> {
             difference_bytes_per_s,
             undo_difference_bytes_per_s,
             leaf_bytes_per_s,
-            leaf_pair_bytes_per_s,
         })
     }
 }
 
-/// Some chunks from all over a model, an even number.
+/// Some chunks from all over a model.
 fn chunks(path: &Path) -> Result<Vec<Vec<u8>>, CliError> {
     let failed = |source| CliError::file("read", path, source);
     let file = File::open(path).map_err(failed)?;
@@ -205,6 +207,5 @@ fn chunks(path: &Path) -> Result<Vec<Vec<u8>>, CliError> {
         chunks.push(chunk);
         at += step;
     }
-    chunks.truncate(chunks.len() / 2 * 2);
     Ok(chunks)
 }

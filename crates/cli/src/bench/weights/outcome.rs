@@ -44,7 +44,6 @@ pub(super) struct Outcome {
     device_read_bytes_per_s: f64,
     cores: usize,
     hash_bytes_per_s: f64,
-    hash_in_pairs_bytes_per_s: f64,
     encode_bytes_per_s: f64,
     decode_bytes_per_s: f64,
     difference_bytes_per_s: f64,
@@ -207,7 +206,6 @@ impl Outcome {
             device_read_bytes_per_s: median(&|round| round.floor.read_bytes_per_s),
             cores: rounds.first().map_or(1, |round| round.floor.cores),
             hash_bytes_per_s: median(&|round| round.cores.leaf_bytes_per_s),
-            hash_in_pairs_bytes_per_s: median(&|round| round.cores.leaf_pair_bytes_per_s),
             encode_bytes_per_s: median(&|round| round.cores.encode_bytes_per_s),
             decode_bytes_per_s: median(&|round| round.cores.decode_bytes_per_s),
             difference_bytes_per_s: median(&|round| round.cores.difference_bytes_per_s),
@@ -237,7 +235,7 @@ impl Outcome {
         rows.extend(self.works.iter().map(WorkOutcome::row));
         format!(
             "{}: a model of {} and a fine-tune; medians of {} rounds{caution}\n\
-             device: {} written, {} read; each of {} cores: hash {} (two at once {}), encode {}, decode {}, difference {}, undone {}\n\n{}",
+             device: {} written, {} read; each of {} cores: hash {}, encode {}, decode {}, difference {}, undone {}\n\n{}",
             self.dir,
             bytes(self.model_bytes),
             self.rounds,
@@ -245,7 +243,6 @@ impl Outcome {
             speed(self.device_read_bytes_per_s),
             self.cores,
             speed(self.hash_bytes_per_s),
-            speed(self.hash_in_pairs_bytes_per_s),
             speed(self.encode_bytes_per_s),
             speed(self.decode_bytes_per_s),
             speed(self.difference_bytes_per_s),

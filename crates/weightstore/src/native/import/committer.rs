@@ -1,14 +1,15 @@
 //! Commits behind the pipeline: content on its way, headers after it.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use core_view::contract::Transfer;
 
-use crate::WeightError;
 use crate::native::changes::Changes;
 use crate::native::session::Session;
+use crate::{WeightError, threads};
 
 /// What an import has committed, and what waits for its last commit.
 #[derive(Debug, Default)]
@@ -16,6 +17,7 @@ pub(super) struct Totals {
     pub(super) new_tensors: u64,
     pub(super) stored_bytes: u64,
     pub(super) delta_tensors: u64,
+    /// What is left for the last commit.
     pub(super) rest: Changes,
 }
 
@@ -23,8 +25,15 @@ pub(super) struct Totals {
 /// waits, so that the device does not.
 const CONTENTS_UNDER_WAY: usize = 3;
 
+/// Batches of content whose headers are committed together, where those are short. Each commit is synced, and the next
+/// content waits for it; what an import that is cut short has committed is not stored anew by the next.
+const CONTENTS_PER_COMMIT: usize = 16;
+
+/// The share of a batch that headers take up at most until they are committed.
+const HEADERS_SHARE: usize = 4;
+
 /// Headers that wait for their commits at most, in changes.
-const HEADERS_WAITING: usize = 8;
+const HEADERS_WAITING: usize = 2;
 
 /// Content on its way, the oldest first, each with the rest of its changes.
 struct Contents<'env> {
@@ -63,13 +72,43 @@ impl<'env> Contents<'env> {
     }
 }
 
+/// Headers whose content is durable, until there are enough of them for a commit.
+#[derive(Default)]
+struct Headers {
+    ready: Changes,
+    /// Batches whose headers they are.
+    contents: usize,
+}
+
+impl Headers {
+    /// Takes more of them; returns what is to be committed now.
+    fn take(&mut self, headers: Changes, batch_bytes: usize) -> Option<Changes> {
+        let room_bytes = batch_bytes / HEADERS_SHARE;
+        let is_full =
+            self.contents >= CONTENTS_PER_COMMIT || !self.ready.has_room_for(&headers, room_bytes);
+        let full = is_full.then(|| self.take_all());
+        self.ready.append(headers);
+        self.contents += 1;
+        full
+    }
+
+    fn take_all(&mut self) -> Changes {
+        std::mem::take(self).ready
+    }
+}
+
 fn wait_for(content: Transfer<()>) -> Result<(), WeightError> {
     let arrived = content.wait();
     arrived.map_err(|error| WeightError::storage("commit", error))
 }
 
 impl Totals {
-    fn commit(&mut self, session: &Session<'_>, headers: Changes) -> Result<(), WeightError> {
+    /// Commits headers and notes what that did.
+    pub(super) fn commit(
+        &mut self,
+        session: &Session<'_>,
+        headers: Changes,
+    ) -> Result<(), WeightError> {
         let committed = session.commit(headers)?;
         self.new_tensors += committed.new_tensors;
         self.stored_bytes += committed.stored_bytes;
@@ -106,8 +145,7 @@ impl Turns {
 /// headers are committed.
 pub(super) struct Commits<'env> {
     contents: Contents<'env>,
-    /// Headers whose content is durable.
-    headers: VecDeque<Changes>,
+    headers: Headers,
     turns: Option<Turns>,
     totals: Totals,
 }
@@ -117,7 +155,7 @@ impl<'env> Commits<'env> {
         let turns = session.interleaving_seed().map(Turns);
         Self {
             contents: Contents::new(session),
-            headers: VecDeque::new(),
+            headers: Headers::default(),
             turns,
             totals: Totals::default(),
         }
@@ -126,8 +164,10 @@ impl<'env> Commits<'env> {
     fn take(&mut self, changes: Changes) -> Result<(), WeightError> {
         let taken = self.steps(changes);
         if taken.is_err() {
-            // What others were to commit they commit; that they could not comes before.
-            self.commit_all()?;
+            // The thread that sends ends there; the one that commits does what it was given. That it could not comes
+            // before.
+            self.contents.under_way.clear();
+            self.commit_ready()?;
         }
         taken
     }
@@ -142,12 +182,12 @@ impl<'env> Commits<'env> {
             while self.contents.under_way.len() > 1 {
                 self.settle()?;
             }
-            return self.commit_all();
+            return Ok(());
         };
         loop {
             match turns.next() {
                 Turn::Settle => self.settle()?,
-                Turn::Commit => self.commit()?,
+                Turn::Commit => self.commit_ready()?,
                 Turn::Send => break,
             }
         }
@@ -156,66 +196,90 @@ impl<'env> Commits<'env> {
     }
 
     fn settle(&mut self) -> Result<(), WeightError> {
-        if self.headers.len() >= HEADERS_WAITING {
-            self.commit()?;
-        }
-        let durable = self.contents.settle()?;
-        self.headers.extend(durable);
-        Ok(())
+        let Some(durable) = self.contents.settle()? else {
+            return Ok(());
+        };
+        let batch_bytes = self.contents.session.batch_bytes();
+        let full = self.headers.take(durable, batch_bytes);
+        full.map_or(Ok(()), |headers| self.commit(headers))
     }
 
-    fn commit(&mut self) -> Result<(), WeightError> {
-        let session = self.contents.session;
-        let oldest = self.headers.pop_front();
-        let committed = oldest.map_or(Ok(()), |headers| self.totals.commit(session, headers));
+    fn commit_ready(&mut self) -> Result<(), WeightError> {
+        let ready = self.headers.take_all();
+        self.commit(ready)
+    }
+
+    fn commit(&mut self, headers: Changes) -> Result<(), WeightError> {
+        let committed = self.totals.commit(self.contents.session, headers);
         if committed.is_err() {
             // The thread that commits ends there.
-            self.headers.clear();
+            self.headers = Headers::default();
         }
         committed
-    }
-
-    fn commit_all(&mut self) -> Result<(), WeightError> {
-        while !self.headers.is_empty() {
-            self.commit()?;
-        }
-        Ok(())
     }
 
     fn finish(mut self) -> Result<Totals, WeightError> {
         while !self.contents.under_way.is_empty() {
             let settled = self.settle();
-            if settled.is_err()
-                || !matches!(self.turns.as_mut().map(Turns::next), Some(Turn::Settle))
-            {
-                self.commit_all()?;
+            let turn = self.turns.as_mut().map(Turns::next);
+            if settled.is_err() || matches!(turn, Some(Turn::Commit)) {
+                self.commit_ready()?;
             }
             settled?;
         }
-        self.commit_all()?;
+        self.totals.rest = self.headers.take_all();
         self.totals.stored_bytes += self.contents.sent_bytes;
         Ok(self.totals)
     }
 }
 
+/// What became of content.
+struct Sent {
+    bytes: u64,
+    /// Headers that are left for the last commit.
+    headers: Changes,
+}
+
 /// Sends content and hands the headers on once it is durable, so that the commits of headers, which are synced too and
-/// queue behind content, hold up no content. Returns the bytes that were sent.
+/// queue behind content, hold up no content.
 fn send_contents(
     mut contents: Contents<'_>,
     received: Receiver<Changes>,
-    headers: &SyncSender<Changes>,
-) -> Result<u64, WeightError> {
-    let hand_on = |durable| headers.send(durable).map_err(|_| worker_lost());
-    for changes in received {
-        if contents.is_full() {
-            contents.settle()?.map_or(Ok(()), hand_on)?;
+    full: &SyncSender<Changes>,
+) -> Result<Sent, WeightError> {
+    let mut headers = Headers::default();
+    let batch_bytes = contents.session.batch_bytes();
+    let mut settle = |contents: &mut Contents<'_>| {
+        let ready = contents.settle()?;
+        let ready = ready.and_then(|durable| headers.take(durable, batch_bytes));
+        match ready {
+            Some(headers) => full.send(headers).map_err(|_| worker_lost()),
+            None => Ok(()),
         }
-        contents.send(changes)?;
+    };
+    let send_all = || {
+        for changes in received {
+            if contents.is_full() {
+                settle(&mut contents)?;
+            }
+            contents.send(changes)?;
+        }
+        while !contents.under_way.is_empty() {
+            settle(&mut contents)?;
+        }
+        Ok(())
+    };
+    let sent = send_all();
+    let ready = headers.take_all();
+    if let Err(error) = sent {
+        // What is durable is committed, whatever became of the rest; that it could not is known where it is tried.
+        drop(full.send(ready));
+        return Err(error);
     }
-    while let Some(durable) = contents.settle()? {
-        hand_on(durable)?;
-    }
-    Ok(contents.sent_bytes)
+    Ok(Sent {
+        bytes: contents.sent_bytes,
+        headers: ready,
+    })
 }
 
 /// Where commits are made.
@@ -225,7 +289,7 @@ pub(super) enum Committer<'scope, 'env> {
         changes: Option<SyncSender<Changes>>,
         thread: Option<ScopedJoinHandle<'scope, Result<Totals, WeightError>>>,
     },
-    /// By whoever hands them over.
+    /// By whoever hands them over, where there is one thread or no more can be started.
     Here(Box<Commits<'env>>),
 }
 
@@ -235,30 +299,40 @@ impl<'scope, 'env> Committer<'scope, 'env> {
         session: &'env Session<'env>,
         threads: usize,
     ) -> Self {
-        if threads <= 1 {
-            return Self::Here(Box::new(Commits::new(session)));
-        }
+        let behind = match threads {
+            0 | 1 => None,
+            _ => Self::start_behind(scope, session).ok(),
+        };
+        behind.unwrap_or_else(|| Self::Here(Box::new(Commits::new(session))))
+    }
+
+    fn start_behind(
+        scope: &'scope Scope<'scope, 'env>,
+        session: &'env Session<'env>,
+    ) -> io::Result<Self> {
         let (headers, waiting) = sync_channel::<Changes>(HEADERS_WAITING);
-        let committing = scope.spawn(move || {
+        let committing = threads::start(scope, "headers", move || {
             let mut totals = Totals::default();
             for headers in waiting {
                 totals.commit(session, headers)?;
             }
             Ok(totals)
-        });
+        })?;
         let (changes, received) = sync_channel::<Changes>(0);
-        let thread = scope.spawn(move || {
+        let thread = threads::start(scope, "content", move || {
             let sent = send_contents(Contents::new(session), received, &headers);
             drop(headers);
             // Why headers could not be committed comes before that nobody took them.
             let mut totals = joined(Some(committing))?;
-            totals.stored_bytes += sent?;
+            let sent = sent?;
+            totals.stored_bytes += sent.bytes;
+            totals.rest = sent.headers;
             Ok(totals)
-        });
-        Self::Behind {
+        })?;
+        Ok(Self::Behind {
             changes: Some(changes),
             thread: Some(thread),
-        }
+        })
     }
 
     /// Hands changes over; waits while too many of those before are on their way.
@@ -274,6 +348,16 @@ impl<'scope, 'env> Committer<'scope, 'env> {
                 *changes = None;
                 joined(thread.take()).and_then(|_| Err(worker_lost()))
             }
+        }
+    }
+
+    /// Waits for what was handed over, when nothing more comes, and commits what is left of it: on however many threads,
+    /// an import that fails has committed the same.
+    pub(super) fn abandon(self, session: &Session<'_>) {
+        // Why the import failed is known.
+        if let Ok(mut totals) = self.finish() {
+            let rest = std::mem::take(&mut totals.rest);
+            drop(totals.commit(session, rest));
         }
     }
 
@@ -301,3 +385,6 @@ fn joined(
 pub(super) fn worker_lost() -> WeightError {
     WeightError::storage("import", "a worker thread panicked")
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,6 +47,8 @@ pub(super) struct Slot {
 pub(super) struct Group {
     pub(super) parts: Vec<Part>,
     pub(super) slots: Vec<Slot>,
+    /// Where in the file's data they end.
+    pub(super) end_bytes: u64,
     /// Results that workers still owe.
     pub(super) waiting: usize,
 }

@@ -136,16 +136,16 @@ fn check_index(model: &str, index: &str, inputs: &[Input<'_>]) -> Result<(), Wei
         file: "the index".into(),
         source,
     })?;
-    let not_found = |what, name: &str| WeightError::PartNotFound {
+    let mismatch = |what, name: &str| WeightError::IndexMismatch {
         model: model.into(),
         what,
         name: name.into(),
     };
     for (tensor, shard) in index.tensors() {
         let input = inputs.iter().find(|input| input.file.name == shard);
-        let input = input.ok_or_else(|| not_found("file", shard))?;
+        let input = input.ok_or_else(|| mismatch("file", shard))?;
         if input.header.get(tensor).is_none() {
-            return Err(not_found("tensor", tensor));
+            return Err(mismatch("tensor", tensor));
         }
     }
     Ok(())

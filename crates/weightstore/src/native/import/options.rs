@@ -22,7 +22,7 @@ impl std::fmt::Debug for SourceFile<'_> {
 /// How far a long operation has come, in bytes before encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes done.
+    /// Bytes done: of an import those that are stored or found to be, not those that are read ahead.
     pub done_bytes: u64,
     /// Bytes in all.
     pub total_bytes: u64,

@@ -12,9 +12,8 @@ use super::bases::Bases;
 use super::committer::{Committer, Totals, worker_lost};
 use super::group::{CHUNKS_AHEAD_MIN, Cursor, GROUPS_AHEAD_MAX, Group, Part, PlannedChunk, Slot};
 use super::tensors::{Begun, OpenTensor, Verdict};
-use super::workers::{Job, Outcome, Ticket, ToRead, Workers};
+use super::workers::{Job, Outcome, Ticket, Workers};
 use super::{OnProgress, Progress, SourceFile, hint_of};
-use crate::identity::chunks_at_once;
 use crate::native::base::link_to;
 use crate::native::body_writer::Encoding as ChunkPlan;
 use crate::native::changes::{Changes, NewObject};
@@ -59,7 +58,16 @@ pub(super) struct Pipeline<'scope, 'env> {
     delta_tensors: u64,
     /// Bytes of the files before.
     files_bytes: u64,
+    /// Bytes of the files behind what is stored.
+    left_bytes: u64,
+    /// Whether a batch is on its way, or was.
+    has_sent: bool,
 }
+
+/// Into so many batches at least goes what is left, but for the last of them.
+const BATCHES_LEFT_MIN: u64 = 4;
+/// The share of a batch that the last ones have at least.
+const LAST_BATCH_SHARE: usize = 8;
 
 /// A part whose chunks are to be stored, with its tensor.
 struct PlannedWrite {
@@ -73,6 +81,8 @@ struct PlannedWrite {
 struct Encoding {
     group: u64,
     writes: Vec<PlannedWrite>,
+    /// Where in the file's data they end.
+    end_bytes: u64,
 }
 
 /// The tensors of the file that is being imported.
@@ -83,15 +93,20 @@ struct FileState {
     open: Option<OpenTensor>,
     /// What was decided on last; workers have the next group to read while it is stored.
     encoding: Option<Encoding>,
+    /// How far it is stored, in bytes of its data.
+    stored_bytes: u64,
     /// A tensor that is stored without a look for one that begins like it.
     forced: Option<usize>,
 }
 
 impl<'scope, 'env> Pipeline<'scope, 'env> {
-    pub(super) fn start(scope: &'scope Scope<'scope, 'env>, settings: Settings<'env>) -> Self {
-        Self {
+    pub(super) fn start(
+        scope: &'scope Scope<'scope, 'env>,
+        settings: Settings<'env>,
+    ) -> Result<Self, WeightError> {
+        Ok(Self {
             settings,
-            workers: Workers::start(scope, settings.core),
+            workers: Workers::start(scope, settings.core)?,
             committer: Committer::start(scope, settings.session, settings.core.config.threads()),
             batch_bytes: settings.core.batch_bytes(),
             groups: BTreeMap::new(),
@@ -101,7 +116,9 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
             begun: Begun::new(),
             delta_tensors: 0,
             files_bytes: 0,
-        }
+            left_bytes: settings.total_bytes,
+            has_sent: false,
+        })
     }
 
     /// Imports the tensors of a file and returns their hashes in order.
@@ -127,7 +144,6 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
                 cursor = Cursor { tensor, chunk: 0 };
                 self.read_ahead(file, &mut cursor, &mut ahead);
             }
-            self.report(file, cursor);
         }
         self.store(file, &mut state)?;
         let data_bytes: u64 = file.tensors.iter().map(TensorInfo::len_bytes).sum();
@@ -135,13 +151,10 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
         Ok(state.roots)
     }
 
-    fn report(&self, file: &FileTensors<'_>, cursor: Cursor) {
+    /// Tells how far the files are stored.
+    fn report(&self, file: &FileTensors<'_>, state: &FileState) {
         if let Some(progress) = self.settings.progress {
-            let in_file = match file.tensors.get(cursor.tensor) {
-                Some(info) => info.start + (cursor.chunk << 20),
-                None => file.tensors.last().map_or(0, |info| info.end),
-            };
-            let done_bytes = self.files_bytes + file.data_start + in_file;
+            let done_bytes = self.files_bytes + file.data_start + state.stored_bytes;
             let total_bytes = self.settings.total_bytes;
             progress(Progress {
                 done_bytes: done_bytes.min(total_bytes),
@@ -177,29 +190,21 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
     ) -> u64 {
         let id = self.next_group;
         self.next_group += 1;
+        let end_bytes = chunks.last();
+        let end_bytes = end_bytes.map_or(0, |chunk| chunk.offset_bytes + chunk.len as u64);
         let group = Group {
             parts,
+            end_bytes,
             slots: chunks.iter().map(|_| Slot::default()).collect(),
             waiting: chunks.len(),
         };
         self.groups.insert(id, group);
-        let to_read: Vec<ToRead> = (0..)
-            .zip(chunks)
-            .map(|(slot, chunk)| ToRead {
+        for (slot, chunk) in chunks.into_iter().enumerate() {
+            self.workers.send(Job::Read {
                 ticket: Ticket { group: id, slot },
+                file: file.file,
                 offset_bytes: file.data_start + chunk.offset_bytes,
                 len: chunk.len,
-            })
-            .collect();
-        let at_once = chunks_at_once(to_read.len(), self.settings.core.config.threads());
-        for job in to_read.chunks(at_once) {
-            let &[first, ref rest @ ..] = job else {
-                continue;
-            };
-            self.workers.send(Job::Read {
-                file: file.file,
-                first,
-                second: rest.first().copied(),
             });
         }
         id
@@ -208,17 +213,17 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
     /// Waits until nothing of a group is owed any more.
     fn wait(&mut self, id: u64) -> Result<Group, WeightError> {
         while self.groups.get(&id).is_some_and(|group| group.waiting > 0) {
-            let answer = self.workers.answers.recv().ok().flatten();
-            let (ticket, outcome) = answer.ok_or_else(worker_lost)?;
-            let outcome = outcome?;
-            let Some(group) = self.groups.get_mut(&ticket.group) else {
-                continue;
-            };
-            group.waiting -= 1;
-            if let Some(slot) = group.slots.get_mut(ticket.slot) {
-                match outcome {
-                    Outcome::Read { raw, leaf } => (slot.raw, slot.leaf) = (Some(raw), leaf),
-                    Outcome::Encoded(encoded) => slot.encoded = Some(encoded),
+            for (ticket, outcome) in self.workers.wait(id).ok_or_else(worker_lost)? {
+                let outcome = outcome?;
+                let Some(group) = self.groups.get_mut(&ticket.group) else {
+                    continue;
+                };
+                group.waiting -= 1;
+                if let Some(slot) = group.slots.get_mut(ticket.slot) {
+                    match outcome {
+                        Outcome::Read { raw, leaf } => (slot.raw, slot.leaf) = (Some(raw), leaf),
+                        Outcome::Encoded(encoded) => slot.encoded = Some(encoded),
+                    }
                 }
             }
         }
@@ -258,6 +263,7 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
                         *hasher = before;
                     }
                     restart = Some(part.tensor);
+                    group.end_bytes = info.start;
                     break;
                 }
                 Verdict::Skip if part.last => state.roots.extend(tensor.compared_with()),
@@ -304,9 +310,14 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
         file: &FileTensors<'env>,
         state: &mut FileState,
     ) -> Result<(), WeightError> {
-        let Some(Encoding { group, writes }) = state.encoding.take() else {
+        let Some(encoding) = state.encoding.take() else {
             return Ok(());
         };
+        let Encoding {
+            group,
+            writes,
+            end_bytes,
+        } = encoding;
         let mut slots = self.wait(group)?.slots;
         for mut write in writes {
             let chunks = slots.get_mut(write.part.slots.clone()).unwrap_or_default();
@@ -350,6 +361,11 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
                 }
             }
         }
+        // A group without content ends nowhere, and a tensor may be read again from where it begins.
+        state.stored_bytes = state.stored_bytes.max(end_bytes);
+        let stored_bytes = self.files_bytes + file.data_start + state.stored_bytes;
+        self.left_bytes = self.settings.total_bytes.saturating_sub(stored_bytes);
+        self.report(file, state);
         Ok(())
     }
 
@@ -385,6 +401,7 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
     ) -> Result<Encoding, WeightError> {
         let id = self.next_group;
         self.next_group += 1;
+        let end_bytes = group.end_bytes;
         let codec = self.settings.codec;
         let planned = writes.iter().flat_map(|write| {
             let info = file.tensors.get(write.part.tensor);
@@ -422,20 +439,44 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
             });
         }
         self.groups.insert(id, group);
-        Ok(Encoding { group: id, writes })
+        Ok(Encoding {
+            group: id,
+            writes,
+            end_bytes,
+        })
     }
 
     fn make_room(&mut self, next_bytes: usize) -> Result<(), WeightError> {
-        if self.changes.is_full(next_bytes, self.batch_bytes) {
+        if self.changes.is_full(next_bytes, self.room_bytes()) {
+            self.has_sent = true;
             self.committer.commit(std::mem::take(&mut self.changes))?;
         }
         Ok(())
     }
 
-    /// Waits for the commits under way.
+    /// Waits for what is being committed, after a failure.
+    pub(super) fn abandon(self) {
+        self.committer.abandon(self.settings.session);
+    }
+
+    /// Bytes of the batch that is being made. Towards the end of an import batches are shorter: what is on its way when
+    /// there is nothing left to encode is waited for with the cores idle. What fits one batch is not cut.
+    fn room_bytes(&self) -> usize {
+        if !self.has_sent {
+            return self.batch_bytes;
+        }
+        let share = usize::try_from(self.left_bytes / BATCHES_LEFT_MIN).unwrap_or(usize::MAX);
+        share.clamp(self.batch_bytes / LAST_BATCH_SHARE, self.batch_bytes)
+    }
+
+    /// Waits for the commits under way; what is left is for the last one.
     pub(super) fn finish(self) -> Result<Totals, WeightError> {
         let mut totals = self.committer.finish()?;
-        totals.rest = self.changes;
+        if !totals.rest.has_room_for(&self.changes, self.batch_bytes) {
+            let headers = std::mem::take(&mut totals.rest);
+            totals.commit(self.settings.session, headers)?;
+        }
+        totals.rest.append(self.changes);
         totals.delta_tensors = self.delta_tensors;
         Ok(totals)
     }

@@ -1,19 +1,20 @@
 //! The threads that read, hash and encode.
 
+use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
 
 use core_view::BufferMut;
 
 use super::SourceFile;
 use super::alias_chain::AliasChain;
+use super::answers::Answers;
 use super::input::source_error;
 use super::jobs::Jobs;
-use crate::WeightError;
-use crate::identity::{Leaf, leaf_digest, leaf_digest_pair};
+use crate::identity::{Leaf, leaf_digest};
 use crate::native::body_writer::{EncodedChunk, Encoding, encode};
 use crate::native::core::Core;
+use crate::{WeightError, threads};
 
 /// Where a result belongs.
 #[derive(Debug, Clone, Copy)]
@@ -24,11 +25,11 @@ pub(super) struct Ticket {
 
 /// Work for one chunk.
 pub(super) enum Job<'env> {
-    /// One chunk, or two that are hashed together.
     Read {
+        ticket: Ticket,
         file: SourceFile<'env>,
-        first: ToRead,
-        second: Option<ToRead>,
+        offset_bytes: u64,
+        len: usize,
     },
     Encode {
         ticket: Ticket,
@@ -39,14 +40,6 @@ pub(super) enum Job<'env> {
     },
 }
 
-/// A chunk to be read.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ToRead {
-    pub(super) ticket: Ticket,
-    pub(super) offset_bytes: u64,
-    pub(super) len: usize,
-}
-
 /// A chunk with its work done.
 pub(super) enum Outcome {
     Read { raw: BufferMut, leaf: Leaf },
@@ -54,15 +47,12 @@ pub(super) enum Outcome {
 }
 
 /// What is answered for one chunk.
-type Done = (Ticket, Result<Outcome, WeightError>);
-
-/// What a worker answers; `None` if it panicked.
-pub(super) type Answer = Option<Done>;
+pub(super) type Done = (Ticket, Result<Outcome, WeightError>);
 
 /// The way to the workers; they end when it is dropped.
 pub(super) struct Workers<'env> {
     jobs: Arc<Jobs<Job<'env>>>,
-    pub(super) answers: Receiver<Answer>,
+    answers: Arc<Answers<Done>>,
 }
 
 impl Drop for Workers<'_> {
@@ -72,66 +62,84 @@ impl Drop for Workers<'_> {
 }
 
 impl<'env> Workers<'env> {
-    pub(super) fn start<'scope>(scope: &'scope Scope<'scope, 'env>, core: &'env Core) -> Self {
-        let (sender, answers) = channel();
+    /// Starts as many as the configuration says, or as there can be.
+    pub(super) fn start<'scope>(
+        scope: &'scope Scope<'scope, 'env>,
+        core: &'env Core,
+    ) -> Result<Self, WeightError> {
         // Before the threads: those that were started end if one can't be.
         let workers = Self {
             jobs: Arc::new(Jobs::new()),
-            answers,
+            answers: Arc::new(Answers::new()),
         };
+        let mut started = Err(io::ErrorKind::OutOfMemory.into());
         for _ in 0..core.config.threads() {
             let jobs = Arc::clone(&workers.jobs);
-            let answerer = Answerer(sender.clone());
-            scope.spawn(move || {
+            let answerer = Answerer(Arc::clone(&workers.answers));
+            let thread = threads::start(scope, "import", move || {
                 while let Some(job) = jobs.take() {
-                    let mut answers = run(core, job).into_iter().flatten();
-                    if answers.any(|answer| answerer.0.send(Some(answer)).is_err()) {
-                        return;
-                    }
+                    let done = run(core, job);
+                    let failed = done.1.is_err();
+                    answerer.0.put(done.0.group, done, failed);
                 }
             });
+            started = started.or(thread.map(drop));
         }
-        workers
+        match started {
+            Ok(()) => Ok(workers),
+            Err(source) => Err(WeightError::NoThreads {
+                operation: "import a model",
+                source,
+            }),
+        }
     }
 
     /// Has a job done: what is to be encoded before what is to be read, each in the order in which it comes.
     pub(super) fn send(&self, job: Job<'env>) {
         match job {
-            Job::Read { .. } => self.jobs.push_ahead(job),
-            Job::Encode { .. } => self.jobs.push_awaited(job),
+            Job::Read { ticket, .. } => {
+                self.answers.expect(ticket.group);
+                self.jobs.push_ahead(job);
+            }
+            Job::Encode { ticket, .. } => {
+                self.answers.expect(ticket.group);
+                self.jobs.push_awaited(job);
+            }
         }
+    }
+
+    /// Waits until a group is answered for, or there is a failure; returns all answers since. `None` if a worker panicked.
+    pub(super) fn wait(&self, group: u64) -> Option<Vec<Done>> {
+        self.answers.wait(group)
     }
 }
 
 /// Tells of a panic, so that nobody waits for the answer that does not come.
-struct Answerer(Sender<Answer>);
+struct Answerer(Arc<Answers<Done>>);
 
 impl Drop for Answerer {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            drop(self.0.send(None));
+            self.0.lose();
         }
     }
 }
 
-fn run(core: &Core, job: Job<'_>) -> [Option<Done>; 2] {
+fn run(core: &Core, job: Job<'_>) -> Done {
     match job {
         Job::Read {
+            ticket,
             file,
-            first,
-            second: None,
+            offset_bytes,
+            len,
         } => {
-            let done = read(core, file, first).map(|raw| {
-                let leaf = leaf_digest(&raw);
-                Outcome::Read { raw, leaf }
+            let read = read(core, file, offset_bytes, len);
+            let done = read.map(|raw| Outcome::Read {
+                leaf: leaf_digest(&raw),
+                raw,
             });
-            [Some((first.ticket, done)), None]
+            (ticket, done)
         }
-        Job::Read {
-            file,
-            first,
-            second: Some(second),
-        } => read_pair(core, file, first, second),
         Job::Encode {
             ticket,
             encoding,
@@ -141,40 +149,17 @@ fn run(core: &Core, job: Job<'_>) -> [Option<Done>; 2] {
             let encoded = alias.around(index, &raw, || encode(core, &encoding, &raw));
             let done = encoded
                 .map(|encoded| Outcome::Encoded(encoded.unwrap_or_else(|| EncodedChunk::raw(raw))));
-            [Some((ticket, done)), None]
+            (ticket, done)
         }
     }
 }
 
-fn read_pair(
+fn read(
     core: &Core,
     file: SourceFile<'_>,
-    first: ToRead,
-    second: ToRead,
-) -> [Option<Done>; 2] {
-    let pair = read(core, file, first).map_err(|error| (first.ticket, error));
-    let pair = pair.and_then(|raw| match read(core, file, second) {
-        Ok(other) => Ok([raw, other]),
-        Err(error) => Err((second.ticket, error)),
-    });
-    match pair {
-        Ok([a, b]) => {
-            let [leaf_a, leaf_b] = leaf_digest_pair(&a, &b);
-            let done = |ticket, raw, leaf| Some((ticket, Ok(Outcome::Read { raw, leaf })));
-            [
-                done(first.ticket, a, leaf_a),
-                done(second.ticket, b, leaf_b),
-            ]
-        }
-        // The import ends with it, so that nobody misses the other one.
-        Err((ticket, error)) => [Some((ticket, Err(error))), None],
-    }
-}
-
-fn read(core: &Core, file: SourceFile<'_>, chunk: ToRead) -> Result<BufferMut, WeightError> {
-    let ToRead {
-        offset_bytes, len, ..
-    } = chunk;
+    offset_bytes: u64,
+    len: usize,
+) -> Result<BufferMut, WeightError> {
     let mut raw = core.buffers.take(len)?;
     file.source
         .read_exact_at(offset_bytes, &mut raw)
