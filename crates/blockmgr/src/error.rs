@@ -51,7 +51,8 @@ pub enum Error {
         /// How many there are.
         count: usize,
     },
-    /// The pool has too few blocks that are free or may be evicted; it handed out none.
+    /// The pool has too few blocks that are free or may be evicted, or other threads took hold of what was left each time that it was tried to take it; it
+    /// handed out none.
     #[error(
         "{requested} blocks requested, {available} of {capacity} available; release blocks or try later"
     )]

@@ -1,6 +1,8 @@
 //! The synchronisation that the pool is built on: the standard library's, or that of the scheduler which tries
 //! interleavings in tests.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 #[cfg(not(shuttle))]
 pub(crate) use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak, atomic};
 #[cfg(not(shuttle))]
@@ -16,7 +18,8 @@ pub(crate) use shuttle::thread::yield_now;
 #[cfg(not(shuttle))]
 const LOOKS: u32 = 64;
 
-/// Locks, also after a panic of another holder: a holder of these locks leaves nothing half done.
+/// Locks, also after a panic of another holder: what the pool keeps under these locks is whole whenever foreign code is called; what a policy
+/// keeps that panicked may not be, and its own answers are checked.
 #[inline]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     match try_lock(mutex) {
@@ -45,6 +48,16 @@ fn wait<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         }
     }
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does something that calls foreign code, in a destructor: if a panic is under way already, another one ends here instead of ending the process.
+#[inline]
+pub(crate) fn contained(work: impl FnOnce()) {
+    if std::thread::panicking() {
+        drop(catch_unwind(AssertUnwindSafe(work)));
+    } else {
+        work();
+    }
 }
 
 /// Keeps neighbours in an array out of each other's cache lines.

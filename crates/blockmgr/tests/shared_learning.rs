@@ -92,9 +92,12 @@ fn shards_and_threads_cost_few_hits() {
 }
 
 #[test]
-fn a_pool_has_several_shards_where_it_is_large_enough() {
-    for (capacity, shards) in [(1, 1), (511, 1), (512, 2), (1_024, 4), (1_000_000, 4)] {
+fn a_pool_has_several_shards_where_it_is_large_enough_and_threads_run_at_once() {
+    let processors = std::thread::available_parallelism().unwrap().get();
+    let useful = processors.next_power_of_two();
+    for (capacity, fitting) in [(1, 1), (511, 1), (512, 2), (1_024, 4), (1_000_000, 4)] {
         let pool = BlockPool::builder().capacity_blocks(capacity);
-        assert_eq!(pool.build().unwrap().status().shards, shards);
+        let shards = pool.build().unwrap().status().shards;
+        assert_eq!(shards, fitting.min(useful), "{capacity} blocks");
     }
 }

@@ -24,6 +24,9 @@ pub struct Request {
     pub matched_blocks: u32,
     /// Larger is kept longer, by policies that heed it; 0 if the caller has no opinion.
     pub priority: u8,
+    /// No request is known that missed the block: it was decoded, say, or came long after. `tick` and `time_ms` are those of the newest request
+    /// then, of which the rest says nothing.
+    pub is_unasked: bool,
     /// What the policy knew of the last block that was found; see
     /// [`EvictionPolicy::heritage`](super::EvictionPolicy::heritage).
     pub heritage: Heritage,

@@ -59,19 +59,25 @@ pub trait Study: Send + Sync {
 /// before it has to choose, in order for each request and a little late. A slot that was matched in between may be chosen; the pool keeps its block, and
 /// inserts it anew. A call that names a slot in the wrong state (or
 /// none of this pool) is a fault of the pool: policies must stay in bounds and keep their counts right for
-/// all others, and need not report it.
+/// all others, and need not report it. A policy that panics ends the call of the pool with that: slots that were being taken or registered are
+/// free afterwards, blocks that the caller would have got are let go, and the pool goes on. Of a block that the panicking call was about the policy may
+/// believe what is not so; if it believes it in use, the block stays until it is matched or removed.
 pub trait EvictionPolicy: Send {
     /// A block was registered in the vacant `slot`; it is in use, so the slot is pinned.
     fn insert(&mut self, slot: Slot, access: &Access);
 
-    /// A request matched the block in `slot`, which nobody used. The state stays as it is; `pin` follows.
+    /// A request matched the block in `slot`, which nobody used: the slot is evictable. The state stays as it is; `pin` follows.
     fn hit(&mut self, slot: Slot, access: &Access);
 
-    /// More requests matched the block while it was in use; told when it is in use no more, before its `release`. There were so many, of
-    /// which `access` is the newest, with the largest of their priorities. If this is not implemented, each of the first few is a `hit`.
+    /// More requests matched the block while it was in use; told when it is in use no more, before its `release`, or with another `pin` behind it if it came into use again before
+    /// the policy knew that it had been let go. There were so many, of
+    /// which `access` is the newest, with the largest of their priorities. The slot is pinned, and stays so. If this is not implemented, each of the first
+    /// few is a `release`, a `hit` and a `pin`, as if they had come one after the other.
     fn hit_again(&mut self, slot: Slot, access: &Access, times: u32) {
         for _ in 0..times.min(TIMES_MAX) {
+            self.release(slot);
             self.hit(slot, access);
+            self.pin(slot);
         }
     }
 

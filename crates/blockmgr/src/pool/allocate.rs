@@ -4,12 +4,14 @@ use core_view::contract::SlotId;
 
 use super::choice::Choice;
 use super::core::Core;
+use super::directory::Directory;
 use super::lane::lane;
 use super::observer::{BlockEvent, EvictedBlock};
 use super::shard::Shard;
 use crate::Error;
 use crate::policy::EvictionPolicy;
 use crate::sync::atomic::Ordering;
+use crate::sync::contained;
 
 /// Slots taken from one shard before another is considered: a long request then ages all shards alike.
 const CHUNK: usize = 64;
@@ -20,17 +22,48 @@ const CALLS_BETWEEN_LOOKS: u32 = 4;
 /// Rounds of looks at one's own shards from one at all to the next.
 const ROUNDS_BETWEEN_VISITS: usize = 16;
 
+/// How often in a row it is tried, with all shards locked, to take slots that somebody had just let go, and to find them in use again.
+const VAIN_ROUNDS_MAX: usize = 64;
+
 /// Allocations of a thread in a pool from one that may take what is worth less in another thread's shards to the next.
 const CALLS_BETWEEN_VISITS: u32 = 32;
 
-/// What has to be told once no lock is held.
-#[derive(Default)]
-struct Departures {
+/// What has to be told once no lock is held, also if a policy panics before.
+pub(super) struct Departures<'a> {
+    core: &'a Core,
     evicted: Vec<EvictedBlock>,
-    events: Vec<BlockEvent>,
+    pub(super) events: Vec<BlockEvent>,
 }
 
-/// Slots that go back unless they are handed out, also if who is told of what left panics.
+impl<'a> Departures<'a> {
+    pub(super) fn new(core: &'a Core) -> Self {
+        Self {
+            core,
+            evicted: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Tells what left, before the slots are used again.
+    pub(super) fn tell(&mut self) {
+        let evicted = std::mem::take(&mut self.evicted);
+        if let Some(hook) = &self.core.hook
+            && !evicted.is_empty()
+        {
+            hook.evicted(&evicted);
+        }
+        let events = std::mem::take(&mut self.events);
+        self.core.publish(&events);
+    }
+}
+
+impl Drop for Departures<'_> {
+    fn drop(&mut self) {
+        contained(|| self.tell());
+    }
+}
+
+/// Slots that go back unless they are handed out, also if a policy panics, or who is told of what left.
 struct TakenSlots<'a> {
     core: &'a Core,
     slots: Vec<u32>,
@@ -42,26 +75,55 @@ impl Drop for TakenSlots<'_> {
     }
 }
 
+/// Slots taken in a shard that stays locked; the index still has the blocks of some. They leave it all at once, without a locked instruction in
+/// between: others have read these places, and each takes a while to be ours.
+struct Leaving<'a> {
+    directory: &'a Directory,
+    slots: &'a mut Vec<u32>,
+    /// Those from here on had blocks.
+    first_evicted: usize,
+}
+
+impl Leaving<'_> {
+    /// Adds a slot whose block has to leave.
+    #[inline]
+    fn push_evicted(&mut self, slot: u32) {
+        self.first_evicted = self.first_evicted.min(self.slots.len());
+        self.slots.push(slot);
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        for &slot in self.slots.iter().skip(self.first_evicted) {
+            self.directory.remove(slot);
+        }
+    }
+}
+
 impl Core {
     /// Hands out `count` slots or none.
     pub(super) fn allocate(&self, count: usize) -> Result<Vec<u32>, Error> {
         self.end_leases();
-        let mut slots = Vec::with_capacity(count.min(self.capacity as usize));
-        let mut departures = Departures::default();
+        let mut taken = TakenSlots {
+            core: self,
+            slots: Vec::with_capacity(count.min(self.capacity as usize)),
+        };
+        let slots = &mut taken.slots;
+        let mut departures = Departures::new(self);
         let lane = lane();
         self.shards.catch_up_own(lane);
         if self.shards.has_at_once(lane, count) || count <= self.available() {
-            self.fill(lane, &mut slots, count, &mut departures);
+            self.fill(lane, slots, count, &mut departures);
         }
         let mut outcome = Ok(());
         if slots.len() < count {
-            outcome = self.fill_exactly(&mut slots, count, &mut departures);
+            outcome = self.fill_exactly(slots, count, &mut departures);
         }
         if let Some(study) = &self.study {
             study.study();
         }
-        let mut taken = TakenSlots { core: self, slots };
-        self.announce_evicted(&departures.evicted, &departures.events);
+        departures.tell();
         outcome?;
         Ok(std::mem::take(&mut taken.slots))
     }
@@ -86,7 +148,7 @@ impl Core {
     }
 
     /// Takes slots where the pool is fullest of old blocks; fewer than `count` if other threads take them too.
-    fn fill(&self, lane: u32, slots: &mut Vec<u32>, count: usize, departures: &mut Departures) {
+    fn fill(&self, lane: u32, slots: &mut Vec<u32>, count: usize, departures: &mut Departures<'_>) {
         let call = self.lanes.own().count_allocation();
         let visits = call.is_multiple_of(CALLS_BETWEEN_VISITS);
         let now = if self.shards.know_worth() {
@@ -114,7 +176,7 @@ impl Core {
         &self,
         slots: &mut Vec<u32>,
         count: usize,
-        departures: &mut Departures,
+        departures: &mut Departures<'_>,
     ) -> Result<(), Error> {
         let mut cursors = self.shards.lock_all();
         let mut available = slots.len();
@@ -126,7 +188,9 @@ impl Core {
             // mutant: kv-pool-no-all-or-nothing
             return Err(self.exhausted(count, available));
         }
+        let mut vain_rounds = 0;
         loop {
+            let before = slots.len();
             for evicts in [false, true] {
                 for (shard, cursor) in cursors.iter_mut().enumerate() {
                     let wanted = count - slots.len();
@@ -146,7 +210,11 @@ impl Core {
             for cursor in &mut cursors {
                 came_back |= cursor.catch_up();
             }
-            if !came_back {
+            match slots.len() == before {
+                true => vain_rounds += 1,
+                false => vain_rounds = 0,
+            }
+            if !came_back || vain_rounds == VAIN_ROUNDS_MAX {
                 return Err(self.exhausted(count, slots.len()));
             }
         }
@@ -170,19 +238,23 @@ impl Core {
         now: u32,
         slots: &mut Vec<u32>,
         wanted: usize,
-        departures: &mut Departures,
+        departures: &mut Departures<'_>,
     ) {
-        let mut first_evicted = None;
+        let mut leaving = Leaving {
+            directory: &self.directory,
+            slots,
+            first_evicted: usize::MAX,
+        };
         for taken in 0..wanted {
             if let Some(local) = shard.take_free() {
-                slots.push(self.shards.slot(choice.shard, local));
+                leaving.slots.push(self.shards.slot(choice.shard, local));
                 continue;
             }
             let too_dear = || shard.outlook().worth(now) > choice.worth_max;
             if !choice.evicts || taken > 0 && too_dear() {
                 break;
             }
-            let newest = |hash| self.newest_request(hash);
+            let newest = |hash| self.unasked(hash, 1);
             let Some(local) = shard.take_evicted(newest) else {
                 break;
             };
@@ -198,23 +270,18 @@ impl Core {
                     });
                 }
             }
-            first_evicted = first_evicted.or(Some(slots.len()));
-            slots.push(slot);
-        }
-        // All at once, without a locked instruction in between: others have read these places, and each takes a while to be ours.
-        for &slot in &slots[first_evicted.unwrap_or(slots.len())..] {
-            self.directory.remove(slot);
+            leaving.push_evicted(slot);
         }
     }
 
     /// Evicts all that nobody uses; tells how many blocks that were.
     pub(super) fn reset(&self) -> usize {
-        let mut departures = Departures::default();
+        let mut departures = Departures::new(self);
         let mut removed = 0;
         for index in 0..self.shards.count() {
             let mut cursor = self.shards.cursor();
             let shard = cursor.enter(index);
-            while let Some(local) = shard.take_evicted(|hash| self.newest_request(hash)) {
+            while let Some(local) = shard.take_evicted(|hash| self.unasked(hash, 1)) {
                 let slot = self.shards.slot(index, local);
                 let identity = self.directory.cell(slot).identity();
                 self.note_removed(&mut departures.events, identity);
@@ -224,7 +291,7 @@ impl Core {
                 removed += 1;
             }
         }
-        self.publish(&departures.events);
+        departures.tell();
         removed
     }
 }

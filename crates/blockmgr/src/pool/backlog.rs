@@ -3,7 +3,7 @@
 use super::shards::Shards;
 use crate::policy::Request;
 use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, contained, lock};
 
 /// From so many entries on, who adds some tells the policy of them, if nobody has the shard locked.
 const SOON: usize = if cfg!(shuttle) { 2 } else { 256 };
@@ -33,12 +33,11 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    /// Each entry, with the request that used the block, if one did.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Entry, Option<&Request>)> {
-        let request = |entry: &Entry| self.requests.get(entry.request as usize);
-        self.entries
-            .iter()
-            .map(move |entry| (*entry, request(entry)))
+    /// An entry, with the request that used the block, if one did.
+    #[inline]
+    pub(super) fn get(&self, at: usize) -> Option<(Entry, Option<&Request>)> {
+        let entry = self.entries.get(at)?;
+        Some((*entry, self.requests.get(entry.request as usize)))
     }
 
     pub(super) fn clear(&mut self) {
@@ -113,8 +112,9 @@ impl<'a> Notes<'a> {
     #[inline]
     pub(super) fn add(&mut self, slot: u32, generation: u32) {
         let shard = self.shards.shard_of(slot);
+        let mut long = None;
         if shard != self.shard || self.len == RUN {
-            self.flush();
+            long = self.hand_over();
             self.shard = shard;
         }
         self.run[self.len] = Entry {
@@ -123,25 +123,40 @@ impl<'a> Notes<'a> {
             request: NO_REQUEST,
         };
         self.len += 1;
+        // A policy may panic: all is noted by now.
+        self.shorten(long);
     }
 
     /// Hands over what was noted.
     #[inline]
     pub(super) fn flush(&mut self) {
+        let long = self.hand_over();
+        self.shorten(long);
+    }
+
+    /// Adds what was noted to the backlog; which one it is and how long, if it is long.
+    #[inline]
+    fn hand_over(&mut self) -> Option<(usize, usize)> {
         if self.len == 0 {
-            return;
+            return None;
         }
         let added = &mut self.run[..self.len];
         let len = self.shards.backlog(self.shard).extend(added, self.request);
         self.len = 0;
-        if len >= SOON {
-            self.shards.catch_up(self.shard, len >= MAX);
+        (len >= SOON).then_some((self.shard, len))
+    }
+
+    /// Tells the policy of a long backlog.
+    #[inline]
+    fn shorten(&self, long: Option<(usize, usize)>) {
+        if let Some((shard, len)) = long {
+            self.shards.catch_up(shard, len >= MAX);
         }
     }
 }
 
 impl Drop for Notes<'_> {
     fn drop(&mut self) {
-        self.flush();
+        contained(|| self.flush());
     }
 }

@@ -1,6 +1,7 @@
 //! Configuring a pool.
 
 use std::fmt;
+use std::num::NonZero;
 use std::time::Instant;
 
 use super::cell::Cell;
@@ -25,9 +26,17 @@ const TABLES_BYTES: u64 = 512;
 /// The most shards of a pool.
 const SHARDS_MAX: usize = 256;
 
-/// Shards by default, where there are so many blocks for each.
-const SHARDS_DEFAULT: usize = 4;
+/// The most shards by default, where there are so many blocks for each.
+const SHARDS_DEFAULT_MAX: usize = 4;
 const SHARD_BLOCKS_MIN: usize = 256;
+
+/// Shards by default: a block that comes is looked for in each, so there are hardly more than threads that can run at once.
+fn shards_default(capacity_blocks: usize) -> usize {
+    let processors = std::thread::available_parallelism().map_or(SHARDS_DEFAULT_MAX, NonZero::get);
+    let fitting = (capacity_blocks / SHARD_BLOCKS_MIN).clamp(1, SHARDS_DEFAULT_MAX);
+    let useful = processors.min(SHARDS_DEFAULT_MAX).next_power_of_two();
+    useful.min(1 << fitting.ilog2())
+}
 
 /// Makes a policy for a number of slots.
 pub type PolicyFactory = Box<dyn Fn(u32) -> Policy + Send + Sync>;
@@ -72,8 +81,9 @@ impl BlockPoolBuilder {
         self
     }
 
-    /// Shards, a power of two; by default four, and fewer for a pool of less than 1024 blocks. More let more threads work
-    /// side by side. The default policy learns from all shards and evicts where a block is worth least, the others evict
+    /// Shards, a power of two; by default four, and fewer for a pool of less than 1024 blocks and where the thread that builds the pool
+    /// may run on one or two processors only. More let more
+    /// threads work side by side, and cost more for each block that comes. The default policy learns from all shards and evicts where a block is worth least, the others evict
     /// where blocks were used longest ago.
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards);
@@ -143,6 +153,7 @@ impl BlockPoolBuilder {
             clock: Padded(Clock {
                 started: Instant::now(),
                 requests: AtomicU64::new(0),
+                newest_ms: AtomicU64::new(0),
             }),
             leases: Leases::new(),
             hook: self.hook,
@@ -167,10 +178,9 @@ impl BlockPoolBuilder {
     }
 
     fn checked_shards(&self) -> Result<usize, Error> {
-        let shards = self.shards.unwrap_or_else(|| {
-            let fitting = (self.capacity_blocks / SHARD_BLOCKS_MIN).clamp(1, SHARDS_DEFAULT);
-            1 << fitting.ilog2()
-        });
+        let shards = self
+            .shards
+            .unwrap_or_else(|| shards_default(self.capacity_blocks));
         let fits = shards <= SHARDS_MAX && shards <= self.capacity_blocks;
         if shards.is_power_of_two() && fits {
             return Ok(shards);

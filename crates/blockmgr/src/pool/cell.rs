@@ -35,9 +35,14 @@ pub(super) struct Hold {
     pub(super) state: State,
     /// Counts the blocks that the slot has had, in 30 bits.
     pub(super) generation: u32,
-    /// Handles to the block. Each takes four bytes of memory or more, so that their number has room in 32 bits.
+    /// Handles to the block; or a number larger than [`USERS_MAX`], if there were more: then the block stays for good.
     pub(super) users: u32,
 }
+
+/// The most users that are counted.
+const USERS_MAX: u32 = (1 << (USERS_BITS - 1)) - 1;
+/// Stands for more. Threads that take one from this and put it back don't bring it to what is counted.
+const UNCOUNTED: u32 = 3 << (USERS_BITS - 2);
 
 impl Hold {
     fn packed(self) -> u64 {
@@ -61,6 +66,17 @@ impl Hold {
             generation: (word >> USERS_BITS) as u32 & ((1 << GENERATION_BITS) - 1),
             users: word as u32,
         }
+    }
+
+    /// With one user more.
+    #[inline]
+    fn used_once_more(self) -> Self {
+        let users = match self.users {
+            counted @ 0..USERS_MAX => counted + 1,
+            USERS_MAX => UNCOUNTED,
+            uncounted => uncounted,
+        };
+        Self { users, ..self }
     }
 
     /// For another block.
@@ -121,9 +137,10 @@ pub(super) struct Cell {
     high: AtomicU64,
     /// What the policy said last of the chain that ends here.
     heritage: AtomicU64,
-    /// An [`Again`], not told to the policy yet. Of two requests at once one may be lost.
+    /// An [`Again`], not told to the policy yet. Who notes a request reads and writes it without a lock: of two requests at once one may be lost,
+    /// and what was told meanwhile may be told once more.
     again: AtomicU64,
-    /// When the newest of these requests arrived.
+    /// When the newest of these requests arrived; of two at once perhaps the other one.
     again_ms: AtomicU64,
     position: AtomicU32,
     /// When a request last matched or registered the block: its number, modulo 2³².
@@ -200,10 +217,7 @@ impl Cell {
 
     #[inline]
     fn add_user(&self, may: impl Fn(Hold) -> bool) -> Option<Pin> {
-        let change = |before: Hold| {
-            let users = before.users.checked_add(1)?;
-            may(before).then_some(Hold { users, ..before })
-        };
+        let change = |before: Hold| may(before).then(|| before.used_once_more());
         self.change(change).map(|before| Pin {
             generation: before.generation,
             is_first: before.users == 0,
@@ -221,15 +235,16 @@ impl Cell {
             let before = Hold::unpacked(word);
             // The identity is read between two looks at the hold: it is that of the generation that gets a user.
             let is_it = before.state == State::Registered && self.key() == key;
-            if !is_it || before.users == u32::MAX {
+            if !is_it {
                 return None;
             }
             // Users are the lowest bits.
+            let after = match before.users {
+                0..USERS_MAX => word + 1,
+                _ => before.used_once_more().packed(),
+            };
             let order = Ordering::Acquire;
-            match self
-                .hold
-                .compare_exchange_weak(word, word + 1, order, order)
-            {
+            match self.hold.compare_exchange_weak(word, after, order, order) {
                 Ok(_) => {
                     return Some(Pin {
                         generation: before.generation,
@@ -258,13 +273,17 @@ impl Cell {
     /// Adds a user to a block that has one, the caller's.
     #[inline]
     pub(super) fn retain(&self) {
-        self.hold.fetch_add(1, Ordering::Relaxed);
+        self.change(|before| Some(before.used_once_more()));
     }
 
     /// Takes the caller's use from a block; how it stood before. The last user of a duplicate has the slot.
     #[inline]
     pub(super) fn release(&self) -> Hold {
-        Hold::unpacked(self.hold.fetch_sub(1, Ordering::AcqRel))
+        let before = Hold::unpacked(self.hold.fetch_sub(1, Ordering::AcqRel));
+        if before.users > USERS_MAX {
+            self.hold.fetch_add(1, Ordering::Relaxed);
+        }
+        before
     }
 
     /// Takes the slot from a registered block that nobody uses.
@@ -323,7 +342,7 @@ impl Cell {
         self.used.store(tick as u32, Ordering::Relaxed);
     }
 
-    /// Notes that a request matched the block while it was in use already.
+    /// Notes that a request matched the block while it was in use already. It has the block: which stays so until this is noted.
     #[inline]
     pub(super) fn note_again(&self, request: &Request) {
         let before = Again::unpacked(self.again.load(Ordering::Relaxed));
@@ -336,7 +355,8 @@ impl Cell {
         self.again_ms.store(request.time_ms, Ordering::Relaxed);
     }
 
-    /// How many requests were noted so, with the newest; none from now on. `tick` is that of some request.
+    /// How many requests were noted so, with the newest, which is the last that used the block; none from now on, unless one is just being
+    /// noted. Of its number the slot has the lower half: the rest is that of `tick`, a request at about that time.
     #[inline]
     pub(super) fn take_again(&self, tick: u64) -> Option<(u32, Access)> {
         let again = Again::unpacked(self.again.load(Ordering::Relaxed));
@@ -447,6 +467,33 @@ mod tests {
             ..again
         };
         assert_eq!(Again::unpacked(more.packed()), again);
+    }
+
+    #[test]
+    fn a_block_with_more_users_than_can_be_counted_stays_for_good() {
+        let key = [7, 0];
+        let cell = registered(7, USERS_MAX - 1);
+        let before = cell.hold();
+        cell.retain();
+        assert_eq!(cell.hold().users, USERS_MAX);
+        for _ in 0..3 {
+            cell.retain();
+            assert!(cell.pin(key).is_some_and(|pin| !pin.is_first));
+            assert!(cell.upgrade(before.generation, key).is_some());
+        }
+        let full = Hold {
+            users: UNCOUNTED,
+            ..before
+        };
+        assert_eq!(cell.hold(), full, "nothing but users changed");
+        for _ in 0..20 {
+            assert!(cell.release().users > 1);
+        }
+        assert_eq!(cell.hold(), full, "nobody knows how many are left");
+        assert!(!cell.claim());
+        let counted = registered(7, USERS_MAX);
+        counted.release();
+        assert_eq!(counted.hold().users, USERS_MAX - 1);
     }
 
     #[test]

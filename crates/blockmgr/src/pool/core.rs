@@ -8,14 +8,14 @@ use super::directory::Directory;
 use super::expected::Expected;
 use super::lane::Lanes;
 use super::lease::Leases;
-use super::matching::access;
-use super::observer::{BlockEvent, EventSink, EvictedBlock, EvictionHook};
+use super::observer::{BlockEvent, EventSink, EvictionHook};
 use super::shards::Shards;
+use super::unfinished::Held;
 use super::{Duplicates, PoolStatus};
 use crate::SequenceHash;
 use crate::policy::{Request, Study};
-use crate::sync::Padded;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Padded, contained};
 
 pub(crate) struct Core {
     pub(super) capacity: u32,
@@ -37,6 +37,8 @@ pub(crate) struct Core {
 pub(super) struct Clock {
     pub(super) started: Instant,
     pub(super) requests: AtomicU64,
+    /// When the newest request came.
+    pub(super) newest_ms: AtomicU64,
 }
 
 impl Core {
@@ -66,17 +68,22 @@ impl Core {
         }
     }
 
-    /// Takes a user from each of these blocks, from the last to the first.
+    /// Takes a user from each of these blocks, from the last to the first; from all of them, also if a policy panics.
     pub(crate) fn release(&self, slots: &[u32]) {
         let mut notes = Notes::new(&self.shards, None);
-        let mut released = 0;
-        for &slot in slots.iter().rev() {
+        let mut releasing = Releasing {
+            core: self,
+            left: slots,
+            released: 0,
+        };
+        while let Some((&slot, left)) = releasing.left.split_last() {
+            releasing.left = left;
             let before = self.directory.cell(slot).release();
             if before.users > 1 {
                 continue;
             }
             if before.state == State::Registered {
-                released += 1;
+                releasing.released += 1;
                 notes.add(slot, before.generation);
             } else {
                 // In order: what came before is noted before.
@@ -84,45 +91,31 @@ impl Core {
                 self.release_duplicate(slot);
             }
         }
-        if released > 0 {
-            let count = &self.lanes.own().released;
-            count.fetch_add(released, Ordering::Relaxed);
-        }
     }
 
-    /// Keeps a duplicate that nobody uses any more if what it duplicated is gone, and frees it otherwise.
-    #[cold]
-    fn release_duplicate(&self, slot: u32) {
-        let mut events = Vec::new();
-        let hash = self.identity(slot);
-        let mut cursor = self.shards.cursor();
-        let (shard, local) = cursor.at(slot);
-        if self.directory.insert(slot, hash) {
-            shard.register(local, &access(hash, self.newest_request(hash)), 0);
-            self.note_stored(&mut events, hash);
-        } else {
-            shard.put_free(local);
-        }
-        drop(cursor);
-        self.publish(&events);
-    }
-
-    /// Stands for the request of a block that nobody asked for.
-    pub(super) fn newest_request(&self, hash: SequenceHash) -> Request {
+    /// Stands for the request of blocks that nobody asked for: so many, from this one on.
+    pub(super) fn unasked(&self, first: SequenceHash, blocks: usize) -> Request {
+        let requests = self.clock.0.requests.load(Ordering::Relaxed);
+        let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
         Request {
-            tick: self.clock.0.requests.load(Ordering::Relaxed),
-            time_ms: self.now_ms(),
-            chain_blocks: hash.position().saturating_add(1),
+            tick: requests.saturating_sub(1),
+            time_ms: self.clock.0.newest_ms.load(Ordering::Relaxed),
+            chain_blocks: first.position().saturating_add(blocks),
+            matched_blocks: first.position(),
+            is_unasked: true,
             ..Request::default()
         }
     }
 
-    /// Counts and notes that somebody took hold of a block, as part of no request.
-    pub(super) fn note_pin(&self, slot: u32, pin: Pin) {
+    /// Counts and notes that somebody took hold of a block, as part of a request or of none. The block is let go if a policy panics.
+    pub(super) fn note_pin(&self, slot: u32, pin: Pin, request: Option<&Request>) {
         if pin.is_first {
             let count = &self.lanes.own().pinned;
             count.fetch_add(1, Ordering::Relaxed);
-            Notes::new(&self.shards, None).add(slot, pin.generation);
+            let mut slots = [slot];
+            let mut held = Held::new(self, &mut slots);
+            Notes::new(&self.shards, request).add(slot, pin.generation);
+            held.hand_out();
         }
     }
 
@@ -151,11 +144,11 @@ impl Core {
         }
     }
 
-    /// Frees slots that were handed out and not registered.
+    /// Frees slots that were handed out and not registered. No policy is told of anything: this must not fail.
     pub(crate) fn give_back(&self, slots: &[u32]) {
         let mut cursor = self.shards.cursor();
         for &slot in slots.iter().rev() {
-            let (shard, local) = cursor.at(slot);
+            let (shard, local) = cursor.at_untold(slot);
             shard.put_free(local);
         }
     }
@@ -166,7 +159,7 @@ impl Core {
         let Some(pin) = cell.upgrade(generation, hash.words()) else {
             return false;
         };
-        self.note_pin(slot, pin);
+        self.note_pin(slot, pin, None);
         true
     }
 
@@ -183,16 +176,6 @@ impl Core {
         {
             sink.publish(events);
         }
-    }
-
-    /// Tells what left, before the slots are used again.
-    pub(super) fn announce_evicted(&self, evicted: &[EvictedBlock], events: &[BlockEvent]) {
-        if let Some(hook) = &self.hook
-            && !evicted.is_empty()
-        {
-            hook.evicted(evicted);
-        }
-        self.publish(events);
     }
 
     pub(super) fn status(&self) -> PoolStatus {
@@ -219,6 +202,26 @@ impl Core {
         status.cached_blocks = idle.saturating_sub(status.free_blocks);
         status.in_use_blocks = status.capacity_blocks.saturating_sub(idle);
         status
+    }
+}
+
+/// Blocks that lose a user each, also those that are left when a policy panics.
+struct Releasing<'a> {
+    core: &'a Core,
+    left: &'a [u32],
+    /// Blocks that nobody uses any more and that are not counted yet.
+    released: u64,
+}
+
+impl Drop for Releasing<'_> {
+    fn drop(&mut self) {
+        if self.released > 0 {
+            let count = &self.core.lanes.own().released;
+            count.fetch_add(self.released, Ordering::Relaxed);
+        }
+        if !self.left.is_empty() {
+            contained(|| self.core.release(self.left));
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::shard::Shard;
 use super::shards::Shards;
-use crate::sync::{MutexGuard, lock};
+use crate::sync::{MutexGuard, contained, lock};
 
 /// Goes from shard to shard with at most one locked. The policy of a shard is told what was noted for it when the shard is locked.
 pub(super) struct Cursor<'a> {
@@ -17,6 +17,20 @@ impl<'a> Cursor<'a> {
         let shard = self.shards.shard_of(slot);
         let local = self.shards.local(slot);
         (self.enter(shard), local)
+    }
+
+    /// The same, without telling the policy what was noted.
+    pub(super) fn at_untold(&mut self, slot: u32) -> (&mut Shard, u32) {
+        let shard = self.shards.shard_of(slot);
+        let local = self.shards.local(slot);
+        if self.held.as_ref().is_none_or(|(held, _)| *held != shard) {
+            self.leave();
+        }
+        let place = &self.shards.places[shard].0;
+        let (_, guard) = self
+            .held
+            .get_or_insert_with(|| (shard, lock(&place.shard.0)));
+        (guard, local)
     }
 
     /// A shard, locked.
@@ -51,7 +65,7 @@ impl<'a> Cursor<'a> {
     pub(super) fn leave(&mut self) {
         if let Some((shard, guard)) = self.held.take() {
             // Stated before the lock is given up, so that the latest holder's numbers stay.
-            self.shards.places[shard].0.publish(&guard);
+            contained(|| self.shards.places[shard].0.publish(&guard));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::cell::{Cell, Key};
 use crate::SequenceHash;
+use crate::sync::Padded;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Entries of a bucket; two buckets are a cache line.
@@ -16,8 +17,9 @@ const ENTRIES: usize = 6;
 pub(super) struct Index {
     buckets: Box<[Bucket]>,
     cells: std::sync::Arc<[Cell]>,
-    /// Odd while blocks are entered that may have to go again, because another shard has them.
-    batch: AtomicU32,
+    /// Odd while blocks are entered that may have to go again, because another shard has them. Written with each batch, so it is kept away
+    /// from what all threads read at each look.
+    batch: Padded<AtomicU32>,
 }
 
 #[derive(Debug, Default)]
@@ -101,7 +103,7 @@ impl Index {
         Self {
             buckets: (0..buckets).map(|_| Bucket::default()).collect(),
             cells,
-            batch: AtomicU32::new(0),
+            batch: Padded(AtomicU32::new(0)),
         }
     }
 
@@ -155,14 +157,14 @@ impl Index {
 
     /// Begins to enter blocks tentatively. The shard is locked.
     pub(super) fn begin(&self) {
-        let batch = self.batch.load(Ordering::Relaxed);
-        self.batch.store(batch.wrapping_add(1), Ordering::Relaxed);
+        let batch = self.batch.0.load(Ordering::Relaxed);
+        self.batch.0.store(batch.wrapping_add(1), Ordering::Relaxed);
     }
 
     /// What was entered and not removed stays. The shard is locked.
     pub(super) fn settle(&self) {
-        let batch = self.batch.load(Ordering::Relaxed);
-        self.batch.store(batch.wrapping_add(1), Ordering::Release);
+        let batch = self.batch.0.load(Ordering::Relaxed);
+        self.batch.0.store(batch.wrapping_add(1), Ordering::Release);
     }
 
     /// Whether there is a block that was, or will be, entered for good; or else, what is not certain now.
@@ -172,14 +174,14 @@ impl Index {
             return Presence::Absent;
         }
         loop {
-            let batch = self.batch.load(Ordering::Acquire);
+            let batch = self.batch.0.load(Ordering::Acquire);
             if self.find(mixed, key).is_none() {
                 return Presence::Absent;
             }
             if batch % 2 == 1 {
                 return Presence::Tentative;
             }
-            if self.batch.load(Ordering::Acquire) == batch {
+            if self.batch.0.load(Ordering::Acquire) == batch {
                 return Presence::Present;
             }
         }

@@ -64,7 +64,7 @@ impl Core {
     /// Releases the blocks of a lease; whether it was still running.
     pub(super) fn end_lease(&self, id: LeaseId) -> bool {
         let ended = self.leases.take(|lease| lease.id == id);
-        ended.iter().for_each(|lease| self.release(&lease.slots));
+        self.release_leased(&ended);
         !ended.is_empty()
     }
 
@@ -78,7 +78,16 @@ impl Core {
         let now_ms = self.now_ms();
         if next_end_ms <= now_ms {
             let ended = self.leases.take(|lease| lease.until_ms <= now_ms);
-            ended.iter().for_each(|lease| self.release(&lease.slots));
+            self.release_leased(&ended);
         }
+    }
+
+    /// All at once: what is left when a policy panics is released too.
+    fn release_leased(&self, leases: &[Lease]) {
+        let slots: Vec<u32> = leases
+            .iter()
+            .flat_map(|lease| lease.slots.iter().copied())
+            .collect();
+        self.release(&slots);
     }
 }

@@ -1,28 +1,29 @@
 //! Finding blocks by identity.
 
 use super::RequestOptions;
+use super::allocate::Departures;
 use super::backlog::Notes;
 use super::cell::{Key, Pin};
 use super::core::Core;
 use super::directory::NONE;
-use super::observer::BlockEvent;
+use super::unfinished::{FIRST, Held};
 use crate::SequenceHash;
-use crate::policy::{Access, Heritage, Request};
+use crate::policy::{Access, EvictionPolicy, Heritage, Request, Slot};
 use crate::sync::atomic::Ordering;
 
 /// Room made at the first hit.
 const ROOM_BLOCKS: usize = 32;
 
-/// Marks a slot whose block got its first user; slots have a bit less.
-const FIRST: u32 = 1 << 31;
-
 impl Core {
     fn request(&self, blocks: usize, options: &RequestOptions) -> Request {
         let requested = &self.lanes.own().requested;
         requested.fetch_add(blocks as u64, Ordering::Relaxed);
+        let time_ms = options.time_ms.unwrap_or_else(|| self.now_ms());
+        let clock = &self.clock.0;
+        clock.newest_ms.store(time_ms, Ordering::Relaxed);
         Request {
-            tick: self.clock.0.requests.fetch_add(1, Ordering::Relaxed),
-            time_ms: options.time_ms.unwrap_or_else(|| self.now_ms()),
+            tick: clock.requests.fetch_add(1, Ordering::Relaxed),
+            time_ms,
             chain_blocks: u32::try_from(blocks).unwrap_or(u32::MAX),
             priority: options.priority,
             ..Request::default()
@@ -78,11 +79,14 @@ impl Core {
             return;
         }
         counts.pinned.fetch_add(pinned, Ordering::Relaxed);
+        let mut held = Held::new(self, slots);
         let mut notes = Notes::new(&self.shards, Some(request));
-        for slot in slots.iter_mut().filter(|slot| **slot & FIRST != 0) {
+        for slot in held.slots.iter_mut().filter(|slot| **slot & FIRST != 0) {
             *slot &= !FIRST;
             notes.add(*slot, self.directory.cell(*slot).hold().generation);
         }
+        notes.flush();
+        held.hand_out();
     }
 
     /// Takes hold of a registered block. `before` is the slot of the block before it, or [`NONE`].
@@ -107,7 +111,7 @@ impl Core {
     /// Adds a user to one block that the pool has, as part of no request.
     pub(crate) fn match_one(&self, hash: SequenceHash) -> Option<u32> {
         let (slot, pin) = self.directory.pin(hash.words())?;
-        self.note_pin(slot, pin);
+        self.note_pin(slot, pin, None);
         Some(slot)
     }
 
@@ -123,8 +127,7 @@ impl Core {
             let cell = self.directory.cell(slot);
             cell.set_used(request.tick);
             if pin.is_first {
-                self.lanes.own().pinned.fetch_add(1, Ordering::Relaxed);
-                Notes::new(&self.shards, Some(&request)).add(slot, pin.generation);
+                self.note_pin(slot, pin, Some(&request));
             } else {
                 cell.note_again(&request);
             }
@@ -142,7 +145,7 @@ impl Core {
 
     /// Removes blocks that nobody uses; how many that were.
     pub(super) fn remove(&self, hashes: &[SequenceHash]) -> usize {
-        let mut events: Vec<BlockEvent> = Vec::new();
+        let mut departures = Departures::new(self);
         let mut removed = 0;
         for hash in hashes {
             let Some(slot) = self.directory.find(hash.words()) else {
@@ -154,13 +157,15 @@ impl Core {
             if !is_it || !shard.take_idle(local) {
                 continue;
             }
-            self.note_removed(&mut events, *hash);
+            self.note_removed(&mut departures.events, *hash);
             self.directory.remove(slot);
             shard.put_free(local);
             shard.counts.removed += 1;
+            // A policy may panic: everybody else knows by now.
+            shard.policy.remove(Slot::new(local));
             removed += 1;
         }
-        self.publish(&events);
+        departures.tell();
         removed
     }
 }

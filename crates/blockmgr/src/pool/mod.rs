@@ -29,6 +29,7 @@ mod observer;
 mod register;
 mod shard;
 mod shards;
+mod unfinished;
 
 use crate::block::{CompleteBlock, CompleteBlocks, ImmutableBlock, ImmutableBlocks, MutableBlocks};
 use crate::{Error, Refused, SequenceHash};

@@ -5,7 +5,7 @@ use super::cell::State;
 use super::core::Core;
 use super::directory::{BATCH_MAX, NONE};
 use super::matching::access;
-use super::observer::BlockEvent;
+use super::unfinished::{Entered, Unfinished};
 use crate::SequenceHash;
 use crate::policy::{Heritage, Request};
 use crate::sync::atomic::Ordering;
@@ -22,14 +22,32 @@ impl Core {
         hashes: &[SequenceHash],
         parent: Option<SequenceHash>,
     ) {
-        let mut events = Vec::new();
+        let mut unfinished = Unfinished::new(self, slots);
+        let rejected = self.register_all(&mut unfinished, hashes, parent);
+        unfinished.publish();
+        self.replace_rejected(&mut unfinished, hashes, &rejected);
+        unfinished.give_up();
+    }
+
+    /// Registers what can be; tells which blocks are duplicates that are rejected.
+    fn register_all(
+        &self,
+        unfinished: &mut Unfinished<'_>,
+        hashes: &[SequenceHash],
+        parent: Option<SequenceHash>,
+    ) -> Vec<usize> {
+        let Unfinished {
+            slots,
+            registered,
+            events,
+            ..
+        } = unfinished;
         let mut rejected = Vec::new();
         let mut request = Request::default();
         let mut expected_position = None;
         let mut cursor = self.shards.cursor();
         let mut before = NONE;
         let mut start = 0;
-        let mut registered = 0;
         while let (Some(&first), Some(&slot)) = (hashes.get(start), slots.get(start)) {
             if expected_position != Some(first.position()) {
                 cursor.leave();
@@ -40,13 +58,15 @@ impl Core {
             cursor.at(slot);
             let batch = start..start + self.batch_blocks(&slots[start..], &hashes[start..]);
             start = batch.end;
+            let batch_slots = &slots[batch.clone()];
             let entered = self
                 .directory
-                .insert_all(&slots[batch.clone()], &hashes[batch.clone()]);
+                .insert_all(batch_slots, &hashes[batch.clone()]);
+            let mut entered = Entered::new(&self.directory, batch_slots, entered);
             for (place, index) in batch.enumerate() {
                 let (slot, hash) = (slots[index], hashes[index]);
                 expected_position = hash.position().checked_add(1);
-                let is_entered = entered >> place & 1 == 1;
+                let is_entered = entered.has(place);
                 if !is_entered && self.duplicates == Duplicates::Reject {
                     rejected.push(index);
                     continue;
@@ -58,8 +78,9 @@ impl Core {
                 let (shard, local) = cursor.at(slot);
                 if is_entered {
                     shard.register(local, &access(hash, request), 1);
-                    registered += 1;
-                    self.note_stored(&mut events, hash);
+                    entered.keep(place);
+                    *registered += 1;
+                    self.note_stored(events, hash);
                 } else {
                     let cell = self.directory.cell(slot);
                     cell.set_identity(hash);
@@ -67,12 +88,9 @@ impl Core {
                     shard.counts.duplicates += 1;
                 }
             }
+            self.count_registered(registered);
         }
-        drop(cursor);
-        let pinned = &self.lanes.own().pinned;
-        pinned.fetch_add(registered, Ordering::Relaxed);
-        self.publish(&events);
-        self.replace_rejected(slots, hashes, &rejected);
+        rejected
     }
 
     /// How many of the leading blocks can be entered at once: those that follow one another, in slots of one shard.
@@ -96,14 +114,7 @@ impl Core {
         if let Some(request) = self.expected.take(first.words()) {
             return request;
         }
-        let chain_blocks = u32::try_from(hashes.len()).unwrap_or(u32::MAX);
-        let mut request = Request {
-            tick: self.clock.0.requests.load(Ordering::Relaxed),
-            time_ms: self.now_ms(),
-            chain_blocks: first.position().saturating_add(chain_blocks),
-            matched_blocks: first.position(),
-            ..Request::default()
-        };
+        let mut request = self.unasked(first, hashes.len());
         if let Some(slot) = parent.and_then(|parent| self.directory.find(parent.words())) {
             request.heritage = Heritage(self.directory.cell(slot).heritage());
         }
@@ -112,21 +123,38 @@ impl Core {
 
     /// Puts the blocks that were there in the place of those that came too late.
     #[cold]
-    fn replace_rejected(&self, slots: &mut [u32], hashes: &[SequenceHash], rejected: &[usize]) {
+    fn replace_rejected(
+        &self,
+        unfinished: &mut Unfinished<'_>,
+        hashes: &[SequenceHash],
+        rejected: &[usize],
+    ) {
         for &index in rejected {
-            let (slot, hash) = (&mut slots[index], hashes[index]);
+            let hash = hashes[index];
             loop {
                 if let Some(present) = self.match_one(hash) {
-                    self.give_back(&[std::mem::replace(slot, present)]);
+                    let offered = std::mem::replace(&mut unfinished.slots[index], present);
+                    self.give_back(&[offered]);
                     self.count_duplicate(present);
                     break;
                 }
-                if self.register_one(*slot, hash) {
+                let request = self.request_of(&[hash], None);
+                let slot = unfinished.slots[index];
+                if self.register_one(unfinished, slot, hash, request, 1) {
                     break;
                 }
                 // It is just being registered, or is about to leave.
                 yield_now();
             }
+        }
+    }
+
+    /// Counts blocks that were registered with a user, while their shard is locked: who looks for slots there counts both.
+    pub(super) fn count_registered(&self, blocks: &mut u64) {
+        let blocks = std::mem::take(blocks);
+        if blocks > 0 {
+            let pinned = &self.lanes.own().pinned;
+            pinned.fetch_add(blocks, Ordering::Relaxed);
         }
     }
 
@@ -136,20 +164,41 @@ impl Core {
         shard.counts.duplicates += 1;
     }
 
-    /// Registers a slot whose block was there a moment ago and may have left.
-    fn register_one(&self, slot: u32, hash: SequenceHash) -> bool {
-        let request = self.request_of(&[hash], None);
-        let mut events: Vec<BlockEvent> = Vec::new();
+    /// Registers a slot whose block was elsewhere a moment ago and may have left, with one user or none; whether it had.
+    fn register_one(
+        &self,
+        unfinished: &mut Unfinished<'_>,
+        slot: u32,
+        hash: SequenceHash,
+        request: Request,
+        users: u32,
+    ) -> bool {
         let mut cursor = self.shards.cursor();
         let (shard, local) = cursor.at(slot);
         if !self.directory.insert(slot, hash) {
             return false;
         }
-        shard.register(local, &access(hash, request), 1);
-        self.note_stored(&mut events, hash);
+        let slots = [slot];
+        let mut entered = Entered::new(&self.directory, &slots, 1);
+        shard.register(local, &access(hash, request), users);
+        entered.keep(0);
+        self.note_stored(&mut unfinished.events, hash);
+        unfinished.registered += u64::from(users);
+        self.count_registered(&mut unfinished.registered);
+        if users == 0 {
+            unfinished.give_up();
+        }
         drop(cursor);
-        self.lanes.own().pinned.fetch_add(1, Ordering::Relaxed);
-        self.publish(&events);
+        unfinished.publish();
         true
+    }
+
+    /// Keeps a duplicate that nobody uses any more if what it duplicated is gone, and frees it otherwise.
+    #[cold]
+    pub(super) fn release_duplicate(&self, slot: u32) {
+        let hash = self.identity(slot);
+        let mut slots = [slot];
+        let mut unfinished = Unfinished::new(self, &mut slots);
+        self.register_one(&mut unfinished, slot, hash, self.unasked(hash, 1), 0);
     }
 }

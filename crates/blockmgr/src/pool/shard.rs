@@ -25,6 +25,8 @@ pub(super) struct Shard {
     /// Numbers within the shard.
     pub(super) free: Vec<u32>,
     pub(super) policy: Policy,
+    /// Slots whose blocks nobody uses, as far as the policy was told.
+    is_idle: Vec<bool>,
     pub(super) counts: Counts,
     /// Slots whose blocks the directory names.
     registered: u32,
@@ -32,14 +34,16 @@ pub(super) struct Shard {
     newest_tick: u64,
     /// When the blocks that left lately were used last; the newer ones count more.
     victim_used: u32,
-    /// Room to take entries of the backlog.
+    /// Entries that were taken from the backlog, and how many of them the policy was told of.
     taken: Entries,
+    told: usize,
 }
 
 impl Shard {
     pub(super) fn new(cells: Arc<[Cell]>, policy: Policy) -> Self {
         Self {
             free: (0..cells.len() as u32).rev().collect(),
+            is_idle: vec![false; cells.len()],
             cells,
             policy,
             counts: Counts::default(),
@@ -47,6 +51,7 @@ impl Shard {
             newest_tick: 0,
             victim_used: 0,
             taken: Entries::default(),
+            told: 0,
         }
     }
 
@@ -97,6 +102,7 @@ impl Shard {
         for _ in 0..self.cells.len() {
             let slot = self.policy.evict()?;
             let local = slot.get();
+            self.is_idle[local as usize] = false;
             let cell = &self.cells[local as usize];
             if cell.claim() {
                 self.registered -= 1;
@@ -115,13 +121,10 @@ impl Shard {
         None
     }
 
-    /// Takes the slot of one block that nobody uses; whether nobody did. The directory still has the block.
+    /// Takes the slot of one block that nobody uses; whether nobody did. The directory and the policy still have the block.
     pub(super) fn take_idle(&mut self, local: u32) -> bool {
         let is_idle = self.cell(local).claim();
-        if is_idle {
-            self.policy.remove(Slot::new(local));
-            self.registered -= 1;
-        }
+        self.registered -= u32::from(is_idle);
         is_idle
     }
 
@@ -129,49 +132,68 @@ impl Shard {
     #[inline]
     pub(super) fn register(&mut self, local: u32, access: &Access, users: u32) {
         let slot = Slot::new(local);
-        self.newest_tick = self.newest_tick.max(access.request.tick);
-        self.registered += 1;
-        self.counts.registered += u64::from(users);
+        // A policy may panic: nothing has happened until it knows.
         self.policy.insert(slot, access);
         if users == 0 {
             self.policy.release(slot);
         }
+        let heritage = self.policy.heritage(slot);
+        self.is_idle[local as usize] = users == 0;
+        self.newest_tick = self.newest_tick.max(access.request.tick);
+        self.registered += 1;
+        self.counts.registered += u64::from(users);
         let cell = self.cell(local);
         cell.forget_again();
         cell.set_used(access.request.tick);
-        cell.set_heritage(self.policy.heritage(slot).0);
+        cell.set_heritage(heritage.0);
         cell.set_next(NONE);
         cell.set(State::Registered, users);
     }
 
     /// Tells the policy what was noted while the shard was not locked.
     pub(super) fn catch_up(&mut self, backlog: &Backlog) {
-        if backlog.is_empty() {
-            return;
+        // What it was not told the last time, because it panicked, comes first.
+        self.tell_taken();
+        if !backlog.is_empty() {
+            backlog.take(&mut self.taken);
+            self.tell_taken();
         }
-        backlog.take(&mut self.taken);
+    }
+
+    fn tell_taken(&mut self) {
         let policy = &mut self.policy;
-        for (entry, request) in self.taken.iter() {
+        while let Some((entry, request)) = self.taken.get(self.told) {
+            self.told += 1;
             let cell = &self.cells[entry.local as usize];
             let hold = cell.hold();
             if hold.state != State::Registered || hold.generation != entry.generation {
                 continue;
             }
             let slot = Slot::new(entry.local);
+            let is_idle = &mut self.is_idle[entry.local as usize];
             if let Some(request) = request {
                 self.newest_tick = self.newest_tick.max(request.tick);
-                policy.hit(slot, &access(cell.identity(), *request));
+                let access = access(cell.identity(), *request);
+                if *is_idle {
+                    policy.hit(slot, &access);
+                } else {
+                    // It was in use again before the policy could be told that it was let go.
+                    policy.hit_again(slot, &access, 1);
+                }
             }
             policy.pin(slot);
+            *is_idle = false;
             // A use is followed by another entry when it ends.
             if request.is_none() && hold.users == 0 {
                 if let Some((times, newest)) = cell.take_again(self.newest_tick) {
                     policy.hit_again(slot, &newest, times);
                 }
                 policy.release(slot);
+                *is_idle = true;
             }
         }
         self.taken.clear();
+        self.told = 0;
     }
 }
 

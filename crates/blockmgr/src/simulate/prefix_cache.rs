@@ -1,7 +1,7 @@
 //! A pool without data, one request at a time.
 
 use super::{HitCount, Workload, WorkloadRequest};
-use crate::policy::{Access, EvictionPolicy, Heritage, Policy, PolicyKind, Request, Slot};
+use crate::policy::{Access, EvictionPolicy, Policy, PolicyKind, Request, Slot};
 
 const ABSENT: u32 = u32::MAX;
 
@@ -50,8 +50,7 @@ impl<P: EvictionPolicy> PrefixCache<P> {
             time_ms: request.time_ms,
             chain_blocks: request.blocks.len() as u32,
             matched_blocks: found as u32,
-            priority: 0,
-            heritage: Heritage::default(),
+            ..Request::default()
         };
         let mut missing = 0;
         for (position, &block) in request.blocks.iter().enumerate() {

@@ -3,6 +3,7 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 mod model;
+mod panics;
 mod policies;
 mod steps;
 mod world;

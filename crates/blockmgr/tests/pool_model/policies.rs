@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use blockmgr::policy::{Access, EvictionPolicy, Policy, PolicyKind, Slot};
+use blockmgr::policy::{Access, EvictionPolicy, Policy, PolicyKind, Request, Slot};
 use blockmgr::{
     BlockPool, Error, EvictedBlock, EvictionHook, ImmutableBlocks, RequestOptions, SequenceHash,
 };
@@ -117,7 +117,7 @@ struct Listener(Arc<Mutex<Vec<Told>>>);
 
 #[derive(Debug, PartialEq, Eq)]
 enum Told {
-    Insert,
+    Insert { tick: u64, is_unasked: bool },
     Hit { tick: u64 },
     Again { access: Access, times: u32 },
     Release,
@@ -130,8 +130,11 @@ impl Listener {
 }
 
 impl EvictionPolicy for Listener {
-    fn insert(&mut self, _slot: Slot, _access: &Access) {
-        self.note(Told::Insert);
+    fn insert(&mut self, _slot: Slot, access: &Access) {
+        let Request {
+            tick, is_unasked, ..
+        } = access.request;
+        self.note(Told::Insert { tick, is_unasked });
     }
 
     fn hit(&mut self, _slot: Slot, access: &Access) {
@@ -181,7 +184,11 @@ fn a_policy_is_told_of_uses_while_a_block_is_in_use_when_that_ends() {
         found
     };
     let held = registered(&pool, 1);
-    assert_eq!(heard(), [Told::Insert]);
+    let unasked = Told::Insert {
+        tick: 0,
+        is_unasked: true,
+    };
+    assert_eq!(heard(), [unasked]);
     let again = [matched(3, 70), matched(1, 90)];
     pool.touch_blocks(&hashes(1), &RequestOptions::default());
     let last = matched(2, 95);
@@ -199,6 +206,102 @@ fn a_policy_is_told_of_uses_while_a_block_is_in_use_when_that_ends() {
     assert_eq!((request.priority, request.chain_blocks), (3, 2));
     drop(matched(0, 99));
     assert_eq!(heard(), [Told::Hit { tick: 4 }, Told::Release]);
+}
+
+#[test]
+fn a_policy_is_told_which_blocks_no_request_asked_for() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let listener = Arc::clone(&told);
+    let policy = move |_| Policy::Custom(Box::new(Listener(Arc::clone(&listener))));
+    let builder = BlockPool::builder().capacity_blocks(8);
+    let pool = builder.custom_policy(Box::new(policy)).build().unwrap();
+    let all = hashes(4);
+    let register = |hashes: &[SequenceHash]| {
+        let fresh = pool.allocate_blocks(hashes.len()).unwrap();
+        pool.register_blocks(fresh.complete(hashes).unwrap())
+            .unwrap()
+    };
+    let insert = |tick, is_unasked| Told::Insert { tick, is_unasked };
+    let heard = || std::mem::take(&mut *told.lock().unwrap());
+    for _ in 0..3 {
+        assert_eq!(pool.match_sequence_hashes(&[]).len(), 0);
+    }
+    assert_eq!(pool.match_sequence_hashes(&all[..2]).len(), 0);
+    let prompt = register(&all[..2]);
+    assert_eq!(heard(), [insert(3, false), insert(3, false)]);
+    // What the model answers is of the newest request, not of the one to come.
+    let answer = [register(&all[2..3]), register(&all[3..])];
+    assert_eq!(heard(), [insert(3, true), insert(3, true)]);
+    drop((prompt, answer));
+}
+
+/// Tells apart which slots it may be asked about uses of.
+#[derive(Default)]
+struct Strict {
+    evictable: BTreeSet<Slot>,
+    hits: Arc<AtomicUsize>,
+}
+
+impl EvictionPolicy for Strict {
+    fn insert(&mut self, slot: Slot, _access: &Access) {
+        assert!(!self.evictable.contains(&slot));
+    }
+
+    fn hit(&mut self, slot: Slot, _access: &Access) {
+        assert!(self.evictable.contains(&slot), "somebody uses it");
+        self.hits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn pin(&mut self, slot: Slot) {
+        self.evictable.remove(&slot);
+    }
+
+    fn release(&mut self, slot: Slot) {
+        self.evictable.insert(slot);
+    }
+
+    fn evict(&mut self) -> Option<Slot> {
+        self.evictable.pop_first()
+    }
+
+    fn remove(&mut self, slot: Slot) {
+        self.evictable.remove(&slot);
+    }
+
+    fn evictable_slots(&self) -> u32 {
+        self.evictable.len() as u32
+    }
+}
+
+#[test]
+fn a_policy_hears_of_hits_on_slots_that_nobody_uses() {
+    let hits = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&hits);
+    let policy = move |_| {
+        Policy::Custom(Box::new(Strict {
+            hits: Arc::clone(&counted),
+            ..Strict::default()
+        }))
+    };
+    let builder = BlockPool::builder().capacity_blocks(4);
+    let pool = builder.custom_policy(Box::new(policy)).build().unwrap();
+    let matched = || {
+        let found = pool.match_sequence_hashes(&hashes(1));
+        assert_eq!(found.len(), 1);
+        found
+    };
+    // Matched while in use, and used again before the policy was told that it was let go.
+    let held = registered(&pool, 1);
+    drop(matched());
+    drop(held);
+    let again = matched();
+    drop(pool.allocate_blocks(1).unwrap());
+    drop(matched());
+    drop(again);
+    drop(pool.allocate_blocks(1).unwrap());
+    assert_eq!(hits.load(Ordering::Relaxed), 3);
+    assert_eq!(pool.status().cached_blocks, 1);
+    assert_eq!(pool.allocate_blocks(4).unwrap().len(), 4);
 }
 
 /// Counts how often it is told that time goes on.

@@ -8,7 +8,7 @@ use super::requests::Requests;
 use super::survival::Survival;
 use super::worth::Worths;
 use crate::policy::Study;
-use crate::sync::{Mutex, MutexGuard, lock, try_lock};
+use crate::sync::{Mutex, MutexGuard, Padded, lock, try_lock};
 
 /// Ghosts for each slot, and at least.
 const GHOSTS_PER_SLOT: usize = 16;
@@ -21,11 +21,12 @@ pub(super) struct Experience {
     pub(super) ghosts: Ghosts,
     pub(super) requests: Requests,
     pub(super) worths: Worths,
-    survival: Mutex<Survival>,
+    /// Like what follows kept away from what is only read.
+    survival: Padded<Mutex<Survival>>,
     /// Notes to be taken in.
-    left: Mutex<Vec<Note>>,
+    left: Padded<Mutex<Vec<Note>>>,
     /// Whether there are enough of them to take them in.
-    is_left: AtomicBool,
+    is_left: Padded<AtomicBool>,
     /// With so many notes, who leaves some takes them in.
     left_max: usize,
 }
@@ -40,9 +41,9 @@ impl Experience {
             ghosts: Ghosts::new((slots * GHOSTS_PER_SLOT).max(GHOSTS_MIN)),
             requests: Requests::new(),
             worths,
-            survival: Mutex::new(survival),
-            left: Mutex::new(Vec::new()),
-            is_left: AtomicBool::new(false),
+            survival: Padded(Mutex::new(survival)),
+            left: Padded::default(),
+            is_left: Padded::default(),
             left_max: if is_studied { NOTES_MAX } else { 0 },
         }
     }
@@ -58,24 +59,26 @@ impl Experience {
     #[cold]
     fn leave(&self, notes: &mut Notes) {
         let left = {
-            let mut left = lock(&self.left);
+            let mut left = lock(&self.left.0);
             left.extend_from_slice(notes.as_slice());
             left.len()
         };
         notes.clear();
-        self.is_left.store(left >= NOTES_AT_ONCE, Ordering::Relaxed);
+        self.is_left
+            .0
+            .store(left >= NOTES_AT_ONCE, Ordering::Relaxed);
         if left >= self.left_max {
-            self.take_in(lock(&self.survival));
+            self.take_in(lock(&self.survival.0));
         }
     }
 
     fn take_in(&self, mut survival: MutexGuard<'_, Survival>) {
-        let mut notes = std::mem::take(&mut *lock(&self.left));
-        self.is_left.store(false, Ordering::Relaxed);
+        let mut notes = std::mem::take(&mut *lock(&self.left.0));
+        self.is_left.0.store(false, Ordering::Relaxed);
         survival.study(&notes, &self.worths);
         notes.clear();
         // The room is used again, unless there are new notes meanwhile.
-        let mut left = lock(&self.left);
+        let mut left = lock(&self.left.0);
         if left.capacity() == 0 {
             *left = notes;
         }
@@ -85,8 +88,8 @@ impl Experience {
 impl Study for Experience {
     #[inline]
     fn study(&self) {
-        if self.is_left.load(Ordering::Relaxed)
-            && let Some(survival) = try_lock(&self.survival)
+        if self.is_left.0.load(Ordering::Relaxed)
+            && let Some(survival) = try_lock(&self.survival.0)
         {
             self.take_in(survival);
         }

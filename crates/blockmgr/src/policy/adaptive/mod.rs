@@ -39,7 +39,9 @@ const DEPARTED_MAX: usize = 64;
 ///
 /// The shards of a pool have an instance each, for the blocks that are in it, and learn together: what left one is
 /// known when it comes to another, and what a victim is worth can be compared.
+// Instances of neighbouring shards, which other threads change, share no cache line.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Adaptive {
     blocks: Vec<Block>,
     groups: Groups,
@@ -60,6 +62,8 @@ struct Block {
     chain_blocks: u32,
     state: State,
     ends_chain: bool,
+    /// No request asked for the block since it came: the length is that of what was appended with it.
+    is_unasked: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -131,6 +135,7 @@ impl Adaptive {
         block.known.tick = tick;
         block.chain_blocks = access.request.chain_blocks;
         block.ends_chain = ends_chain(access);
+        block.is_unasked = false;
         block.state = State::InUse;
         if before.state == State::Aging {
             let known = before.known;
@@ -139,11 +144,50 @@ impl Adaptive {
         }
     }
 
+    /// What is remembered of a block that comes back. Behind one that a request brought anew nothing is looked for.
+    #[inline]
+    fn recall(&self, identity: u64, access: &Access) -> Option<Ghost> {
+        let Experience {
+            ghosts, requests, ..
+        } = &*self.experience;
+        let request = &access.request;
+        let tick = request.tick as u32;
+        if !request.is_unasked && requests.is_unknown(tick, access.position) {
+            return None;
+        }
+        let ghost = ghosts.take(identity, self.now)?;
+        if !request.is_unasked {
+            requests.found(tick, access.position.saturating_add(1), ghost.generation);
+        }
+        Some(ghost)
+    }
+
+    /// What is known of a block that was not seen before.
+    #[inline]
+    fn appended(&self, access: &Access) -> Ghost {
+        let requests = &self.experience.requests;
+        let request = &access.request;
+        let mut inherited = request.heritage.0 as u8;
+        if !request.is_unasked {
+            let tick = request.tick as u32;
+            inherited = inherited.max(requests.generation(tick));
+            requests.found(tick, request.matched_blocks, 0);
+            requests.unknown(tick, access.position);
+        }
+        Ghost {
+            generation: inherited.saturating_add(1).min(GENERATION_MAX),
+            ..Ghost::default()
+        }
+    }
+
     /// Gives a block that a request let go its class.
     fn settle(&mut self, slot: Slot) {
         let block = &mut self.blocks[slot.index()];
         let known = &mut block.known;
-        let found = self.experience.requests.found_blocks(known.tick);
+        let found = match block.is_unasked {
+            true => 0,
+            false => self.experience.requests.found_blocks(known.tick),
+        };
         known.class = Class::of(Traits {
             ends_chain: block.ends_chain,
             popularity: u32::from(known.generation) + u32::from(known.hits),
@@ -198,17 +242,8 @@ impl EvictionPolicy for Adaptive {
         let tick = request.tick as u32;
         self.arrive(tick);
         let identity = (access.sequence_hash >> 64) as u64 ^ access.sequence_hash as u64;
-        let Experience {
-            ghosts, requests, ..
-        } = &*self.experience;
-        let ghost = if requests.is_unknown(tick, access.position) {
-            None
-        } else {
-            ghosts.take(identity, self.now)
-        };
-        let mut known = match ghost {
+        let mut known = match self.recall(identity, access) {
             Some(ghost) => {
-                requests.found(tick, access.position.saturating_add(1), ghost.generation);
                 let age = age::between(ghost.tick, tick);
                 self.note(Note::used(ghost.class, ghost.tick, age));
                 Ghost {
@@ -216,23 +251,21 @@ impl EvictionPolicy for Adaptive {
                     ..ghost
                 }
             }
-            None => {
-                let inherited = (request.heritage.0 as u8).max(requests.generation(tick));
-                requests.found(tick, request.matched_blocks, 0);
-                requests.unknown(tick, access.position);
-                Ghost {
-                    generation: inherited.saturating_add(1).min(GENERATION_MAX),
-                    ..Ghost::default()
-                }
-            }
+            None => self.appended(access),
         };
         known.tick = tick;
+        let before = if request.is_unasked {
+            request.matched_blocks
+        } else {
+            0
+        };
         self.blocks[slot.index()] = Block {
             identity,
             known,
-            chain_blocks: request.chain_blocks,
+            chain_blocks: request.chain_blocks.saturating_sub(before),
             state: State::InUse,
             ends_chain: ends_chain(access),
+            is_unasked: request.is_unasked,
         };
     }
 
