@@ -7,6 +7,8 @@
 
 mod input;
 mod peers;
+#[cfg(feature = "xet")]
+mod xet;
 
 use std::hint::black_box;
 use std::io::Write as _;

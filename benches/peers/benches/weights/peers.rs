@@ -7,6 +7,9 @@ use half::f16;
 use pco::ChunkConfig;
 use weightstore::{CHUNK_LEN_BYTES, ChunkEncoding, Codec, encode_delta};
 
+#[cfg(feature = "xet")]
+use crate::xet;
+
 /// A way to encode bytes of a type and to get them back.
 pub(crate) struct Peer {
     pub(crate) name: &'static str,
@@ -15,7 +18,7 @@ pub(crate) struct Peer {
     pub(crate) decode: fn(DType, &[u8], &mut [u8]),
 }
 
-pub(crate) const PEERS: [Peer; 7] = [
+pub(crate) const PEERS: &[Peer] = &[
     Peer {
         name: "ours",
         encode: ours,
@@ -68,6 +71,12 @@ pub(crate) const PEERS: [Peer; 7] = [
             let groups = zstd::bulk::decompress(encoded, target.len()).unwrap();
             ungroup(dtype, &groups, target);
         },
+    },
+    #[cfg(feature = "xet")]
+    Peer {
+        name: "Xet",
+        encode: xet::encode,
+        decode: xet::decode,
     },
 ];
 
