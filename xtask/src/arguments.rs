@@ -17,6 +17,7 @@ usage: cargo xtask TASK [OPTIONS]
   hw                     the test suites in each configuration that this machine has
   replay                 that matrix's block-level crash replay alone
   coral                  that matrix's exchange of files with Coral alone
+  torch                  that matrix's imports of what PyTorch writes alone; installs it if there is none
   sim [--seeds N]        the crash simulations of blob store, slab and log (1000 seeds)
   sim --seed N           one seed of them again
   kill [--count N]       kills of processes that store blocks and models (200)
@@ -50,6 +51,7 @@ pub(crate) enum Task {
     Hardware,
     Replay,
     Coral,
+    Torch,
     Simulation {
         seeds: u64,
     },
@@ -88,6 +90,7 @@ pub(crate) fn parse(mut parser: Parser) -> Result<Task, Error> {
         "hw" => alone(parser, Task::Hardware),
         "replay" => alone(parser, Task::Replay),
         "coral" => alone(parser, Task::Coral),
+        "torch" => alone(parser, Task::Torch),
         "mutants" => parse_mutants(parser),
         "sim" => parse_simulation(parser),
         "kill" => parse_count(parser, "count", full_counts::KILL.count_default)

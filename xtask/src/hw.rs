@@ -1,15 +1,20 @@
 //! `cargo xtask hw`: the hardware test matrix.
 
 mod coral;
+mod environment;
+mod exchange;
 mod matrix;
 mod probe;
 mod replay;
+mod torch;
 
 use std::path::Path;
 use std::time::Instant;
 
+use coral::CORAL;
 use matrix::{Cell, Matrix};
 use probe::Availability;
+use torch::TORCH;
 
 use crate::command::{Invocation, Shell};
 use crate::error::Error;
@@ -113,7 +118,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<bool, Error> {
         matrix.push(configuration.name, cells);
     }
     replay_row(&shell, &crates, &mut matrix)?;
-    coral_row(&shell, &crates, &mut matrix)?;
+    for row in [&CORAL, &TORCH] {
+        exchange::add_row(&shell, &crates, &mut matrix, (row, false))?;
+    }
     println!("\n{matrix}");
     let path = workspace.root.join("target/hw.json");
     let text = format!("{:#}\n", matrix.to_json(&probe::machine()));
@@ -139,53 +146,14 @@ pub(crate) fn run_replay(workspace: &Workspace) -> Result<bool, Error> {
     Ok(!matrix.failed())
 }
 
-/// The name of the row in which files are exchanged with another program.
-const CORAL: &str = "Coral";
-
-/// The crate that exchanges them.
-const EXCHANGING: &str = "weightstore";
-
 /// `cargo xtask coral`: that row alone; true if nothing failed or it was skipped.
 pub(crate) fn run_coral(workspace: &Workspace) -> Result<bool, Error> {
-    let shell = Shell::new(&workspace.root, "coral", false)?;
-    let crates: Vec<&Package> = workspace.crates().collect();
-    let mut matrix = Matrix::new(vec![EXCHANGING.to_owned()]);
-    let exchanging = crates.iter().filter(|package| package.name == EXCHANGING);
-    coral_row(
-        &shell,
-        &exchanging.copied().collect::<Vec<_>>(),
-        &mut matrix,
-    )?;
-    println!("\n{matrix}");
-    Ok(!matrix.failed())
+    exchange::run_alone(workspace, "coral", &CORAL)
 }
 
-fn coral_row(shell: &Shell, crates: &[&Package], matrix: &mut Matrix) -> Result<(), Error> {
-    println!("\n==> {CORAL}");
-    let python = match coral::python(shell)? {
-        Ok(python) => python,
-        Err(why) => {
-            println!("    skipped: {why}");
-            matrix.skip(CORAL, why);
-            return Ok(());
-        }
-    };
-    let mut cells = Vec::new();
-    for package in crates {
-        if package.name != EXCHANGING {
-            cells.push(Cell::Unconcerned);
-            continue;
-        }
-        let started = Instant::now();
-        let exchanged = coral::run(shell, package, &python)?;
-        cells.push(Cell::Tested {
-            success: exchanged.success && exchanged.counts.passed > 0,
-            counts: exchanged.counts,
-            elapsed: started.elapsed(),
-        });
-    }
-    matrix.push(CORAL, cells);
-    Ok(())
+/// `cargo xtask torch`: that row alone; true if nothing failed or it was skipped.
+pub(crate) fn run_torch(workspace: &Workspace) -> Result<bool, Error> {
+    exchange::run_alone(workspace, "torch", &TORCH)
 }
 
 fn replay_row(shell: &Shell, crates: &[&Package], matrix: &mut Matrix) -> Result<(), Error> {

@@ -75,6 +75,7 @@ fn run(task: Task) -> Result<bool, Error> {
         Task::Hardware => hw::run(&load()?),
         Task::Replay => hw::run_replay(&load()?),
         Task::Coral => hw::run_coral(&load()?),
+        Task::Torch => hw::run_torch(&load()?),
         Task::Simulation { seeds } => full_counts::run(&load()?, &full_counts::SIMULATION, seeds),
         Task::SimulationOf { seed } => full_counts::replay(&load()?, seed),
         Task::Kill { count } => full_counts::run(&load()?, &full_counts::KILL, count),

@@ -58,7 +58,7 @@ const UNIT_TESTS_OF_WEIGHTS: Suite = Suite {
 };
 
 /// The safeguards that must be marked; others may be.
-const REQUIRED: [&str; 39] = [
+const REQUIRED: [&str; 41] = [
     "no-fdatasync",
     "no-dirsync",
     "no-payload-check",
@@ -80,6 +80,8 @@ const REQUIRED: [&str; 39] = [
     "weights-no-manifest-check",
     "weights-no-content-first",
     "weights-no-content-wait",
+    "weights-no-reservation",
+    "weights-no-reservation-first",
     "weights-no-gc-fence",
     "weights-no-base-check",
     "weights-no-chain-bound",

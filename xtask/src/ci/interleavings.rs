@@ -13,6 +13,12 @@ const TEST: &str = "pool_interleavings";
 /// Interleavings of each kind; 1000 without the environment.
 const INTERLEAVINGS: &str = "300";
 
+/// The tests take seconds, and optimising what they are built of a minute.
+const UNOPTIMISED: [&str; 2] = [
+    "profile.dev.package.'*'.opt-level=0",
+    "profile.dev.package.tier-nvme.opt-level=0",
+];
+
 /// Builds the package on the scheduler, in a target directory of its own, and tries interleavings.
 pub(crate) fn run(context: &Context<'_>) -> Result<Outcome, Error> {
     let package = context.workspace.package(PACKAGE);
@@ -21,6 +27,7 @@ pub(crate) fn run(context: &Context<'_>) -> Result<Outcome, Error> {
     }
     let finished = Invocation::cargo()
         .args(["test", "-p", PACKAGE, "--test", TEST])
+        .args(UNOPTIMISED.iter().flat_map(|setting| ["--config", setting]))
         .env("RUSTFLAGS", "--cfg shuttle")
         .env(
             "CARGO_TARGET_DIR",

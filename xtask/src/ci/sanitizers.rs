@@ -140,6 +140,7 @@ pub(crate) fn thread(context: &Context<'_>) -> Result<Outcome, Error> {
                 "room_for_a_checkpoint_has_one_name_after_a_power_loss",
                 "all_ways_agree_on_a_simulated_volume",
                 "at_each_step_of_a_compaction_one_checkpoint_is_enough",
+                "a_move_that_comes_late_changes_nothing",
             ],
             further_tests: Some(THREADS),
             planted_test: "planted_data_race",
