@@ -72,12 +72,13 @@ impl Lanes {
         &self.0[lane() as usize % LANES].0
     }
 
+    /// What is read after it, is read later.
     pub(super) fn sum(&self, count: impl Fn(&Lane) -> &AtomicU64) -> u64 {
-        let count = |Padded(lane): &Padded<Lane>| count(lane).load(Ordering::Relaxed);
+        let count = |Padded(lane): &Padded<Lane>| count(lane).load(Ordering::Acquire);
         self.0.iter().map(count).sum()
     }
 
-    /// Registered blocks that have users, at about this time.
+    /// Registered blocks that have users, at about this time: at most as many as at the instant between the two sums.
     #[inline]
     pub(super) fn in_use(&self) -> usize {
         let pinned = self.sum(|lane| &lane.pinned);
@@ -85,8 +86,8 @@ impl Lanes {
         pinned.saturating_sub(released) as usize
     }
 
-    /// The same at one instant, unless threads change it all the time. A count that is the same when it is read again has not changed in
-    /// between, for all of them only grow.
+    /// The same at one instant. A count that is the same when it is read again has not changed in between, for all of them only grow. Of what
+    /// threads change all the time it is at most what was in use at an instant: who is refused for it would have been refused then.
     pub(super) fn in_use_at_once(&self) -> usize {
         let read = || -> [[u64; 2]; LANES] {
             std::array::from_fn(|lane| {
@@ -98,12 +99,12 @@ impl Lanes {
         for _ in 0..READS {
             let now = read();
             if now == before {
-                break;
+                let sum = |which: usize| now.iter().map(|counts| counts[which]).sum::<u64>();
+                return sum(1).saturating_sub(sum(0)) as usize;
             }
             before = now;
         }
-        let sum = |which: usize| before.iter().map(|counts| counts[which]).sum::<u64>();
-        sum(1).saturating_sub(sum(0)) as usize
+        self.in_use()
     }
 }
 
@@ -174,5 +175,40 @@ impl std::fmt::Debug for Shares {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let core: &Core = self;
         core.fmt(f)
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    #[test]
+    fn no_more_are_in_use_than_ever_were_while_threads_change_it_all_the_time() {
+        const MOST: usize = 2;
+        const CHANGES: usize = 4_000_000;
+        let lanes = Lanes::new();
+        let lane = |number: usize| &lanes.0[number].0;
+        lane(0).pinned.fetch_add(1, Ordering::Release);
+        let ends = AtomicBool::new(false);
+        let most = std::thread::scope(|scope| {
+            // A block gets a user far from where another lost its last one: a sum that sees the later and not the earlier counts both.
+            scope.spawn(|| {
+                for _ in 0..CHANGES {
+                    lane(LANES - 1).pinned.fetch_add(1, Ordering::Release);
+                    lane(0).released.fetch_add(1, Ordering::Release);
+                }
+                ends.store(true, Ordering::Release);
+            });
+            let counts = std::iter::from_fn(|| {
+                let goes_on = !ends.load(Ordering::Acquire);
+                goes_on.then(|| lanes.in_use_at_once())
+            });
+            counts.max()
+        });
+        assert!(most <= Some(MOST), "{most:?} of at most {MOST}");
+        // At rest it is exact.
+        assert_eq!(lanes.in_use_at_once(), 1);
     }
 }
