@@ -71,10 +71,8 @@ pub(super) fn encode(
     raw: &[u8],
 ) -> Result<Option<EncodedChunk>, WeightError> {
     let limit_bytes = ChunkEncoding::limit_bytes(raw.len());
-    let alone = |room: &mut [u8]| {
-        let encoded = ChunkEncoding::encode_into(encoding.codec, encoding.dtype, raw, room);
-        encoded.map(|(codec, len)| Encoded { codec, len })
-    };
+    let alone =
+        |room: &mut [u8]| ChunkEncoding::encode_into(encoding.codec, encoding.dtype, raw, room);
     let Some((base, alike_bytes)) = base_of(core, encoding)? else {
         return written(core, limit_bytes, alone);
     };
@@ -92,15 +90,11 @@ pub(super) fn encode(
             alone(beside)
         });
         match other {
-            Choice::Difference => Some(Encoded {
-                codec: ChunkEncoding::Difference,
-                len,
-            }),
+            Choice::Difference => Some((ChunkEncoding::Difference, len)),
             Choice::Alone(encoded) => {
-                let (encoded, scratch) = (encoded?, scratch?);
-                let source = scratch.get(..encoded.len)?;
-                room.get_mut(..encoded.len)?.copy_from_slice(source);
-                Some(encoded)
+                let ((codec, len), scratch) = (encoded?, scratch?);
+                room.get_mut(..len)?.copy_from_slice(scratch.get(..len)?);
+                Some((codec, len))
             }
         }
     });
@@ -127,19 +121,14 @@ fn base_of(
 }
 
 /// What was written, and its length in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Encoded {
-    codec: ChunkEncoding,
-    len: usize,
-}
+type Written = (ChunkEncoding, usize);
 
 /// Has an encoding written where it stays.
 fn written(
     core: &Core,
     limit_bytes: usize,
-    write: impl FnOnce(&mut [u8]) -> Option<Encoded>,
+    write: impl FnOnce(&mut [u8]) -> Option<Written>,
 ) -> Result<Option<EncodedChunk>, WeightError> {
-    let write = |room: &mut [u8]| write(room).map(|encoded| (encoded.codec, encoded.len));
     let encoded = core.rooms.fill(&core.buffers, limit_bytes, write)?;
     Ok(encoded.map(|(codec, bytes)| EncodedChunk { codec, bytes }))
 }
@@ -149,7 +138,7 @@ fn written(
 enum Choice {
     Difference,
     /// What the codec makes of the chunk; `None` for a chunk that it does not make smaller.
-    Alone(Option<Encoded>),
+    Alone(Option<Written>),
 }
 
 /// The difference of so many bytes, if it saves an eighth of what the chunk takes alone. Where its size leaves no doubt of that, the chunk is not
@@ -158,14 +147,14 @@ fn difference_or(
     bytes: usize,
     raw_bytes: usize,
     alike_bytes: Option<usize>,
-    alone: impl FnOnce() -> Option<Encoded>,
+    alone: impl FnOnce() -> Option<Written>,
 ) -> Choice {
     let is_small = bytes <= raw_bytes / 8;
     if is_small || alike_bytes.is_some_and(|alike| 4 * bytes <= 3 * alike) {
         return Choice::Difference;
     }
     let alone = alone();
-    let alone_bytes = alone.map_or(raw_bytes, |alone| alone.len);
+    let alone_bytes = alone.map_or(raw_bytes, |(_, len)| len);
     match bytes > alone_bytes - alone_bytes / 8 {
         true => Choice::Alone(alone),
         false => Choice::Difference,
@@ -303,12 +292,11 @@ mod tests {
         let mut tried = false;
         let chosen = difference_or(difference, 800, alike, || {
             tried = true;
-            let codec = ChunkEncoding::Planes;
-            (alone < 800).then_some(Encoded { codec, len: alone })
+            (alone < 800).then_some((ChunkEncoding::Planes, alone))
         });
         let codec = match chosen {
             Choice::Difference => ChunkEncoding::Difference,
-            Choice::Alone(encoded) => encoded.map_or(ChunkEncoding::None, |encoded| encoded.codec),
+            Choice::Alone(encoded) => encoded.map_or(ChunkEncoding::None, |(codec, _)| codec),
         };
         (codec, tried)
     }
