@@ -27,6 +27,9 @@ const WRAPPED: [(&str, &str); 7] = [
     ),
 ];
 
+/// The functions of the sanitizer itself that `edges.c` wraps, by the names they have there.
+const WRAPPED_OF_SANITIZER: [&str; 2] = ["__tsan_atomic64_fetch_sub", "__tsan_atomic_thread_fence"];
+
 /// Compiles the wrappers and returns the compiler flags that link them in.
 ///
 /// # Errors
@@ -59,6 +62,9 @@ pub(super) fn edges(shell: &Shell) -> Result<String, Error> {
                     .to_owned(),
             })?;
         compile = compile.args([format!("-D{name}={symbol}")]);
+        flags.push_str(&format!(" -Clink-arg=-Wl,--wrap={symbol}"));
+    }
+    for symbol in WRAPPED_OF_SANITIZER {
         flags.push_str(&format!(" -Clink-arg=-Wl,--wrap={symbol}"));
     }
     let command = compile.display();
@@ -122,6 +128,9 @@ mod tests {
     fn each_wrapped_name_is_used_by_the_wrappers() {
         for (name, _) in WRAPPED {
             assert!(WRAPPERS.contains(&format!("({name})")), "{name}");
+        }
+        for name in WRAPPED_OF_SANITIZER {
+            assert!(WRAPPERS.contains(&format!("__wrap_{name}(")), "{name}");
         }
     }
 }
