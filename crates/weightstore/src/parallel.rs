@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 #[cfg(feature = "native")]
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+#[cfg(feature = "native")]
 use std::sync::mpsc;
 use std::sync::{Mutex, PoisonError};
 
@@ -75,7 +77,15 @@ pub(crate) fn stream<T: Send, R: Send, E: Send>(
             let (jobs, work) = (&jobs, &work);
             let thread = threads::start(scope, "weights", move || {
                 while let Some((index, item)) = next_job(jobs) {
-                    if done_sender.send((index, work(item))).is_err() {
+                    let result = match catch_unwind(AssertUnwindSafe(|| work(item))) {
+                        Ok(result) => result,
+                        Err(panic) => {
+                            // Those of the other threads would wait for this one for ever.
+                            drop(done_sender.send((index, None)));
+                            resume_unwind(panic)
+                        }
+                    };
+                    if done_sender.send((index, Some(result))).is_err() {
                         return;
                     }
                 }
@@ -108,7 +118,8 @@ pub(crate) fn stream<T: Send, R: Send, E: Send>(
             if consumed == sent {
                 return Ok(());
             }
-            let Ok((index, result)) = done_receiver.recv() else {
+            // Of a thread that panicked there is none, which shows when the threads are joined.
+            let Ok((index, Some(result))) = done_receiver.recv() else {
                 return Ok(());
             };
             early.insert(index, result);
@@ -175,6 +186,24 @@ mod tests {
             assert_eq!(outcome, Err("no"));
             assert_eq!(seen, (0..50).collect::<Vec<_>>());
         }
+    }
+
+    #[cfg(feature = "native")]
+    #[test]
+    fn a_stream_ends_by_the_panic_of_a_thread() {
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            let outcome = catch_unwind(|| {
+                let work = |i| match i {
+                    5 => panic!("of this item"),
+                    i => Ok(i),
+                };
+                stream(2, 4, (0..100).map(Ok::<u32, ()>), work, |_| Ok(()))
+            });
+            sender.send(outcome.is_err()).unwrap();
+        });
+        let patience = std::time::Duration::from_secs(20);
+        assert_eq!(receiver.recv_timeout(patience), Ok(true));
     }
 
     #[cfg(feature = "native")]

@@ -12,7 +12,7 @@ use super::batch::{Draft, WriteBatch};
 use super::commit::Placed;
 use super::config::CommitStage;
 use super::encoding::CompressionType;
-use super::memory::{MemoryKind, Reservation};
+use super::memory::Reservation;
 use super::pieces::COPY_BELOW_BYTES;
 use super::{NvmeError, Shared};
 use crate::format::PAGE_BYTES;
@@ -591,16 +591,9 @@ impl Shared {
             };
         }
         drop(state);
+        // What waits may have nobody else to work for it.
         let budget = self.buffers.budget();
-        loop {
-            if let Ok(memory) = budget.try_reserve(MemoryKind::Queue, bytes) {
-                return Ok(memory);
-            }
-            // What waits may have nobody else to work for it.
-            if !self.step(Prefer::Sync) {
-                return budget.reserve_for_batch(bytes);
-            }
-        }
+        budget.reserve_for_batch(bytes, || self.step(Prefer::Sync))
     }
 
     /// Does a stage, if there is one to do that nobody does.

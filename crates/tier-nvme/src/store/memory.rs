@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use core_alloc::{Guard, Storage};
 
@@ -40,6 +41,10 @@ const COMPACTION_BYTES_MAX: u64 = 26 << 20;
 const CHECKPOINT_PART: u64 = 8;
 /// More than this is not set aside for them, in bytes.
 const CHECKPOINT_BYTES_MAX: u64 = 8 << 20;
+
+/// How long memory of batches is waited for before it is looked again whether something is to be done for them: what ends a stage
+/// gives memory back before it lets others begin one.
+const BATCH_PATIENCE: Duration = Duration::from_millis(2);
 
 impl MemoryKind {
     fn index(self) -> usize {
@@ -190,7 +195,8 @@ impl Budget {
         Ok(reservation)
     }
 
-    /// As [`try_reserve`](Self::try_reserve), waiting for batches that are under way to give memory back.
+    /// As [`try_reserve`](Self::try_reserve), waiting for batches that are under way to give memory back. `step` does
+    /// something for them, if there is something to do that nobody does: they may have nobody else.
     ///
     /// # Errors
     /// [`NvmeError::MemoryLimit`] if no batch is under way, and they are still not to be had: whoever has
@@ -198,6 +204,7 @@ impl Budget {
     pub(super) fn reserve_for_batch(
         self: &Arc<Self>,
         bytes: u64,
+        mut step: impl FnMut() -> bool,
     ) -> Result<Reservation, NvmeError> {
         let mut has_waited = false;
         loop {
@@ -208,6 +215,9 @@ impl Budget {
                     bytes,
                 });
             }
+            if step() {
+                continue;
+            }
             if bytes > self.limit_bytes || !self.wait_for_batch(bytes) {
                 return Err(self.refusal(MemoryKind::Queue, bytes));
             }
@@ -217,7 +227,7 @@ impl Budget {
         }
     }
 
-    /// Waits until memory was given back; `false` if no batch has any.
+    /// Waits until memory was given back, or there may be something to do for batches; `false` if none has any memory.
     fn wait_for_batch(&self, bytes: u64) -> bool {
         let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
         self.waiting.fetch_add(1, Ordering::SeqCst);
@@ -229,10 +239,12 @@ impl Budget {
             if self.kinds[MemoryKind::Queue.index()].load(Ordering::SeqCst) == 0 {
                 break false;
             }
-            gate = self
-                .released
-                .wait(gate)
-                .unwrap_or_else(PoisonError::into_inner);
+            let waited = self.released.wait_timeout(gate, BATCH_PATIENCE);
+            let (woken, ended) = waited.unwrap_or_else(PoisonError::into_inner);
+            gate = woken;
+            if ended.timed_out() {
+                break true;
+            }
         };
         self.waiting.fetch_sub(1, Ordering::SeqCst);
         under_way
@@ -417,7 +429,11 @@ impl<S: Storage> Guard<S> for Reservation {}
 mod tests {
     use super::*;
     use std::sync::mpsc;
-    use std::time::Duration;
+
+    /// There is nothing to do for batches.
+    fn nothing() -> bool {
+        false
+    }
 
     #[test]
     fn what_may_stay_leaves_a_quarter_and_what_is_set_aside() {
@@ -431,7 +447,7 @@ mod tests {
         index.grow(500).unwrap();
         assert!(index.grow(1).is_err());
         let aside = budget.try_reserve(MemoryKind::Compaction, 3000).unwrap();
-        let batch = budget.reserve_for_batch(4000).unwrap();
+        let batch = budget.reserve_for_batch(4000, nothing).unwrap();
         let stats = budget.stats();
         assert_eq!((stats.used_bytes, stats.peak_bytes), (16_000, 16_000));
         assert_eq!((stats.index_bytes, stats.refusals), (1500, 2));
@@ -452,7 +468,7 @@ mod tests {
         let budget = Budget::new(1000);
         let _lent = budget.try_reserve(MemoryKind::Buffers, 500).unwrap();
         let _aside = budget.try_reserve(MemoryKind::Compaction, 200).unwrap();
-        let error = budget.reserve_for_batch(301).unwrap_err();
+        let error = budget.reserve_for_batch(301, nothing).unwrap_err();
         assert!(matches!(
             error,
             NvmeError::MemoryLimit {
@@ -462,11 +478,11 @@ mod tests {
                 ..
             }
         ));
-        let first = budget.reserve_for_batch(200).unwrap();
+        let first = budget.reserve_for_batch(200, nothing).unwrap();
         let (done, outcome) = mpsc::channel();
         let waiter = {
             let budget = Arc::clone(&budget);
-            std::thread::spawn(move || done.send(budget.reserve_for_batch(300).is_ok()))
+            std::thread::spawn(move || done.send(budget.reserve_for_batch(300, nothing).is_ok()))
         };
         assert!(outcome.recv_timeout(Duration::from_millis(50)).is_err());
         drop(first);
@@ -478,7 +494,7 @@ mod tests {
     #[test]
     fn parts_of_a_reservation_are_given_back_once() {
         let budget = Budget::new(1000);
-        let mut first = budget.reserve_for_batch(400).unwrap();
+        let mut first = budget.reserve_for_batch(400, nothing).unwrap();
         first.grow(100).unwrap();
         first.shrink(450);
         assert_eq!((first.bytes(), budget.stats().queue_bytes), (50, 50));

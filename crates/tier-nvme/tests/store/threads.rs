@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::time::Duration;
 
+use core_view::contract::Transfer;
 use tier_nvme::sim::SimVolume;
 use tier_nvme::{CommitStage, NvmeError, NvmeStore, WriteBatch};
 
@@ -152,4 +153,44 @@ fn a_panic_inside_a_commit_stops_the_store_and_leaves_nobody_waiting() {
     // The one whose commit panicked, and the others if they had lined up behind it: nobody was told.
     assert!(store.len() <= 4);
     store.write_aligned("after", b"x").unwrap();
+}
+
+/// Batches that their caller has not waited for yet take the memory for the next one, and whoever was committing beside them leaves.
+#[test]
+fn batches_that_nobody_waits_for_do_not_keep_the_memory_of_the_next() {
+    const IN_FLIGHT: usize = 3;
+    let first = AtomicBool::new(true);
+    let config = config()
+        .with_segment_bytes(32 << 20)
+        .with_memory_limit_bytes(32 << 20)
+        .with_observer(move |stage| {
+            if stage == CommitStage::Sync && first.swap(false, Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(300));
+            }
+        });
+    let volume = SimVolume::new(1);
+    let store = Arc::new(NvmeStore::on_volume(volume.handle(), config).unwrap());
+    let other = {
+        let store = Arc::clone(&store);
+        std::thread::spawn(move || store.write_batch(WriteBatch::new().put("h", vec![1; 100])))
+    };
+    std::thread::sleep(Duration::from_millis(50));
+    let (done, outcome) = mpsc::channel();
+    let writer = Arc::clone(&store);
+    std::thread::spawn(move || {
+        let mut under_way = std::collections::VecDeque::new();
+        for number in 0..12 {
+            if under_way.len() == IN_FLIGHT {
+                let oldest: Transfer<()> = under_way.pop_front().unwrap();
+                oldest.wait().unwrap();
+            }
+            let batch = WriteBatch::new().put([number], vec![number; 6 << 20]);
+            under_way.push_back(writer.write_batch_async(batch));
+        }
+        let ends = under_way.into_iter().map(|batch| batch.wait().is_ok());
+        done.send(ends.collect::<Vec<_>>()).unwrap();
+    });
+    other.join().unwrap().unwrap();
+    assert_eq!(outcome.recv_timeout(PATIENCE), Ok(vec![true; IN_FLIGHT]));
+    assert_eq!(store.len(), 13);
 }

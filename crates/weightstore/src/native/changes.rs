@@ -100,14 +100,14 @@ impl Changes {
 
     pub(super) fn add_object(&mut self, mut object: NewObject) {
         object.sketch = object.sketch.filter(|_| keeps_sketch(&object.record.body));
-        self.payload_bytes += header_bytes(&object.record.body);
+        self.payload_bytes += header_bytes(&object.record.body) + shape_bytes(&object.record.shape);
         self.payload_bytes += object.sketch.as_ref().map_or(0, |_| Sketch::LEN_BYTES);
         self.entries += 4;
         self.objects.push(object);
     }
 
     pub(super) fn add_rewrite(&mut self, rewrite: Rewrite) {
-        self.payload_bytes += header_bytes(&rewrite.now.body);
+        self.payload_bytes += header_bytes(&rewrite.now.body) + shape_bytes(&rewrite.now.shape);
         self.payload_bytes += rewrite.sketch.as_ref().map_or(0, |_| Sketch::LEN_BYTES);
         self.entries += 4;
         self.rewrites.push(rewrite);
@@ -183,6 +183,11 @@ impl Changes {
         let numbers = self.chunks.iter().map(|(body, ..)| *body);
         numbers.max().unwrap_or_default().max(self.named_body)
     }
+}
+
+/// What a shape takes in a header.
+pub(super) fn shape_bytes(shape: &[u64]) -> usize {
+    8 * shape.len()
 }
 
 /// About what the header of a body takes.

@@ -26,6 +26,8 @@ pub(super) struct Core {
     commit: Mutex<Ledger>,
     /// What was parsed of models.
     pub(super) model_tables: Mutex<ModelTables>,
+    /// Held while a transfer begins, is dropped or becomes a tensor.
+    pub(super) transfers: Mutex<()>,
     next_body: AtomicU64,
     /// Chunks of bodies below this need no other record before them: the store record and the reservation are durable.
     /// It rises while the commit lock is held and is read without it, so that content waits for no commit.
@@ -69,6 +71,7 @@ impl Core {
             sendable: AtomicU64::new(sendable),
             commit: Mutex::new(Ledger { format, reserved }),
             model_tables: Mutex::default(),
+            transfers: Mutex::default(),
             next_body: AtomicU64::new(reserved.0),
             running: Mutex::default(),
             buffers: Buffers::new()?,
@@ -110,8 +113,8 @@ impl Core {
         first
     }
 
-    /// Notes that an operation ended.
-    pub(super) fn end(&self, first: BodyId) {
+    /// Notes that an operation ended; whether it was the last one.
+    pub(super) fn end(&self, first: BodyId) -> bool {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = running.get_mut(&first) {
             *count -= 1;
@@ -119,6 +122,7 @@ impl Core {
                 running.remove(&first);
             }
         }
+        running.is_empty()
     }
 
     /// The lowest body number that a running or coming operation may have chunks under without a header.

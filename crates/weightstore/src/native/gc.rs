@@ -153,10 +153,9 @@ impl Gc<'_> {
     }
 
     fn start(&mut self, core: &Entered<'_>) -> Result<(), WeightError> {
-        {
-            let _ledger = core.ledger();
-            core.read_references()?;
-        }
+        // Held: what is being committed is in the store or in the catalog, and not between them.
+        let _ledger = core.ledger();
+        core.read_references()?;
         self.named.clear();
         self.report.unreadable.clear();
         // Before any header is read: one that is committed later names a body from here on.

@@ -163,9 +163,7 @@ impl Core {
         let last = self.commit_model(session, std::mem::take(&mut totals.rest), model)?;
         totals.new_tensors += last.new_tensors;
         totals.stored_bytes += last.stored_bytes;
-        if !last.replaced.is_empty() {
-            self.release(&last.replaced)?;
-        }
+        self.let_go(&last.replaced);
         Ok(ImportReport {
             model: name.to_owned(),
             content_hash,

@@ -108,6 +108,14 @@ impl Core {
         })
     }
 
+    /// As [`release`](Self::release), once what it follows is durable: what can't be deleted now is unreachable and does no
+    /// harm, and is left to a collection.
+    pub(super) fn let_go(&self, hashes: &BTreeSet<WeightHash>) {
+        if !hashes.is_empty() {
+            drop(self.release(hashes));
+        }
+    }
+
     /// Marks what nothing needs as being deleted: what is stored against a base before the base.
     fn doom_all(&self, hashes: &BTreeSet<WeightHash>) -> Vec<WeightHash> {
         let mut catalog = self.catalog();
@@ -145,14 +153,27 @@ impl Core {
     pub(super) fn commit_deletes(
         &self,
         ledger: &mut MutexGuard<'_, Ledger>,
-        changes: Changes,
+        mut changes: Changes,
     ) -> Result<u64, WeightError> {
         if changes.is_empty() {
             return Ok(0);
         }
         let lens = changes.deletes.iter().map(|key| self.blobs.len_of(key));
         let freed_bytes = lens.flatten().sum();
-        self.commit_locked(ledger, changes)?;
+        let mut chunks = Vec::new();
+        if changes.deletes.len() > 2 * DELETES_MAX {
+            // Of a very long tensor. Its header first: chunks that nothing names are unreachable, the reverse would be damage.
+            let is_chunk = |key: &Vec<u8>| key.starts_with(Key::CHUNKS);
+            chunks.extend(changes.deletes.extract_if(.., |key| is_chunk(key)));
+        }
+        if !changes.is_empty() {
+            self.commit_locked(ledger, changes)?;
+        }
+        for group in chunks.chunks(DELETES_MAX) {
+            let mut changes = Changes::default();
+            changes.deletes.extend(group.iter().cloned());
+            self.commit_locked(ledger, changes)?;
+        }
         Ok(freed_bytes)
     }
 

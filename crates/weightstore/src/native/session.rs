@@ -125,10 +125,7 @@ impl<'a> Session<'a> {
             let catalog = self.core.catalog();
             hashes.retain(|hash| catalog.is_free(hash));
         }
-        if !hashes.is_empty() {
-            // What can't be deleted now is unreachable and does no harm.
-            drop(self.core.release(&hashes));
-        }
+        self.core.let_go(&hashes);
     }
 
     /// Ends a session that failed: what it stored and nobody needs goes.
@@ -143,14 +140,48 @@ impl<'a> Session<'a> {
         }
         // What can't be deleted now is unreachable and does no harm.
         drop(self.core.commit(changes));
-        drop(self.core.release(&hashes));
+        self.core.let_go(&hashes);
     }
 }
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
         self.unpin();
-        self.core.end(self.first);
-        self.core.rooms.clear();
+        // Those of others stay: an import would begin a new one for each encoding, beside many that read.
+        if self.core.end(self.first) {
+            self.core.rooms.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tier_nvme::sim::SimVolume;
+
+    use super::*;
+    use crate::{NativeConfig, NativeStore};
+
+    #[test]
+    fn an_operation_beside_an_import_leaves_its_open_room_to_it() {
+        const LEN: usize = 8192;
+        let store =
+            NativeStore::on_volume(SimVolume::new(1).handle(), NativeConfig::default()).unwrap();
+        let core = &store.core;
+        let filled = || {
+            let filled = core.rooms.fill(&core.buffers, LEN, |room| {
+                room.fill(1);
+                Some(((), LEN))
+            });
+            filled.unwrap().unwrap().1
+        };
+        let import = Session::new(core);
+        let first = filled();
+        drop(Session::new(core));
+        let second = filled();
+        assert_eq!(second.as_ptr(), first.as_ptr().wrapping_add(LEN));
+        // The last one closes it: nothing is kept for nobody.
+        drop(import);
+        let third = filled();
+        assert_ne!(third.as_ptr(), second.as_ptr().wrapping_add(LEN));
     }
 }

@@ -1,5 +1,7 @@
 //! Tensors and models as they are stored, in and out.
 
+use std::sync::{MutexGuard, PoisonError};
+
 use core_view::BufferMut;
 use tier_nvme::CheckedValue;
 
@@ -22,6 +24,9 @@ use crate::{AliasHasher, Sketch, WeightError, WeightHash, parallel};
 const CHUNKS_AHEAD: usize = 16;
 /// Chunks whose deletion is committed together.
 const DELETES_AT_ONCE: u32 = 16_384;
+
+/// Nobody else begins, drops or publishes a transfer.
+type Transfers<'a> = MutexGuard<'a, ()>;
 
 impl EncodedSource for NativeStore {
     fn encoded(&self, hash: &WeightHash) -> Result<Option<EncodedObject>, WeightError> {
@@ -59,6 +64,7 @@ impl EncodedSource for NativeStore {
 impl EncodedSink for NativeStore {
     fn stage(&self, object: &EncodedObject) -> Result<Option<Vec<u32>>, WeightError> {
         let core = self.enter()?;
+        let transfers = core.transfers();
         if core.keep_for_good(&object.hash()) {
             return Ok(None);
         }
@@ -74,7 +80,7 @@ impl EncodedSink for NativeStore {
             return core.begin_staging(object).map(Some);
         };
         if record.tag != object.tag() {
-            core.discard(&object.hash(), &record)?;
+            core.drop_staged(&object.hash(), &transfers)?;
             return core.begin_staging(object).map(Some);
         }
         let missing = |index: &u32| {
@@ -106,12 +112,6 @@ impl EncodedSink for NativeStore {
 
     fn publish(&self, object: &EncodedObject) -> Result<(), WeightError> {
         let core = self.enter()?;
-        if core.keep_for_good(&object.hash()) {
-            if let Some(record) = core.staging(&object.hash())? {
-                core.discard(&object.hash(), &record)?;
-            }
-            return Ok(());
-        }
         core.in_session(|session| {
             core.publish_object(session, object)?;
             // Before the session ends, which takes away what nothing needs.
@@ -122,11 +122,8 @@ impl EncodedSink for NativeStore {
 
     fn discard(&self, hash: &WeightHash) -> Result<bool, WeightError> {
         let core = self.enter()?;
-        let Some(record) = core.staging(hash)? else {
-            return Ok(false);
-        };
-        core.discard(hash, &record)?;
-        Ok(true)
+        let transfers = core.transfers();
+        core.drop_staged(hash, &transfers)
     }
 
     fn staged(&self) -> Result<Vec<WeightHash>, WeightError> {
@@ -145,6 +142,13 @@ impl Core {
     /// Keeps a tensor until the store is closed: its transfer may be one of many that a model waits for.
     fn keep_for_good(&self, hash: &WeightHash) -> bool {
         self.catalog().pin(hash)
+    }
+
+    /// Held while a transfer begins, is dropped or becomes a tensor: of two who do that at once, each would take away what
+    /// the other relies on.
+    fn transfers(&self) -> Transfers<'_> {
+        let transfers = self.transfers.lock();
+        transfers.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn staging(&self, hash: &WeightHash) -> Result<Option<StagingRecord>, WeightError> {
@@ -181,19 +185,26 @@ impl Core {
     }
 
     fn begin_staging(&self, object: &EncodedObject) -> Result<Vec<u32>, WeightError> {
-        let record = StagingRecord {
-            body: self.new_body(),
-            tag: object.tag(),
-            chunks: object.chunk_count(),
-        };
-        let mut changes = Changes::default();
-        let key = Key::Staging(object.hash());
-        changes.add_record(key, record.encode(), record.body);
-        self.commit(changes)?;
+        // In a session: a collection that begins before the record is there sees its body behind the fence.
+        self.in_session(|session| {
+            let record = StagingRecord {
+                body: self.new_body(),
+                tag: object.tag(),
+                chunks: object.chunk_count(),
+            };
+            let mut changes = Changes::default();
+            let key = Key::Staging(object.hash());
+            changes.add_record(key, record.encode(), record.body);
+            session.commit(changes)
+        })?;
         Ok((0..object.chunk_count()).collect())
     }
 
-    fn discard(&self, hash: &WeightHash, record: &StagingRecord) -> Result<(), WeightError> {
+    /// Drops what arrived of a tensor; whether there was something.
+    fn drop_staged(&self, hash: &WeightHash, _: &Transfers<'_>) -> Result<bool, WeightError> {
+        let Some(record) = self.staging(hash)? else {
+            return Ok(false);
+        };
         let mut start = 0;
         while start < record.chunks {
             let end = record.chunks.min(start + DELETES_AT_ONCE);
@@ -209,7 +220,8 @@ impl Core {
         // Last: until then the record names the chunks.
         let mut changes = Changes::default();
         changes.deletes.insert(Key::Staging(*hash).encode());
-        self.commit(changes).map(drop)
+        self.commit(changes)?;
+        Ok(true)
     }
 
     /// The tensor that an encoding is to become here, with its bases.
@@ -253,11 +265,17 @@ impl Core {
         self.decode_and_check(source, index, encoded, &mut decoded)
     }
 
+    /// Makes what arrived of a tensor a tensor; if that is there already, drops what arrived.
     fn publish_object(
         &self,
         session: &Session<'_>,
         object: &EncodedObject,
     ) -> Result<(), WeightError> {
+        if session.keep(&object.hash()) {
+            return self
+                .drop_staged(&object.hash(), &self.transfers())
+                .map(drop);
+        }
         let staging = self.staging_of(object)?;
         if let Some(base) = object.base()
             && !session.keep(&base)
@@ -267,30 +285,49 @@ impl Core {
                 base,
             });
         }
-        let absent = (0..object.chunk_count()).find(|index| {
-            let key = Key::Chunk(staging.body, *index).encode();
-            self.blobs.len_of(&key).is_none()
-        });
-        if absent.is_some() {
-            return Err(WeightError::NotStaged {
-                hash: object.hash(),
-                reason: "chunks of it are missing",
-            });
-        }
+        self.check_arrived(object, &staging)?;
         let mut tensor = self.arriving(object)?;
         if let Place::Chunks(body) = &mut tensor.record.body.place {
             *body = staging.body;
         }
-        let sketch = self.check_content(&tensor)?;
+        let sketch = self.check_content(&tensor);
+        let transfers = self.transfers();
+        // Another one may have published it while it was read, or dropped it.
+        if session.keep(&object.hash()) {
+            return self.drop_staged(&object.hash(), &transfers).map(drop);
+        }
+        if self.staging_of(object)? != staging {
+            return Err(WeightError::NotStaged {
+                hash: object.hash(),
+                reason: "its transfer began anew while it was published",
+            });
+        }
+        self.check_arrived(object, &staging)?;
         let mut changes = Changes::default();
         changes.deletes.insert(Key::Staging(object.hash()).encode());
         changes.add_object(NewObject {
             hash: object.hash(),
             hint: hint_of(&tensor.record),
             record: tensor.record,
-            sketch,
+            sketch: sketch?,
         });
         session.commit(changes).map(drop)
+    }
+
+    fn check_arrived(
+        &self,
+        object: &EncodedObject,
+        staging: &StagingRecord,
+    ) -> Result<(), WeightError> {
+        let mut keys = (0..object.chunk_count()).map(|index| Key::Chunk(staging.body, index));
+        let lacks = keys.any(|key| self.blobs.len_of(&key.encode()).is_none());
+        match lacks {
+            true => Err(WeightError::NotStaged {
+                hash: object.hash(),
+                reason: "chunks of it are missing",
+            }),
+            false => Ok(()),
+        }
     }
 
     /// Compares all content with its leaves and its alias, which the hash does not cover; returns its sketch.
@@ -357,9 +394,7 @@ impl Core {
             replace,
         });
         let committed = session.commit(changes)?;
-        if !committed.replaced.is_empty() {
-            self.release(&committed.replaced)?;
-        }
+        self.let_go(&committed.replaced);
         Ok(())
     }
 }
@@ -409,3 +444,6 @@ impl Entered<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

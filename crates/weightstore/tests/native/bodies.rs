@@ -1,10 +1,11 @@
 //! The numbers under which content is stored are never used twice.
 
+use core_view::DType;
 use tier_nvme::StorageConfig;
 use tier_nvme::sim::SimVolume;
 use weightstore::{GcOptions, NativeConfig, NativeStore, WeightStore};
 
-use crate::fixture::{add, bytes, config, get, noise, safetensors};
+use crate::fixture::{Tensor, add, bytes, config, get, noise, safetensors};
 
 #[test]
 fn a_reopened_store_does_not_write_over_what_is_there() {
@@ -77,4 +78,19 @@ fn what_a_power_loss_left_of_an_import_is_in_nobodys_way() {
         left > 0,
         "no content was left behind in {operations} operations"
     );
+}
+
+#[test]
+fn shapes_of_many_dimensions_count_for_what_is_committed_together() {
+    let volume = SimVolume::new(1);
+    let store = small(&volume);
+    let tensors = (0..30_u8).map(|number| Tensor {
+        name: format!("t{number}"),
+        dtype: DType::U8,
+        shape: vec![1; 20_000],
+        bytes: vec![number],
+    });
+    let file = safetensors(&tensors.collect::<Vec<_>>());
+    add(&store, "m", &file).unwrap();
+    assert!(get(&store, "m").unwrap() == file);
 }

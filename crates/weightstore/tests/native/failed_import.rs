@@ -1,12 +1,14 @@
 //! Imports that fail while some of their content is durable, some on its way and some not read yet.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tier_nvme::StorageConfig;
-use tier_nvme::sim::SimVolume;
-use weightstore::{ByteSource, ImportOptions, NativeConfig, NativeStore, SourceFile};
+use tier_nvme::sim::{FaultRates, SimVolume};
+use tier_nvme::{CommitStage, StorageConfig};
+use weightstore::{ByteSource, ImportOptions, NativeConfig, NativeStore, SourceFile, WeightStore};
 
-use crate::fixture::{add, bytes, get, noise, safetensors};
+use crate::fixture::{add, add_with, bytes, get, noise, safetensors};
 
 /// On several threads, on one, and on one that takes the steps of several in orders of its own.
 fn configs() -> Vec<NativeConfig> {
@@ -106,4 +108,53 @@ fn a_source_that_fails_midway_leaves_nothing_behind() {
         );
         check(&store, &kept, &other, &case);
     }
+}
+
+/// A device that reads nothing from the given commit on: what gave way to a model can't be taken away, which is not the model's fault.
+fn replaced(reads_until: usize) -> (bool, Vec<u8>, Vec<u8>) {
+    let (old, new) = (model(1), model(2));
+    let volume = Arc::new(SimVolume::new(1));
+    let storage = StorageConfig::default()
+        .with_segment_bytes(4 << 20)
+        .with_cache_size(0);
+    let config = |storage| {
+        NativeConfig::default()
+            .with_threads(1)
+            .with_storage(storage)
+    };
+    let store = NativeStore::on_volume(volume.handle(), config(storage.clone())).unwrap();
+    add(&store, "m", &old).unwrap();
+    add(&store, "kept", &model(3)).unwrap();
+    store.close().unwrap();
+    let left = Arc::new(AtomicUsize::new(usize::MAX));
+    let observer = {
+        let (volume, left) = (Arc::clone(&volume), Arc::clone(&left));
+        move |stage| {
+            if stage == CommitStage::Publish && left.fetch_sub(1, Ordering::SeqCst) == 0 {
+                let read_errors = 1000;
+                volume.set_faults(FaultRates {
+                    read_errors,
+                    ..FaultRates::default()
+                });
+            }
+        }
+    };
+    let storage = storage.with_observer(observer);
+    let store = NativeStore::on_volume(volume.handle(), config(storage)).unwrap();
+    left.store(reads_until, Ordering::SeqCst);
+    let options = ImportOptions::default().with_replace(true);
+    let outcome = add_with(&store, "m", &new, &options);
+    volume.set_faults(FaultRates::default());
+    (outcome.is_ok(), get(&store, "m").unwrap(), new)
+}
+
+#[test]
+fn a_model_is_replaced_or_the_import_is_an_error() {
+    let mut replacements = 0;
+    for reads_until in 0..8 {
+        let (is_ok, now, new) = replaced(reads_until);
+        assert_eq!(is_ok, now == new, "after {reads_until} commits");
+        replacements += usize::from(is_ok);
+    }
+    assert!((1..8).contains(&replacements), "{replacements}");
 }

@@ -6,7 +6,7 @@ use tier_nvme::StorageConfig;
 use tier_nvme::sim::SimVolume;
 
 use crate::native::changes::{Changes, NewModel};
-use crate::record::{FileEntry, Manifest};
+use crate::record::{BodyId, FileEntry, Manifest};
 use crate::{NativeConfig, NativeStore, WeightError, WeightHash, WeightStore, WeightTensor};
 
 fn store() -> NativeStore {
@@ -66,4 +66,16 @@ fn a_manifest_is_refused_before_its_content() {
     core.commit(model_of(root)).unwrap();
     assert_eq!(store.models().unwrap(), ["m"]);
     assert_eq!(store.load_tensor("m", "w").unwrap().bytes(), [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_tensor_of_any_length_can_be_deleted() {
+    // As many chunks as 342 GiB have; a batch has room for the keys of fewer.
+    const CHUNKS: u32 = 350_000;
+    let store = store();
+    let core = store.enter().unwrap();
+    let mut changes = Changes::default();
+    changes.drop_body(BodyId(7), CHUNKS);
+    let mut ledger = core.ledger();
+    assert_eq!(core.commit_deletes(&mut ledger, changes).unwrap(), 0);
 }
