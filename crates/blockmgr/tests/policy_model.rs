@@ -28,7 +28,8 @@ enum Operation {
     },
 }
 
-const SLOTS: u32 = 12;
+/// So many that a policy which keeps a part of them apart keeps several.
+const SLOTS: u32 = 40;
 
 fn operation() -> impl Strategy<Value = Operation> {
     let slot = 0..SLOTS;
@@ -154,7 +155,7 @@ impl Pair {
 proptest! {
     #[test]
     fn a_victim_is_evictable_and_none_is_lost(
-        operations in prop::collection::vec(operation(), 0..300)
+        operations in prop::collection::vec(operation(), 0..600)
     ) {
         for kind in PolicyKind::ALL {
             let mut pair = Pair::new(kind);

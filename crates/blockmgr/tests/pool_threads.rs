@@ -57,13 +57,13 @@ fn next(random: &mut u64, below: u64) -> u64 {
     (*random >> 33) % below
 }
 
-/// What an engine does, again and again, with every byte checked.
-fn engine(pool: &BlockPool, memory: &Memory, seed: u64) -> u64 {
+/// What an engine does, again and again, with every byte checked; its requests have at least so many blocks.
+fn engine(pool: &BlockPool, memory: &Memory, least: usize, seed: u64) -> u64 {
     let mut random = seed;
     let mut matched = 0;
     for _ in 0..requests() {
         let chain = next(&mut random, 40);
-        let blocks = 1 + next(&mut random, HELD as u64) as u32;
+        let blocks = (least as u64 + next(&mut random, (HELD + 1 - least) as u64)) as u32;
         let hashes: Vec<_> = (0..blocks).map(|position| hash(chain, position)).collect();
         let found = pool.match_sequence_hashes(&hashes);
         for (slot, hash) in found.slots().zip(found.sequence_hashes()) {
@@ -103,7 +103,7 @@ fn engine(pool: &BlockPool, memory: &Memory, seed: u64) -> u64 {
     matched
 }
 
-fn run(shards: usize, duplicates: Duplicates, policy: PolicyKind) {
+fn run(shards: usize, duplicates: Duplicates, policy: PolicyKind, least: usize) {
     // As tight as can be: each thread holds at most so many at once, and one more by upgrading.
     let capacity = THREADS * (HELD + 1);
     let memory = Arc::new(Memory((0..capacity).map(|_| AtomicU32::new(0)).collect()));
@@ -119,7 +119,7 @@ fn run(shards: usize, duplicates: Duplicates, policy: PolicyKind) {
     let matched: u64 = std::thread::scope(|scope| {
         let engines = (0..THREADS as u64).map(|seed| {
             let (pool, memory) = (&pool, &memory);
-            scope.spawn(move || engine(pool, memory, seed))
+            scope.spawn(move || engine(pool, memory, least, seed))
         });
         let engines: Vec<_> = engines.collect();
         engines
@@ -137,23 +137,30 @@ fn run(shards: usize, duplicates: Duplicates, policy: PolicyKind) {
 
 #[test]
 fn one_shard_serves_threads() {
-    run(1, Duplicates::Allow, PolicyKind::default());
+    run(1, Duplicates::Allow, PolicyKind::default(), 1);
 }
 
 #[test]
 fn shards_serve_threads_with_duplicates() {
-    run(4, Duplicates::Allow, PolicyKind::default());
+    run(4, Duplicates::Allow, PolicyKind::default(), 1);
 }
 
 #[test]
 fn shards_serve_threads_without_duplicates() {
-    run(4, Duplicates::Reject, PolicyKind::default());
+    run(4, Duplicates::Reject, PolicyKind::default(), 1);
 }
 
 #[test]
 fn every_policy_serves_threads() {
     for policy in PolicyKind::ALL {
-        run(2, Duplicates::Allow, policy);
+        run(2, Duplicates::Allow, policy, 1);
+    }
+}
+
+#[test]
+fn every_policy_serves_threads_that_hold_nearly_all() {
+    for policy in PolicyKind::ALL {
+        run(2, Duplicates::Allow, policy, HELD - 2);
     }
 }
 

@@ -90,12 +90,15 @@ impl EvictionPolicy for S3Fifo {
         }
         // Each turn takes a use from a block, moves one to the main queue, or passes one in use.
         let turns = u64::from(self.queues.total_len()) * (u64::from(USES_MAX) + 3);
+        // So many at the back of the main queue are in use: if all are, only the small one has what may leave, however short it is.
+        let mut passed = 0;
         for _ in 0..turns {
             let small = self.queues.len(SMALL);
-            let from_small = small >= self.small_max || self.queues.len(MAIN) == 0;
+            let from_small = small >= self.small_max || passed >= self.queues.len(MAIN);
             let queue = if from_small && small > 0 { SMALL } else { MAIN };
             let slot = self.queues.pop_oldest(queue)?;
             let block = &mut self.blocks[slot.index()];
+            passed = if block.evictable { 0 } else { passed + 1 };
             if !block.evictable {
                 // The small queue may hold nothing but blocks in use: go on with the other.
                 block.goes_to_main = true;

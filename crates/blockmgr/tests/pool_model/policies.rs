@@ -371,6 +371,30 @@ fn a_block_may_have_the_last_position_that_there_is() {
 }
 
 #[test]
+fn what_nobody_uses_is_handed_out_however_little_it_is() {
+    let capacity = 50;
+    let hash = |number: usize| SequenceHash::new((number as u128 + 1) << 70 | 1, 0);
+    let all: Vec<_> = (0..capacity).map(hash).collect();
+    for policy in PolicyKind::ALL {
+        for rest in 1..10 {
+            let builder = BlockPool::builder().capacity_blocks(capacity).shards(1);
+            let pool = builder.policy(policy).build().unwrap();
+            let fresh = pool.allocate_blocks(capacity).unwrap();
+            drop(pool.register_blocks(fresh.complete(&all).unwrap()).unwrap());
+            // All were in nobody's hands when the policy was told last, and most are used again.
+            assert_eq!(pool.status().cached_blocks, capacity);
+            let held = all[rest..]
+                .iter()
+                .map(|hash| pool.match_sequence_hashes(&[*hash]));
+            let held: Vec<_> = held.collect();
+            assert!(held.iter().all(|found| found.len() == 1));
+            let taken = pool.allocate_blocks(rest);
+            assert!(taken.is_ok(), "{policy}: {taken:?}");
+        }
+    }
+}
+
+#[test]
 fn room_is_made_where_nothing_was_touched_lately() {
     let capacity = 64;
     let builder = BlockPool::builder().capacity_blocks(capacity).shards(2);
