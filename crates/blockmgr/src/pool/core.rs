@@ -110,8 +110,7 @@ impl Core {
     /// Counts and notes that somebody took hold of a block, as part of a request or of none. The block is let go if a policy panics.
     pub(super) fn note_pin(&self, slot: u32, pin: Pin, request: Option<&Request>) {
         if pin.is_first {
-            let count = &self.lanes.own().pinned;
-            count.fetch_add(1, Ordering::Relaxed);
+            self.lanes.own().count_pinned(1);
             let mut slots = [slot];
             let mut held = Held::new(self, &mut slots);
             Notes::new(&self.shards, request).add(slot, pin.generation);
@@ -216,8 +215,7 @@ struct Releasing<'a> {
 impl Drop for Releasing<'_> {
     fn drop(&mut self) {
         if self.released > 0 {
-            let count = &self.core.lanes.own().released;
-            count.fetch_add(self.released, Ordering::Relaxed);
+            self.core.lanes.own().count_released(self.released);
         }
         if !self.left.is_empty() {
             contained(|| self.core.release(self.left));

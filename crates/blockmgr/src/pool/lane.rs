@@ -37,9 +37,9 @@ pub(super) fn lane() -> u32 {
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     /// Registered blocks that got their first user, or were registered with one.
-    pub(super) pinned: AtomicU64,
+    pinned: AtomicU64,
     /// Registered blocks that lost their last user.
-    pub(super) released: AtomicU64,
+    released: AtomicU64,
     pub(super) requested: AtomicU64,
     pub(super) hits: AtomicU64,
     /// Allocations. Of two at once by threads that have a lane in common one may not be counted.
@@ -47,6 +47,18 @@ pub(super) struct Lane {
 }
 
 impl Lane {
+    /// Counts blocks that got a user. Who sees them counted sees what this thread did before, so what it counted before too.
+    #[inline]
+    pub(super) fn count_pinned(&self, blocks: u64) {
+        self.pinned.fetch_add(blocks, Ordering::Release);
+    }
+
+    /// The same for blocks that nobody uses any more.
+    #[inline]
+    pub(super) fn count_released(&self, blocks: u64) {
+        self.released.fetch_add(blocks, Ordering::Release);
+    }
+
     /// Counts an allocation; how many there were before.
     #[inline]
     pub(super) fn count_allocation(&self) -> u32 {
@@ -190,14 +202,14 @@ mod tests {
         const CHANGES: usize = 4_000_000;
         let lanes = Lanes::new();
         let lane = |number: usize| &lanes.0[number].0;
-        lane(0).pinned.fetch_add(1, Ordering::Release);
+        lane(0).count_pinned(1);
         let ends = AtomicBool::new(false);
         let most = std::thread::scope(|scope| {
             // A block gets a user far from where another lost its last one: a sum that sees the later and not the earlier counts both.
             scope.spawn(|| {
                 for _ in 0..CHANGES {
-                    lane(LANES - 1).pinned.fetch_add(1, Ordering::Release);
-                    lane(0).released.fetch_add(1, Ordering::Release);
+                    lane(LANES - 1).count_pinned(1);
+                    lane(0).count_released(1);
                 }
                 ends.store(true, Ordering::Release);
             });

@@ -78,7 +78,7 @@ impl Core {
         if pinned == 0 {
             return;
         }
-        counts.pinned.fetch_add(pinned, Ordering::Relaxed);
+        counts.count_pinned(pinned);
         let mut held = Held::new(self, slots);
         let mut notes = Notes::new(&self.shards, Some(request));
         for slot in held.slots.iter_mut().filter(|slot| **slot & FIRST != 0) {

@@ -8,7 +8,6 @@ use super::matching::access;
 use super::unfinished::{Entered, Unfinished};
 use crate::SequenceHash;
 use crate::policy::{Heritage, Request};
-use crate::sync::atomic::Ordering;
 use crate::sync::yield_now;
 
 impl Core {
@@ -153,8 +152,7 @@ impl Core {
     pub(super) fn count_registered(&self, blocks: &mut u64) {
         let blocks = std::mem::take(blocks);
         if blocks > 0 {
-            let pinned = &self.lanes.own().pinned;
-            pinned.fetch_add(blocks, Ordering::Relaxed);
+            self.lanes.own().count_pinned(blocks);
         }
     }
 
