@@ -136,7 +136,7 @@ impl<'a> Notes<'a> {
 
     /// Adds what was noted to the backlog; which one it is and how long, if it is long.
     #[inline]
-    fn hand_over(&mut self) -> Option<(usize, usize)> {
+    pub(super) fn hand_over(&mut self) -> Option<(usize, usize)> {
         if self.len == 0 {
             return None;
         }

@@ -86,8 +86,8 @@ impl Core {
                 releasing.released += 1;
                 notes.add(slot, before.generation);
             } else {
-                // In order: what came before is noted before.
-                notes.flush();
+                // In order: what came before is noted before. No policy is told now: one that panics would leave a slot that nobody has.
+                notes.hand_over();
                 self.release_duplicate(slot);
             }
         }
@@ -143,12 +143,18 @@ impl Core {
         }
     }
 
-    /// Frees slots that were handed out and not registered. No policy is told of anything: this must not fail.
+    /// Frees slots that were handed out and not registered; all of them, also if a policy panics when it is asked what it could give up. It is told
+    /// of nothing.
     pub(crate) fn give_back(&self, slots: &[u32]) {
+        let mut giving = GivingBack {
+            core: self,
+            left: slots,
+        };
         let mut cursor = self.shards.cursor();
-        for &slot in slots.iter().rev() {
+        while let Some((&slot, left)) = giving.left.split_last() {
             let (shard, local) = cursor.at_untold(slot);
             shard.put_free(local);
+            giving.left = left;
         }
     }
 
@@ -217,8 +223,23 @@ impl Drop for Releasing<'_> {
         if self.released > 0 {
             self.core.lanes.own().count_released(self.released);
         }
-        if !self.left.is_empty() {
-            contained(|| self.core.release(self.left));
+        // One by one: each may panic.
+        for slot in std::mem::take(&mut self.left).iter().rev() {
+            contained(|| self.core.release(std::slice::from_ref(slot)));
+        }
+    }
+}
+
+/// Slots that are freed, also those that are left when a policy panics.
+struct GivingBack<'a> {
+    core: &'a Core,
+    left: &'a [u32],
+}
+
+impl Drop for GivingBack<'_> {
+    fn drop(&mut self) {
+        for slot in std::mem::take(&mut self.left).iter().rev() {
+            contained(|| self.core.give_back(std::slice::from_ref(slot)));
         }
     }
 }
