@@ -242,7 +242,8 @@ pub trait EncodedSource: Send + Sync {
 ///
 /// A transfer of a tensor begins, or goes on after a crash, with [`stage`](EncodedSink::stage); what
 /// [`stage_chunks`](EncodedSink::stage_chunks) took is durable when it returns. Nobody sees the tensor before
-/// [`publish`](EncodedSink::publish), and what does not make its hash is never stored.
+/// [`publish`](EncodedSink::publish), and what does not make its hash is never stored. Several may send the same tensor at
+/// once: who publishes first does, for all.
 pub trait EncodedSink: Send + Sync {
     /// Begins or resumes a transfer: the chunks that are missing, or `None` if the tensor is there already. Chunks that
     /// were staged of another encoding of the tensor are dropped.
@@ -266,7 +267,7 @@ pub trait EncodedSink: Send + Sync {
     /// [`publish_model`](EncodedSink::publish_model) on as long as a model needs it.
     ///
     /// # Errors
-    /// [`WeightError::NotStaged`] if chunks are missing.
+    /// [`WeightError::NotStaged`] if chunks are missing, or somebody discarded them meanwhile.
     fn publish(&self, object: &EncodedObject) -> Result<(), WeightError>;
 
     /// Drops what was staged of a tensor; `false` if there was nothing.

@@ -35,6 +35,7 @@ impl NativeStore {
     /// The model is there, whole and durable, when this returns, and not at all if it fails. Its tensors
     /// are stored once, however many models have them. Importing the same content under the same name again
     /// changes nothing, unless it is to replace the model and its files have other names. What is nearly the same as a stored tensor is stored as its difference from that.
+    /// What is stored already is not read again: if it is damaged there, it stays so ([`verify`](NativeStore::verify) tells).
     /// Memory stays under 160 MiB, whatever the sizes of file and tensors, and some KiB for each tensor that is in
     /// the store.
     ///
