@@ -320,7 +320,7 @@ impl Core {
         staging: &StagingRecord,
     ) -> Result<(), WeightError> {
         let mut keys = (0..object.chunk_count()).map(|index| Key::Chunk(staging.body, index));
-        let lacks = keys.any(|key| self.blobs.len_of(&key.encode()).is_none());
+        let lacks = keys.any(|key| self.blobs.len_of(key.encode()).is_none());
         match lacks {
             true => Err(WeightError::NotStaged {
                 hash: object.hash(),
