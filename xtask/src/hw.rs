@@ -172,7 +172,7 @@ fn replay_row(shell: &Shell, crates: &[&Package], matrix: &mut Matrix) -> Result
         if package.name == REPLAYED {
             Cell::Tested {
                 success: replayed.failures.is_empty() && replayed.counts.passed > 0,
-                counts: replayed.counts,
+                counts: replayed.counts.clone(),
                 elapsed: started.elapsed(),
             }
         } else {

@@ -1,5 +1,6 @@
 //! AddressSanitizer and ThreadSanitizer, each shown to catch a planted fault.
 
+mod reports;
 mod standard_library;
 
 use std::process::Command;
@@ -170,6 +171,9 @@ fn run(context: &Context<'_>, sanitizer: &Sanitizer) -> Result<Outcome, Error> {
     }
     let counts = Counts::read(&lines);
     if !ended.success {
+        for line in reports::digest(&lines) {
+            println!("    {line}");
+        }
         return Ok(Outcome::Failed(format!("{}; {counts}", ended.ending())));
     }
     let planted = planted(context, sanitizer, &host)?;
@@ -290,6 +294,9 @@ fn base(context: &Context<'_>, sanitizer: &Sanitizer) -> Invocation {
     Invocation::nightly_cargo()
         .env("RUSTFLAGS", flags)
         .env("CARGO_TARGET_DIR", target)
+        // Threads that panic share what was read for backtraces, under a lock of the standard library that
+        // ThreadSanitizer does not see.
+        .env("RUST_BACKTRACE", "0")
         .env_default(options, value)
         .args(["--config", UNOPTIMISED])
 }

@@ -155,6 +155,7 @@ mod tests {
             passed,
             failed,
             ignored: 0,
+            failures: Vec::new(),
         };
         Cell::Tested {
             success,

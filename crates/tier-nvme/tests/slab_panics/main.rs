@@ -269,7 +269,9 @@ fn a_panic_of_a_real_volume_stops_the_slab_and_loses_nothing() {
     let real = || -> Box<dyn Fn() -> Arc<dyn Volume>> {
         let directory = tempfile::tempdir().unwrap();
         Box::new(move || {
-            let options = VolumeOptions::default().with_threads(1);
+            let options = VolumeOptions::from_test_environment()
+                .unwrap()
+                .with_threads(1);
             Arc::new(RealVolume::create(directory.path(), options).unwrap())
         })
     };
