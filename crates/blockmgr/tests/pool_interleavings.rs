@@ -281,3 +281,34 @@ fn who_must_be_served_is_served() {
         check(&pool, 4);
     });
 }
+
+#[test]
+fn who_asks_beside_a_drop_gets_what_nobody_uses() {
+    explore(|| {
+        let pool = pool(2, 1, Duplicates::Allow);
+        let used = pool
+            .register_blocks(
+                pool.allocate_blocks(1)
+                    .unwrap()
+                    .complete(&[hash(0, 0)])
+                    .unwrap(),
+            )
+            .unwrap();
+        serve(&pool, &[hash(1, 0)]);
+        let dropping = thread::spawn(move || drop(used));
+        let matching = {
+            let pool = pool.clone();
+            thread::spawn(move || pool.match_sequence_hashes(&[hash(0, 0)]))
+        };
+        // At most one block of the two is in use at any time.
+        let fresh = {
+            let pool = pool.clone();
+            thread::spawn(move || pool.allocate_blocks(1))
+        };
+        let fresh = fresh.join().unwrap().unwrap();
+        dropping.join().unwrap();
+        let matched = matching.join().unwrap();
+        drop((fresh, matched));
+        check(&pool, 2);
+    });
+}

@@ -4,6 +4,7 @@ use core_view::contract::SlotId;
 
 use super::choice::Choice;
 use super::core::Core;
+use super::cursor::Cursor;
 use super::directory::Directory;
 use super::lane::lane;
 use super::observer::{BlockEvent, EvictedBlock};
@@ -185,6 +186,11 @@ impl Core {
         }
         available = available.saturating_sub(self.lanes.in_use_at_once());
         if available < count {
+            // A block that lost its last user, and got another before that was counted, was counted twice: to refuse, they are looked at.
+            let idle = |(shard, cursor): (usize, &mut Cursor<'_>)| cursor.enter(shard).look_idle();
+            available = slots.len() + cursors.iter_mut().enumerate().map(idle).sum::<usize>();
+        }
+        if available < count {
             // mutant: kv-pool-no-all-or-nothing
             return Err(self.exhausted(count, available));
         }
@@ -207,8 +213,10 @@ impl Core {
             }
             // Nothing was left to take. If nothing came back since it was looked for in the first shard, that was so in all shards at one time.
             let mut came_back = false;
-            for cursor in &mut cursors {
+            for (shard, cursor) in cursors.iter_mut().enumerate() {
                 came_back |= cursor.catch_up();
+                // Some may have been let go and not been noted yet.
+                came_back |= cursor.enter(shard).tell_idle();
             }
             match slots.len() == before {
                 true => vain_rounds += 1,
@@ -293,5 +301,75 @@ impl Core {
         }
         departures.tell();
         removed
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use std::panic::resume_unwind;
+
+    use super::super::BlockPool;
+    use super::*;
+    use crate::SequenceHash;
+    use crate::{ImmutableBlocks, MutableBlocks};
+
+    fn hash(number: u64) -> SequenceHash {
+        SequenceHash::new(u128::from(number + 1) << 64 | 9, 0)
+    }
+
+    fn registered(pool: &BlockPool, number: u64) -> Result<ImmutableBlocks, Error> {
+        let fresh = pool.allocate_blocks(1)?;
+        let complete = fresh.complete(&[hash(number)])?;
+        Ok(pool.register_blocks(complete)?)
+    }
+
+    /// What a thread does first that lets a block go: it has neither counted nor noted that.
+    fn begin_to_let_go(pool: &BlockPool, blocks: ImmutableBlocks) {
+        for slot in blocks.into_slots() {
+            assert_eq!(pool.core.directory.cell(slot).release().users, 1);
+        }
+    }
+
+    /// Blocks for another thread, which has no shards of its own: it asks all of them.
+    fn allocated_elsewhere(pool: &BlockPool, count: usize) -> Result<MutableBlocks, Error> {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| pool.allocate_blocks(count));
+            thread
+                .join()
+                .unwrap_or_else(|payload| resume_unwind(payload))
+        })
+    }
+
+    #[test]
+    fn a_block_that_is_taken_up_while_it_is_let_go_counts_once() -> Result<(), Error> {
+        for shards in [1, 2] {
+            let pool = BlockPool::builder().capacity_blocks(2).shards(shards);
+            let pool = pool.build()?;
+            let used = registered(&pool, 0)?;
+            drop(registered(&pool, 1)?);
+            begin_to_let_go(&pool, used);
+            let used = pool.match_sequence_hashes(&[hash(0)]);
+            assert_eq!(used.len(), 1);
+            // The other one was nobody's all the time.
+            let fresh = allocated_elsewhere(&pool, 1)?;
+            assert!(allocated_elsewhere(&pool, 1).is_err());
+            drop((fresh, used));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_block_that_was_let_go_is_found_before_that_is_noted() -> Result<(), Error> {
+        for shards in [1, 2] {
+            let pool = BlockPool::builder().capacity_blocks(2).shards(shards);
+            let pool = pool.build()?;
+            let kept = registered(&pool, 0)?;
+            begin_to_let_go(&pool, registered(&pool, 1)?);
+            pool.core.lanes.own().count_released(1);
+            let fresh = allocated_elsewhere(&pool, 1)?;
+            assert!(allocated_elsewhere(&pool, 1).is_err());
+            drop((fresh, kept));
+        }
+        Ok(())
     }
 }

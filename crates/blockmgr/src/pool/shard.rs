@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::backlog::{Backlog, Entries};
-use super::cell::{Cell, State};
+use super::cell::{Cell, Hold, State};
 use super::directory::NONE;
 use super::matching::access;
 use crate::SequenceHash;
@@ -65,6 +65,26 @@ impl Shard {
     /// Slots that are free or have a block that the directory names.
     pub(super) fn free_or_registered(&self) -> usize {
         self.free.len() + self.registered as usize
+    }
+
+    /// The same without those in use, by a look at each slot: some may change meanwhile.
+    #[cold]
+    pub(super) fn look_idle(&self) -> usize {
+        let idle = self.cells.iter().filter(|cell| is_idle(cell.hold()));
+        self.free.len() + idle.count()
+    }
+
+    /// Tells the policy of blocks that nobody uses though it was not told so yet; whether there were any.
+    #[cold]
+    pub(super) fn tell_idle(&mut self) -> bool {
+        let mut were_any = false;
+        for local in 0..self.cells.len() {
+            if !self.is_idle[local] && is_idle(self.cells[local].hold()) {
+                self.tell_released(local as u32);
+                were_any = true;
+            }
+        }
+        were_any
     }
 
     /// What can be told of the next victim.
@@ -161,7 +181,6 @@ impl Shard {
     }
 
     fn tell_taken(&mut self) {
-        let policy = &mut self.policy;
         while let Some((entry, request)) = self.taken.get(self.told) {
             self.told += 1;
             let cell = &self.cells[entry.local as usize];
@@ -170,31 +189,43 @@ impl Shard {
                 continue;
             }
             let slot = Slot::new(entry.local);
-            let is_idle = &mut self.is_idle[entry.local as usize];
             if let Some(request) = request {
                 self.newest_tick = self.newest_tick.max(request.tick);
                 let access = access(cell.identity(), *request);
-                if *is_idle {
-                    policy.hit(slot, &access);
+                if self.is_idle[entry.local as usize] {
+                    self.policy.hit(slot, &access);
                 } else {
                     // It was in use again before the policy could be told that it was let go.
-                    policy.hit_again(slot, &access, 1);
+                    self.policy.hit_again(slot, &access, 1);
                 }
             }
-            policy.pin(slot);
-            *is_idle = false;
+            self.policy.pin(slot);
+            self.is_idle[entry.local as usize] = false;
             // A use is followed by another entry when it ends.
             if request.is_none() && hold.users == 0 {
-                if let Some((times, newest)) = cell.take_again(self.newest_tick) {
-                    policy.hit_again(slot, &newest, times);
-                }
-                policy.release(slot);
-                *is_idle = true;
+                self.tell_released(entry.local);
             }
         }
         self.taken.clear();
         self.told = 0;
     }
+
+    /// Tells the policy that nobody uses a block any more, and of its uses since it was told last.
+    #[inline]
+    fn tell_released(&mut self, local: u32) {
+        let slot = Slot::new(local);
+        let cell = &self.cells[local as usize];
+        if let Some((times, newest)) = cell.take_again(self.newest_tick) {
+            self.policy.hit_again(slot, &newest, times);
+        }
+        self.policy.release(slot);
+        self.is_idle[local as usize] = true;
+    }
+}
+
+/// Whether a slot has a block that nobody uses.
+fn is_idle(hold: Hold) -> bool {
+    hold.state == State::Registered && hold.users == 0
 }
 
 /// A quarter of a distance, and not nothing.
