@@ -25,6 +25,8 @@ struct Removed {
     kept_tensors: u64,
     /// Damaged records that might need tensors, so that these had to stay.
     unreadable: Vec<String>,
+    /// Why tensors that nothing needs are still there.
+    unreclaimed: Option<String>,
 }
 
 pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError> {
@@ -35,12 +37,17 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         removed_tensors: removal.removed_tensors,
         kept_tensors: removal.kept_tensors,
         unreadable: removal.unreadable,
+        unreclaimed: removal.unreclaimed,
     };
-    report.answer(&removed, || {
-        format!(
+    report.answer(&removed, || match &removed.unreclaimed {
+        None => format!(
             "removed {}: {} tensors went, {} are needed elsewhere",
             removed.model, removed.removed_tensors, removed.kept_tensors
-        )
+        ),
+        Some(why) => format!(
+            "removed {}; its tensors are left to `stepwell weights gc`: {why}",
+            removed.model
+        ),
     })?;
     store.close()?;
     Ok(())

@@ -100,14 +100,14 @@ impl Changes {
 
     pub(super) fn add_object(&mut self, mut object: NewObject) {
         object.sketch = object.sketch.filter(|_| keeps_sketch(&object.record.body));
-        self.payload_bytes += header_bytes(&object.record.body) + shape_bytes(&object.record.shape);
+        self.payload_bytes += header_bytes(&object.record.body, &object.record.shape);
         self.payload_bytes += object.sketch.as_ref().map_or(0, |_| Sketch::LEN_BYTES);
         self.entries += 4;
         self.objects.push(object);
     }
 
     pub(super) fn add_rewrite(&mut self, rewrite: Rewrite) {
-        self.payload_bytes += header_bytes(&rewrite.now.body) + shape_bytes(&rewrite.now.shape);
+        self.payload_bytes += header_bytes(&rewrite.now.body, &rewrite.now.shape);
         self.payload_bytes += rewrite.sketch.as_ref().map_or(0, |_| Sketch::LEN_BYTES);
         self.entries += 4;
         self.rewrites.push(rewrite);
@@ -120,7 +120,7 @@ impl Changes {
     }
 
     pub(super) fn add_delta(&mut self, id: WeightHash, record: DeltaRecord) {
-        self.payload_bytes += header_bytes(&record.body) + record.fields_bytes();
+        self.payload_bytes += header_bytes(&record.body, &[]) + record.fields_bytes();
         self.entries += 1;
         self.deltas.push((id, record));
     }
@@ -185,18 +185,13 @@ impl Changes {
     }
 }
 
-/// What a shape takes in a header.
-pub(super) fn shape_bytes(shape: &[u64]) -> usize {
-    8 * shape.len()
-}
-
-/// About what the header of a body takes.
-fn header_bytes(body: &Body) -> usize {
+/// About what the header of a tensor takes.
+pub(super) fn header_bytes(body: &Body, shape: &[u64]) -> usize {
     let inline_bytes = match &body.place {
         Place::Inline(bytes) => bytes.len(),
         Place::Chunks(_) => 0,
     };
-    padded(256 + 40 * body.chunks.len() + inline_bytes)
+    padded(256 + 40 * body.chunks.len() + inline_bytes + 8 * shape.len())
 }
 
 /// Bytes that a value of that length takes: from a page on, whole pages.

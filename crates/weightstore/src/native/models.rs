@@ -72,6 +72,9 @@ pub struct RemovalReport {
     pub kept_tensors: u64,
     /// Records that can't be read and might need tensors, so that these had to stay.
     pub unreadable: Vec<String>,
+    /// Why tensors that nothing needs any more are still there, if they are: a collection removes them. They are counted neither as
+    /// removed nor as kept.
+    pub unreclaimed: Option<String>,
 }
 
 impl NativeStore {
@@ -130,7 +133,7 @@ impl NativeStore {
     /// A damaged model can be removed too; its tensors stay then.
     ///
     /// # Errors
-    /// [`WeightError::ModelNotFound`]; [`WeightError::Storage`].
+    /// [`WeightError::ModelNotFound`]; [`WeightError::Storage`] if the name can't be removed.
     pub fn remove_model(&self, name: &str) -> Result<RemovalReport, WeightError> {
         self.enter()?.remove_model(name)
     }
@@ -149,11 +152,11 @@ impl Core {
         changes.deletes.insert(Key::Model(name.to_owned()).encode());
         self.commit_locked(&mut ledger, changes)?;
         drop(ledger);
-        let released = self.release(&roots)?;
-        let mut removed_tensors = released.tensors;
-        if self.config.rebase() {
-            let (_, removed) = self.remove_bases(roots.iter().copied().collect())?;
-            removed_tensors += removed.tensors;
+        // The model is gone for good: that some of it can't be deleted now is no failure of this.
+        let (mut removed_tensors, mut unreclaimed) = (0, None);
+        match self.reclaim(&roots) {
+            Ok(tensors) => removed_tensors = tensors,
+            Err(error) => unreclaimed = Some(error.to_string()),
         }
         let catalog = self.catalog();
         let unreadable = catalog
@@ -162,9 +165,24 @@ impl Core {
         Ok(RemovalReport {
             model: name.to_owned(),
             removed_tensors,
-            kept_tensors: roots.len() as u64 - removed_tensors,
+            kept_tensors: match unreclaimed {
+                None => roots.len() as u64 - removed_tensors,
+                Some(_) => 0,
+            },
             unreadable: unreadable.into_iter().flatten().cloned().collect(),
+            unreclaimed,
         })
+    }
+
+    /// Deletes those of the tensors that nothing needs any more; returns how many.
+    fn reclaim(&self, hashes: &BTreeSet<WeightHash>) -> Result<u64, WeightError> {
+        let released = self.release(hashes)?;
+        let mut tensors = released.tensors;
+        if self.config.rebase() {
+            let (_, removed) = self.remove_bases(hashes.iter().copied().collect())?;
+            tensors += removed.tensors;
+        }
+        Ok(tensors)
     }
 
     /// The names that models give a tensor, as many as are asked for at most.

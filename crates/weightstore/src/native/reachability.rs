@@ -164,7 +164,7 @@ impl Core {
         if changes.deletes.len() > 2 * DELETES_MAX {
             // Of a very long tensor. Its header first: chunks that nothing names are unreachable, the reverse would be damage.
             let is_chunk = |key: &Vec<u8>| key.starts_with(Key::CHUNKS);
-            chunks.extend(changes.deletes.extract_if(.., |key| is_chunk(key)));
+            chunks.extend(changes.deletes.extract_if(.., is_chunk));
         }
         if !changes.is_empty() {
             self.commit_locked(ledger, changes)?;

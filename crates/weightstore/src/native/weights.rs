@@ -203,13 +203,9 @@ impl Core {
             self.catalog().spare(hash);
         }
         drop(ledger);
-        match outcome {
-            Err(error) => Err(error),
-            Ok(_) => {
-                self.release(&base.into_iter().collect())?;
-                Ok(true)
-            }
-        }
+        outcome?;
+        self.let_go(&base.into_iter().collect());
+        Ok(true)
     }
 
     /// Whether a delta was deleted, once commits under way are done.

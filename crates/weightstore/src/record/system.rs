@@ -50,6 +50,9 @@ pub(crate) struct BodyReservation;
 impl BodyReservation {
     const MAGIC: [u8; 4] = *b"SWBR";
 
+    /// No store lives to have so many bodies, and numbers counted from here never come to their end.
+    const END: u64 = 1 << 63;
+
     pub(crate) fn encode(next: BodyId) -> Vec<u8> {
         let mut bytes = prelude(Self::MAGIC);
         bytes.extend_from_slice(&next.0.to_le_bytes());
@@ -62,6 +65,9 @@ impl BodyReservation {
         cursor.end()?;
         if next == BodyId(0) {
             return Err(RecordError::damaged("body number 0 is not free"));
+        }
+        if next.0 >= Self::END {
+            return Err(RecordError::damaged("no body numbers are left"));
         }
         Ok(next)
     }

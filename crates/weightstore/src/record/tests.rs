@@ -135,6 +135,10 @@ fn records_round_trip() {
     }
     let reserved = BodyReservation::encode(BodyId(9));
     assert_eq!(BodyReservation::parse(&reserved), Ok(BodyId(9)));
+    for next in [0, 1 << 63, u64::MAX] {
+        let reserved = BodyReservation::encode(BodyId(next));
+        assert!(BodyReservation::parse(&reserved).is_err(), "{next}");
+    }
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tier_nvme::sim::{FaultRates, SimVolume};
 use tier_nvme::{CommitStage, StorageConfig};
-use weightstore::{ByteSource, ImportOptions, NativeConfig, NativeStore, SourceFile, WeightStore};
+use weightstore::{
+    ByteSource, GcOptions, ImportOptions, NativeConfig, NativeStore, SourceFile, WeightStore,
+};
 
 use crate::fixture::{add, add_with, bytes, get, noise, safetensors};
 
@@ -110,25 +112,24 @@ fn a_source_that_fails_midway_leaves_nothing_behind() {
     }
 }
 
-/// A device that reads nothing from the given commit on: what gave way to a model can't be taken away, which is not the model's fault.
-fn replaced(reads_until: usize) -> (bool, Vec<u8>, Vec<u8>) {
-    let (old, new) = (model(1), model(2));
-    let volume = Arc::new(SimVolume::new(1));
-    let storage = StorageConfig::default()
+/// Reads everything from the device.
+fn uncached() -> StorageConfig {
+    StorageConfig::default()
         .with_segment_bytes(4 << 20)
-        .with_cache_size(0);
-    let config = |storage| {
-        NativeConfig::default()
-            .with_threads(1)
-            .with_storage(storage)
-    };
-    let store = NativeStore::on_volume(volume.handle(), config(storage.clone())).unwrap();
-    add(&store, "m", &old).unwrap();
-    add(&store, "kept", &model(3)).unwrap();
-    store.close().unwrap();
+        .with_cache_size(0)
+}
+
+fn one_thread(storage: StorageConfig) -> NativeConfig {
+    NativeConfig::default()
+        .with_threads(1)
+        .with_storage(storage)
+}
+
+/// A store on a device that reads nothing from the given commit on.
+fn reading_until(volume: &Arc<SimVolume>, commits: usize) -> NativeStore {
     let left = Arc::new(AtomicUsize::new(usize::MAX));
     let observer = {
-        let (volume, left) = (Arc::clone(&volume), Arc::clone(&left));
+        let (volume, left) = (Arc::clone(volume), Arc::clone(&left));
         move |stage| {
             if stage == CommitStage::Publish && left.fetch_sub(1, Ordering::SeqCst) == 0 {
                 let read_errors = 1000;
@@ -139,9 +140,21 @@ fn replaced(reads_until: usize) -> (bool, Vec<u8>, Vec<u8>) {
             }
         }
     };
-    let storage = storage.with_observer(observer);
-    let store = NativeStore::on_volume(volume.handle(), config(storage)).unwrap();
-    left.store(reads_until, Ordering::SeqCst);
+    let storage = uncached().with_observer(observer);
+    let store = NativeStore::on_volume(volume.handle(), one_thread(storage)).unwrap();
+    left.store(commits, Ordering::SeqCst);
+    store
+}
+
+/// What gives way to a model can't be taken away, which is not the model's fault.
+fn replaced(reads_until: usize) -> (bool, Vec<u8>, Vec<u8>) {
+    let (old, new) = (model(1), model(2));
+    let volume = Arc::new(SimVolume::new(1));
+    let store = NativeStore::on_volume(volume.handle(), one_thread(uncached())).unwrap();
+    add(&store, "m", &old).unwrap();
+    add(&store, "kept", &model(3)).unwrap();
+    store.close().unwrap();
+    let store = reading_until(&volume, reads_until);
     let options = ImportOptions::default().with_replace(true);
     let outcome = add_with(&store, "m", &new, &options);
     volume.set_faults(FaultRates::default());
@@ -157,4 +170,24 @@ fn a_model_is_replaced_or_the_import_is_an_error() {
         replacements += usize::from(is_ok);
     }
     assert!((1..8).contains(&replacements), "{replacements}");
+}
+
+#[test]
+fn a_model_whose_tensors_cannot_be_deleted_is_removed_nevertheless() {
+    let kept = model(3);
+    let volume = Arc::new(SimVolume::new(1));
+    let store = NativeStore::on_volume(volume.handle(), one_thread(uncached())).unwrap();
+    add(&store, "m", &model(1)).unwrap();
+    add(&store, "kept", &kept).unwrap();
+    store.close().unwrap();
+    let store = reading_until(&volume, 0);
+    let removal = store.remove_model("m").unwrap();
+    volume.set_faults(FaultRates::default());
+    assert!(removal.unreclaimed.is_some(), "{removal:?}");
+    assert_eq!((removal.removed_tensors, removal.kept_tensors), (0, 0));
+    assert_eq!(store.models().unwrap(), ["kept"]);
+    let collected = store.gc(GcOptions::default()).unwrap();
+    assert_eq!(collected.removed_tensors, 12);
+    assert!(get(&store, "kept").unwrap() == kept);
+    assert!(store.verify(None).unwrap().is_whole());
 }

@@ -16,7 +16,7 @@ use super::workers::{Job, Outcome, Ticket, Workers};
 use super::{OnProgress, Progress, SourceFile, hint_of};
 use crate::native::base::link_to;
 use crate::native::body_writer::Encoding as ChunkPlan;
-use crate::native::changes::{Changes, NewObject, shape_bytes};
+use crate::native::changes::{Changes, NewObject, header_bytes};
 use crate::native::core::Core;
 use crate::native::session::Session;
 use crate::record::ObjectRecord;
@@ -342,7 +342,7 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
                         base: base.as_deref().map(link_to),
                         body: write.tensor.writer.finish(),
                     };
-                    self.make_room(40 * record.body.chunks.len() + shape_bytes(&record.shape))?;
+                    self.make_room(header_bytes(&record.body, &record.shape))?;
                     let hint = hint_of(&record);
                     if let Some(hint) = hint {
                         self.begun.insert(hint, (hash, record.body.leaves()));
