@@ -182,15 +182,16 @@ impl SlotMap {
             free,
             first: 0,
         };
-        let mut allocator = self.allocator();
-        allocator.free_count += u64::from(vacancies.free_count);
-        allocator.segments.insert(id, vacancies);
-        drop(allocator);
         let mut segments = self
             .segments
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         segments.insert(id, segment);
+        drop(segments);
+        // Last: who is given a slot finds its segment.
+        let mut allocator = self.allocator();
+        allocator.free_count += u64::from(vacancies.free_count);
+        allocator.segments.insert(id, vacancies);
     }
 
     /// Marks a slot as taken; `false` if it is no slot or was taken before.
@@ -297,19 +298,20 @@ impl SlotMap {
 
     /// Lets all files go.
     pub(super) fn clear(&self) {
+        *self.allocator() = Allocator::default();
         let mut segments = self
             .segments
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         segments.clear();
-        drop(segments);
-        *self.allocator() = Allocator::default();
     }
 }
 
 #[cfg(test)]
 #[cfg(feature = "sim")]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::FileName;
     use crate::sim::SimVolume;
@@ -322,6 +324,25 @@ mod tests {
             map.add(id, Some(volume.create(&name, 0).unwrap()), slots);
         }
         map
+    }
+
+    #[test]
+    fn who_is_given_a_slot_finds_its_segment() {
+        let map = map(0, 1);
+        let file = SimVolume::new(1).handle();
+        let file = file.create(&FileName::new("s").unwrap(), 0).unwrap();
+        std::thread::scope(|scope| {
+            // Until this is given up no segment can be found.
+            let segments = map.segments.read().unwrap();
+            let adding = scope.spawn(|| map.add(0, Some(file), 1));
+            for _ in 0..100 {
+                assert_eq!(map.take(1), None);
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            drop(segments);
+            adding.join().unwrap();
+        });
+        assert!(map.take(1).is_some());
     }
 
     #[test]
