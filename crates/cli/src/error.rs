@@ -354,7 +354,9 @@ impl CliError {
 fn file_kind(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::NotFound => "file_not_found",
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "no_space",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            "no_space"
+        }
         _ => "file",
     }
 }

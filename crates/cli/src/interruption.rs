@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 use tempfile::TempDir;
@@ -107,6 +108,15 @@ fn start() -> io::Result<()> {
             }
         })?;
     Ok(())
+}
+
+/// Lets a write beyond the limit of a file's size fail as others do, instead of ending the program without a word.
+pub(crate) fn outlive_file_limits() {
+    // Without the handler everything works but that.
+    drop(signal_hook::flag::register(
+        SIGXFSZ,
+        Arc::new(AtomicBool::new(false)),
+    ));
 }
 
 /// The signals that the program was started with orders to ignore, a bit each.

@@ -22,5 +22,6 @@ mod weights;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    interruption::outlive_file_limits();
     arguments::run()
 }

@@ -67,6 +67,20 @@ impl Report {
         }
     }
 
+    /// The outcome of closing a store in which all was done: that is durable without it, which only makes the next opening quick. So a disk
+    /// that is full by then is no failure of the command.
+    pub(crate) fn closed<E: Into<CliError>>(&self, outcome: Result<(), E>) -> Result<(), CliError> {
+        let outcome = outcome.map_err(Into::into);
+        match outcome {
+            Err(error) if error.kind() == "no_space" => {
+                let (message, _) = error.sentence();
+                self.note(&format!("done; the next opening takes longer: {message}"));
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
     /// A line that shows how far a long operation has come.
     pub(crate) fn progress(&self, what: &str) -> ProgressLine {
         ProgressLine::new(what, !self.json)

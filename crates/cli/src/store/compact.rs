@@ -39,7 +39,7 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
     let reserved_bytes_before = store.stats().reserved_bytes;
     let found = store.compact()?;
     let reserved_bytes_after = store.stats().reserved_bytes;
-    store.close()?;
+    report.closed(store.close())?;
     let elapsed_s = started.elapsed().as_secs_f64();
     let answer = Compacted::new(
         found,

@@ -61,10 +61,9 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         whole: origin.is_one_batch(),
     };
     let outcome = commit_all(report, &store, Changes::read(origin, reader, limits)?);
-    // What is acknowledged is durable without this; it makes the next open quick.
     let closed = store.close();
     outcome?;
-    Ok(closed?)
+    report.closed(closed)
 }
 
 /// Commits batch after batch while the next ones are read.

@@ -70,7 +70,7 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         store.write_batch(batch)?;
         removed_keys += part.len() as u64;
     }
-    store.close()?;
+    report.closed(store.close())?;
     let answer = Removed {
         removed_keys,
         missing_keys,

@@ -87,8 +87,7 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         let answer = Added::new(added, model, started.elapsed().as_secs_f64());
         report.answer(&answer, || answer.text())?;
     }
-    store.close()?;
-    Ok(())
+    report.closed(store.close())
 }
 
 /// A name for each file; no two models of one call may have the same.

@@ -61,8 +61,7 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         elapsed_s: started.elapsed().as_secs_f64(),
     };
     report.answer(&collected, || collected.text())?;
-    store.close()?;
-    Ok(())
+    report.closed(store.close())
 }
 
 impl Collected {

@@ -119,7 +119,7 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
     };
     let imported = store.add_model(&name, source, &options)?;
     drop(progress);
-    store.close()?;
+    report.closed(store.close())?;
     let answer = Imported::new(
         imported,
         &model,

@@ -49,6 +49,5 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
             removed.model
         ),
     })?;
-    store.close()?;
-    Ok(())
+    report.closed(store.close())
 }

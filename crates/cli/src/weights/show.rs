@@ -10,7 +10,7 @@ use super::Location;
 use crate::error::CliError;
 use crate::quantity::{bytes, hex};
 use crate::report::Report;
-use crate::table::{row, table};
+use crate::table::{printable, row, table};
 
 /// What `weights show` takes.
 #[derive(Debug, Args)]
@@ -97,9 +97,13 @@ impl Shown {
             self.content_hash
         );
         for file in &self.files {
-            text.push_str(&format!("\n{} ({})\n", file.file, bytes(file.len_bytes)));
+            text.push_str(&format!(
+                "\n{} ({})\n",
+                printable(&file.file),
+                bytes(file.len_bytes)
+            ));
             for (key, value) in &file.metadata {
-                text.push_str(&format!("  {key} = {value}\n"));
+                text.push_str(&format!("  {} = {}\n", printable(key), printable(value)));
             }
             let mut rows = vec![row(["tensor", "dtype", "shape", "bytes", "stored", "hash"])];
             rows.extend(file.tensors.iter().map(|tensor| {

@@ -11,7 +11,7 @@ use weightstore::{NativeConfig, NativeStore, WeightStore};
 
 use crate::model::{file, write};
 use crate::mount::Mount;
-use crate::process::{stepwell, weights};
+use crate::process::{answer_of, stepwell, weights};
 
 const READING: [(&str, &[&str]); 6] = [
     ("ls", &[]),
@@ -187,6 +187,43 @@ fn a_read_only_store_can_be_read() {
     weights("rm", &store, &[&"m"]).failed_with("read_only");
     let fresh = mount.path().join("fresh");
     weights("add", &fresh, &[&other]).failed_with("read_only");
+}
+
+#[test]
+fn what_is_done_on_a_full_disk_is_done() {
+    let Some(mount) = Mount::new(&["-t", "tmpfs", "-o", "size=24m", "tmpfs"]) else {
+        return;
+    };
+    let folder = tempdir().unwrap();
+    let store = mount.path().join("store");
+    small_store(&store).close().unwrap();
+    for seed in [1, 2] {
+        let model = write(folder.path(), &format!("m{seed}"), &file(seed));
+        weights("add", &store, &[&model]).done();
+    }
+    let mut filler = std::fs::File::create(mount.path().join("filler")).unwrap();
+    while filler.write(&[0; 4096]).is_ok() {}
+    weights("rm", &store, &[&"m1"]).done();
+    weights("gc", &store, &[]).done();
+    let models = weights("ls", &store, &[]).done().stdout;
+    assert!(models.contains("m2") && !models.contains("m1"), "{models}");
+    let output = folder.path().join("out");
+    weights("get", &store, &[&"m2", &"-o", &output]).done();
+    assert_eq!(std::fs::read(&output).unwrap(), file(2));
+    weights("verify", &store, &[]).done();
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_an_error_as_others_are() {
+    let folder = tempdir().unwrap();
+    let model = write(folder.path(), "m.safetensors", &file(1));
+    let script = "ulimit -f 64; exec \"$0\" --json weights add --store \"$1\" \"$2\"";
+    let output = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_stepwell")])
+        .args([&folder.path().join("store"), &model])
+        .output()
+        .unwrap();
+    answer_of(output).failed_with("no_space");
 }
 
 #[test]

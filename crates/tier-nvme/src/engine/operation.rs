@@ -189,7 +189,9 @@ impl Operation {
     /// `error` with the facts of this operation.
     pub(super) fn error(&self, error: io::Error) -> ContractError {
         let kind = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => ErrorKind::NoSpace,
             io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy => ErrorKind::Busy,
             io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Unsupported,
             _ => ErrorKind::Io,

@@ -114,6 +114,7 @@ fn an_operation_that_is_put_off_can_be_cancelled() {
 fn errors_in_the_middle_end_the_operation_and_give_buffers_back() {
     let cases = [
         (libc::EIO, ErrorKind::Io),
+        (libc::EFBIG, ErrorKind::NoSpace),
         (libc::ENOSPC, ErrorKind::NoSpace),
         (libc::EDQUOT, ErrorKind::NoSpace),
         (libc::EROFS, ErrorKind::Unsupported),
