@@ -155,12 +155,14 @@ pub(crate) enum CliError {
         free_bytes: u64,
     },
     /// `verify` found damage, and has told which.
-    #[error("{count} damaged of {checked} checked; restore what is named from a copy")]
+    #[error("{count} damaged of {checked} checked; {remedy}")]
     Damaged {
         /// How many.
         count: usize,
         /// Out of how many.
         checked: u64,
+        /// What to do.
+        remedy: &'static str,
     },
     /// What the tour restored is not what it stored.
     #[error("{what}; do not trust this machine with data before the cause is found")]

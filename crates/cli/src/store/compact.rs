@@ -52,6 +52,7 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         count => Err(CliError::Damaged {
             count,
             checked: answer.values_moved + count as u64,
+            remedy: "put what is named again from a copy",
         }),
     }
 }

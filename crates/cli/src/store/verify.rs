@@ -94,6 +94,7 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         count => Err(CliError::Damaged {
             count,
             checked: verified.values + verified.structures,
+            remedy: "put what is named again from a copy",
         }),
     }
 }

@@ -98,6 +98,7 @@ fn conclude(report: &Report, verified: &Verified, rest: &str) -> Result<(), CliE
         count => Err(CliError::Damaged {
             count,
             checked: verified.checked,
+            remedy: "remove the models that are named, then add them again from a copy",
         }),
     }
 }
