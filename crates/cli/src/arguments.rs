@@ -71,10 +71,30 @@ fn refuse(refused: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if std::env::args_os().any(|argument| argument == "--json") {
-        let text = refused.to_string();
-        let first = text.lines().next().unwrap_or_default();
-        let reason = first.trim_start_matches("error: ").to_owned();
+        let reason = reason_of(&refused.to_string());
         Report::new(true).failure_object(&CliError::Usage { reason });
     }
     ExitCode::from(2)
+}
+
+/// What a refusal says before it comes to tips and usage, in one line: what is missing stands in lines of its own.
+fn reason_of(text: &str) -> String {
+    let lines = text.lines().take_while(|line| !line.trim().is_empty());
+    let words: Vec<_> = lines.flat_map(str::split_whitespace).collect();
+    words.join(" ").trim_start_matches("error: ").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_one_line_that_names_what_is_missing() {
+        let text = "error: these are missing:\n  --store <DIR>\n  <MODEL>\n\nUsage: stepwell\n";
+        assert_eq!(reason_of(text), "these are missing: --store <DIR> <MODEL>");
+        assert_eq!(
+            reason_of("error: no 'x' found\n\n  tip: 'y'"),
+            "no 'x' found"
+        );
+    }
 }

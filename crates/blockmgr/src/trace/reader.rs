@@ -70,6 +70,10 @@ impl<R: BufRead> TraceReader<R> {
             if self.buffer.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
+            // The parser would take a list of the values too.
+            if !self.buffer.trim_ascii_start().starts_with(b"{") {
+                return Err(self.bad_line("no JSON object, which begins with `{`".to_owned()));
+            }
             return match serde_json::from_slice(self.buffer.trim_ascii_end()) {
                 Ok(request) => Ok(Some(request)),
                 Err(error) => Err(self.bad_line(in_line(&error))),
@@ -124,7 +128,9 @@ mod tests {
     #[test]
     fn a_bad_line_is_named_by_file_and_number_and_ends_the_trace() {
         for (bad, reason) in [
-            ("nonsense", "expected ident"),
+            ("nonsense", "no JSON object"),
+            ("[1, 2, 3, [4]]", "no JSON object"),
+            (&format!("\u{feff}{GOOD}"), "no JSON object"),
             (r#"{"timestamp": 1}"#, "missing field `input_length`"),
             (&GOOD.replace("[4]", "[-4]"), "invalid value: integer `-4`"),
             (&GOOD.replace("[4]", "4"), "invalid type: integer `4`"),

@@ -58,16 +58,18 @@ pub(crate) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
 }
 
 fn policies(names: &str) -> Result<Vec<PolicyKind>, CliError> {
-    if names == "all" {
-        return Ok(PolicyKind::ALL.to_vec());
-    }
     let mut policies = Vec::new();
-    for name in names.split(',') {
-        let policy = name.trim().parse().map_err(|unknown| CliError::Usage {
-            reason: format!("{unknown}, or all"),
-        })?;
-        if !policies.contains(&policy) {
-            policies.push(policy);
+    for name in names.split(',').map(str::trim) {
+        let named = match name {
+            "all" => PolicyKind::ALL.to_vec(),
+            name => vec![name.parse().map_err(|unknown| CliError::Usage {
+                reason: format!("{unknown}, or all"),
+            })?],
+        };
+        for policy in named {
+            if !policies.contains(&policy) {
+                policies.push(policy);
+            }
         }
     }
     Ok(policies)
