@@ -45,6 +45,10 @@ impl Target {
         if !replace && path.symlink_metadata().is_ok() {
             return Err(exists(path));
         }
+        if is_store(folder_of(path)) {
+            let source = io::Error::other("its directory is a store, which must be left alone");
+            return Err(CliError::file("write", path, source));
+        }
         let file = match nameless(folder_of(path)) {
             Some(file) => Unpublished::Nameless(file),
             None => named(folder_of(path))
@@ -106,6 +110,12 @@ impl Write for Target {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Whether a directory holds a store's files, one of which might have to give way.
+fn is_store(folder: &Path) -> bool {
+    let has = |name: &str| folder.join(name).is_file();
+    has(".lock") && (has("STORE") || has("SLAB"))
 }
 
 /// A file without a name in `folder`, where there can be one that is given a name later.

@@ -214,6 +214,21 @@ fn what_is_done_on_a_full_disk_is_done() {
 }
 
 #[test]
+fn nothing_is_restored_over_a_file_of_a_store() {
+    let folder = tempdir().unwrap();
+    let store = folder.path().join("store");
+    let model = write(folder.path(), "m.safetensors", &file(1));
+    weights("add", &store, &[&model]).done();
+    for name in ["CHECKPOINT-A", "copy"] {
+        let output = store.join(name);
+        weights("get", &store, &[&"m", &"--force", &"-o", &output]).failed_with("file");
+    }
+    let output = folder.path().join("copy");
+    weights("get", &store, &[&"m", &"-o", &output]).done();
+    weights("verify", &store, &[]).done();
+}
+
+#[test]
 fn a_limit_of_file_sizes_is_an_error_as_others_are() {
     let folder = tempdir().unwrap();
     let model = write(folder.path(), "m.safetensors", &file(1));
