@@ -377,7 +377,12 @@ fn weights_kind(error: &WeightError) -> &'static str {
         WeightError::Source { source, .. } | WeightError::Target { source, .. } => {
             // A source that decodes another format fails for reasons of its own.
             let inner = source.get_ref().and_then(|inner| inner.downcast_ref());
-            inner.map_or_else(|| file_kind(source), weights_kind)
+            match inner {
+                Some(inner) => weights_kind(inner),
+                // What it decodes is damaged.
+                None if source.kind() == io::ErrorKind::InvalidData => "not_importable",
+                None => file_kind(source),
+            }
         }
         WeightError::SourceChanged { .. } => "file_changed",
         WeightError::InvalidName { .. } | WeightError::InvalidConfig { .. } => "invalid",
