@@ -12,8 +12,13 @@ use super::library::call;
 use crate::coral::metadata;
 use crate::{Delta, DeltaKind, WeightError, WeightHash, WeightTensor};
 
-/// Bytes that a chunk has at most, unless one row of the last dimension is longer.
+/// Bytes that a chunk has at most.
 const CHUNK_BYTES: u64 = 1 << 20;
+
+/// Elements that a chunk has at most along a dimension: those that two bytes can tell. For more the library
+/// writes four bytes a dimension where three would do, which HDF5 takes up to 1.14 and refuses from 2.0 on. The
+/// dimension that the format appends, the width of an element, is one of a few bytes.
+const CHUNK_DIMENSION_MAX: u64 = 0xFFFF;
 
 /// Writes a new file in Coral's layout.
 ///
@@ -259,9 +264,16 @@ fn fill(
     Ok(())
 }
 
-/// Whole rows of the last dimensions, as many as fit into [`CHUNK_BYTES`].
+/// Whole rows of the last dimensions, as many as fit into [`CHUNK_BYTES`]; rows of more elements than
+/// [`CHUNK_DIMENSION_MAX`] are cut into even pieces, so that the last one has little to fill up.
 fn chunk_shape(shape: &[u64], width: u64) -> Vec<u64> {
-    let mut chunk = shape.to_vec();
+    let mut chunk: Vec<u64> = shape
+        .iter()
+        .map(|&dimension| {
+            let pieces = dimension.div_ceil(CHUNK_DIMENSION_MAX);
+            dimension.div_ceil(pieces.max(1))
+        })
+        .collect();
     for at in 0..chunk.len() {
         let inner = chunk
             .iter()
@@ -361,8 +373,48 @@ mod tests {
     fn chunks_are_whole_rows_of_about_a_mebibyte() {
         assert_eq!(chunk_shape(&[10, 5], 4), [10, 5]);
         assert_eq!(chunk_shape(&[4096, 4096], 4), [64, 4096]);
-        assert_eq!(chunk_shape(&[3, 1 << 20], 4), [1, 1 << 18]);
-        assert_eq!(chunk_shape(&[1 << 22], 1), [1 << 20]);
-        assert_eq!(chunk_shape(&[2, 3, 1 << 18], 4), [1, 1, 1 << 18]);
+        assert_eq!(chunk_shape(&[4096, 1 << 15, 2], 4), [4, 1 << 15, 2]);
+        assert_eq!(chunk_shape(&[9, 0xFFFF], 8), [2, 0xFFFF]);
+    }
+
+    #[test]
+    fn a_chunk_is_no_longer_than_two_bytes_can_tell() {
+        assert_eq!(chunk_shape(&[1 << 16], 4), [1 << 15]);
+        assert_eq!(chunk_shape(&[300_000], 4), [60_000]);
+        assert_eq!(chunk_shape(&[1 << 22], 1), [(1_u64 << 22).div_ceil(65)]);
+        assert_eq!(
+            chunk_shape(&[1 << 22, 1], 1),
+            [(1_u64 << 22).div_ceil(65), 1]
+        );
+        assert_eq!(chunk_shape(&[3, 1 << 20], 4), [3, 61_681]);
+        assert_eq!(chunk_shape(&[2, 3, 1 << 18], 4), [1, 3, 52_429]);
+        assert_eq!(chunk_shape(&[u64::MAX], 8), [0xFFFF]);
+    }
+
+    /// Files from before chunks were that short, and others that HDF5 1.14 opens.
+    #[test]
+    fn longer_chunks_are_read() {
+        let values: Vec<f32> = (0..300_000).map(|at| at as f32).collect();
+        let weight = WeightTensor::new("w", DType::F32, &[300_000], values).unwrap();
+        let key = weight.compute_alias().to_string();
+        let mut builder = FileBuilder::new();
+        let mut weights = builder.create_group("weights");
+        let dataset = weights.create_dataset(&key);
+        dataset
+            .with_shape(weight.shape())
+            .with_raw_data(
+                element::datatype_of(DType::F32).unwrap(),
+                weight.bytes().to_vec(),
+                300_000,
+            )
+            .with_chunks(&[1 << 18])
+            .with_deflate(1);
+        dataset.set_attr("shape", AttrValue::I64Array(vec![300_000]));
+        set_texts(dataset, &[("name", "w"), ("dtype", "float32")]);
+        builder.add_group(weights.finish());
+        let mut bytes = Vec::new();
+        builder.finish_to(&mut bytes).unwrap();
+        let file = crate::CoralFile::open("long.h5", std::sync::Arc::new(bytes)).unwrap();
+        assert_eq!(file.weight(&key).unwrap().bytes(), weight.bytes());
     }
 }

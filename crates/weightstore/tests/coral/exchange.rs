@@ -67,6 +67,9 @@ fn weights() -> Vec<WeightTensor> {
             );
         }
     }
+    // Longer than the dimensions of a chunk.
+    let long: Vec<f32> = (0..300_000).map(|i| i as f32).collect();
+    weights.push(WeightTensor::new("long", DType::F32, &[300_000], long).unwrap());
     weights
 }
 
