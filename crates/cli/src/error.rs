@@ -385,7 +385,9 @@ fn weights_kind(error: &WeightError) -> &'static str {
             }
         }
         WeightError::SourceChanged { .. } => "file_changed",
-        WeightError::InvalidName { .. } | WeightError::InvalidConfig { .. } => "invalid",
+        WeightError::InvalidName { .. }
+        | WeightError::InvalidConfig { .. }
+        | WeightError::TooManyDimensions { .. } => "invalid",
         WeightError::OutOfMemory { .. } => "out_of_memory",
         WeightError::NoThreads { .. } => "no_threads",
         WeightError::TooLarge { .. } => "too_large",

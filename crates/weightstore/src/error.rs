@@ -195,6 +195,20 @@ pub enum WeightError {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+    /// A tensor has more dimensions than HDF5 takes.
+    #[cfg(feature = "hdf5")]
+    #[error(
+        "{name:?} has {rank} dimensions, more than the {rank_max} that HDF5 takes; \
+         merge some, or use a safetensors file instead"
+    )]
+    TooManyDimensions {
+        /// The tensor, or the delta.
+        name: String,
+        /// How many it has.
+        rank: usize,
+        /// Most that there can be.
+        rank_max: usize,
+    },
     /// A delta of Coral's can't be decoded.
     #[cfg(feature = "hdf5")]
     #[error("the {kind} delta can't be decoded: {reason}; Coral would not decode it either")]

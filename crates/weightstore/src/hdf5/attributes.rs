@@ -8,7 +8,7 @@ use super::library::{call, unusable};
 use crate::WeightError;
 
 /// Most dimensions that HDF5 has.
-const RANK_MAX: usize = 32;
+pub(super) const RANK_MAX: usize = 32;
 
 /// The attributes of one dataset, as Coral writes them.
 pub(super) struct Attributes<'a> {

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use core_view::DType;
 use hdf5_pure::{AttrValue, DatasetBuilder, FileBuilder, GroupBuilder};
 
+use super::attributes::RANK_MAX;
 use super::config::Hdf5Compression;
 use super::element;
 use super::library::call;
@@ -78,7 +79,7 @@ impl CoralFileWriter {
     ///
     /// # Errors
     /// [`WeightError::InvalidName`] for a name, a layer or a model with a zero character, and for
-    /// information about the compression that is not JSON.
+    /// information about the compression that is not JSON; [`WeightError::TooManyDimensions`].
     pub fn add(&mut self, weight: &WeightTensor) -> Result<bool, WeightError> {
         self.add_as(&weight.compute_alias().to_string(), weight)
     }
@@ -123,7 +124,7 @@ impl CoralFileWriter {
     /// Adds a delta under its SHA-256 root; `false` if the file has it already.
     ///
     /// # Errors
-    /// [`WeightError::InvalidName`] for metadata that is not JSON.
+    /// [`WeightError::InvalidName`] for metadata that is not JSON; [`WeightError::TooManyDimensions`].
     pub fn add_delta(&mut self, delta: &Delta) -> Result<bool, WeightError> {
         self.add_delta_as(&delta.compute_hash().to_string(), delta)
     }
@@ -328,6 +329,7 @@ pub(super) fn check_label(weight: &WeightTensor) -> Result<(), WeightError> {
     checked("name", &label.name)?;
     checked("layer type", label.layer_type.as_deref().unwrap_or(""))?;
     checked("model name", label.model_name.as_deref().unwrap_or(""))?;
+    check_rank(weight.shape(), || label.name.clone())?;
     match label.compression_info.as_str() {
         "" => Ok(()),
         json => checked_json("compression information", json),
@@ -336,10 +338,22 @@ pub(super) fn check_label(weight: &WeightTensor) -> Result<(), WeightError> {
 
 /// Whether the file can keep what is known of a delta.
 pub(super) fn check_delta(delta: &Delta) -> Result<(), WeightError> {
+    check_rank(delta.original_shape(), || delta.compute_hash().to_string())?;
     match delta.metadata() {
         "" => Ok(()),
         json => checked_json("delta metadata", json),
     }
+}
+
+fn check_rank(shape: &[u64], name: impl FnOnce() -> String) -> Result<(), WeightError> {
+    if shape.len() <= RANK_MAX {
+        return Ok(());
+    }
+    Err(WeightError::TooManyDimensions {
+        name: name(),
+        rank: shape.len(),
+        rank_max: RANK_MAX,
+    })
 }
 
 /// A text that ends where it ends: HDF5 keeps texts up to the first zero.
@@ -389,6 +403,41 @@ mod tests {
         assert_eq!(chunk_shape(&[3, 1 << 20], 4), [3, 61_681]);
         assert_eq!(chunk_shape(&[2, 3, 1 << 18], 4), [1, 3, 52_429]);
         assert_eq!(chunk_shape(&[u64::MAX], 8), [0xFFFF]);
+    }
+
+    #[test]
+    fn more_dimensions_than_hdf5_takes_are_refused() {
+        let of = |rank| WeightTensor::new("deep", DType::U8, &vec![1; rank], vec![7_u8]).unwrap();
+        let mut writer = CoralFileWriter::new(Hdf5Compression::default());
+        let (most, more) = (of(32), of(33));
+        assert!(writer.add(&most).unwrap());
+        let refused = writer.add(&more);
+        assert!(
+            matches!(
+                &refused,
+                Err(WeightError::TooManyDimensions { name, rank: 33, rank_max: 32 }) if name == "deep"
+            ),
+            "{refused:?}"
+        );
+        let delta = Delta::new(
+            DeltaKind::Sparse,
+            DType::U8,
+            more.shape(),
+            most.compute_hash(),
+            vec![0_u8],
+        );
+        let refused = writer.add_delta(&delta);
+        let hash = delta.compute_hash().to_string();
+        assert!(
+            matches!(&refused, Err(WeightError::TooManyDimensions { name, .. }) if *name == hash),
+            "{refused:?}"
+        );
+        let mut bytes = Vec::new();
+        writer.finish_to(&mut bytes).unwrap();
+        let file = crate::CoralFile::open("deep.h5", std::sync::Arc::new(bytes)).unwrap();
+        let key = most.compute_alias().to_string();
+        assert_eq!(file.weights(), [key.as_str()]);
+        assert_eq!(file.weight(&key).unwrap().shape(), most.shape());
     }
 
     /// Files from before chunks were that short, and others that HDF5 1.14 opens.
