@@ -1,5 +1,6 @@
 //! Fine-tunes are found, stored as differences, and come back bit for bit.
 
+use core_view::DType;
 use tier_nvme::sim::SimVolume;
 use weightstore::{
     Codec, HashKey, ImportOptions, NativeConfig, NativeStore, WeightError, WeightStore,
@@ -87,6 +88,42 @@ fn single_weights_find_their_base_too() {
     assert!(store.delete(&hash.into()).unwrap());
     assert!(store.delete(&base_hash.into()).unwrap());
     assert!(is_empty(&store));
+}
+
+#[test]
+fn a_near_sibling_does_not_hide_a_nearer_base() {
+    let single = |name: &str, numbers: &[f32]| {
+        let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let rows = numbers.len() as u64 / COLUMNS;
+        WeightTensor::new(name, DType::F32, &[rows, COLUMNS], bytes).unwrap()
+    };
+    let numbers = weights(1, 300 * COLUMNS as usize);
+    let base = single("base", &numbers);
+    let mut changed = numbers.clone();
+    changed[12_345] += 1.0;
+    let changed = single("changed", &changed);
+    // Those that are equally likely by their signs are met in the order of their hashes.
+    for sibling_first in [true, false] {
+        let mut siblings = (1..).map(|seed| single("sibling", &tuned(&numbers, 1e-3, seed)));
+        let sibling = siblings
+            .find(|sibling| (sibling.compute_hash() < base.compute_hash()) == sibling_first)
+            .unwrap();
+        let (_, store) = store();
+        let stored = |weight| {
+            let hash = store.store(weight, None).unwrap();
+            store.stored_bytes_of(&hash).unwrap().unwrap()
+        };
+        let alone = stored(&base);
+        assert!((alone / 2..alone).contains(&stored(&sibling)));
+        let bytes = stored(&changed);
+        assert!(
+            bytes < 4096,
+            "{bytes} bytes, sibling first: {sibling_first}"
+        );
+        let key = changed.compute_hash().into();
+        let loaded = store.load(&key).unwrap().unwrap();
+        assert_eq!(loaded.bytes(), changed.bytes());
+    }
 }
 
 #[test]
