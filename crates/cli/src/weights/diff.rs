@@ -96,7 +96,7 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
 fn word(change: &TensorChange) -> (&'static str, Option<ElementChange>) {
     match change {
         TensorChange::Same => ("same", None),
-        TensorChange::Changed(elements) => ("changed", Some(*elements)),
+        TensorChange::Changed(elements) => ("changed", *elements),
         TensorChange::Reshaped(elements) => ("reshaped", *elements),
         TensorChange::Added => ("added", None),
         TensorChange::Removed => ("removed", None),

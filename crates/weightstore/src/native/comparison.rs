@@ -25,8 +25,9 @@ const CHUNKS_AHEAD: usize = 8;
 pub enum TensorChange {
     /// The same bytes, type and shape.
     Same,
-    /// Other elements, of the same type and shape.
-    Changed(ElementChange),
+    /// Other elements, of the same type and shape; `None` for types whose elements lie across bytes, which are
+    /// not taken apart.
+    Changed(Option<ElementChange>),
     /// Another shape or type; the elements that both have are compared where type and rows are the same.
     Reshaped(Option<ElementChange>),
     /// Only the second model has it.
@@ -43,7 +44,7 @@ pub struct ElementChange {
     pub relative_change: f64,
     /// The cosine of the angle between the two as vectors; 1 if they point the same way.
     pub similarity: f64,
-    /// The share of elements that are not the same, bit for bit.
+    /// The share of elements that are not the same, bit for bit. A complex number is one.
     pub changed_share: f64,
 }
 
@@ -156,7 +157,7 @@ fn compare(
             None => TensorChange::Added,
             Some((_, old)) if old == root => TensorChange::Same,
             Some((old_info, old)) => {
-                let elements = match alike(old_info, info) {
+                let elements = match alike(old_info, info) && has_elements(info.dtype) {
                     true => Some(elements(
                         core,
                         &core.stored(&first.model, old_info, old)?,
@@ -165,9 +166,7 @@ fn compare(
                     false => None,
                 };
                 match elements {
-                    Some(elements) if old_info.shape == info.shape => {
-                        TensorChange::Changed(elements)
-                    }
+                    elements if is_same_form(old_info, info) => TensorChange::Changed(elements),
                     elements => TensorChange::Reshaped(elements),
                 }
             }
@@ -205,6 +204,48 @@ fn alike(a: &TensorInfo, b: &TensorInfo) -> bool {
     a.dtype == b.dtype && a.shape.len() == b.shape.len() && a.shape.get(1..) == b.shape.get(1..)
 }
 
+fn is_same_form(a: &TensorInfo, b: &TensorInfo) -> bool {
+    a.dtype == b.dtype && a.shape == b.shape
+}
+
+/// Whether the elements of a type are known apart: those of six bits lie across bytes and chunks, in an order that
+/// safetensors does not say.
+fn has_elements(dtype: DType) -> bool {
+    !matches!(dtype, DType::F6E2M3 | DType::F6E3M2)
+}
+
+/// An element as a number, up to a factor that is the same for all of its type. What is no finite number is zero.
+///
+/// Sketches take elements for numbers too, and are stored: what is refined here would make them others.
+fn number(dtype: DType, element: &[u8]) -> f64 {
+    let mut bits = [0; 2];
+    for (byte, source) in bits.iter_mut().zip(element) {
+        *byte = *source;
+    }
+    let bits = u16::from_le_bytes(bits);
+    match dtype {
+        DType::F8E8M0 if bits == 0xFF => 0.0,
+        DType::F8E8M0 => 2_f64.powi(i32::from(bits) - 127),
+        // Infinities and NaNs; those without an infinity and without a negative zero have it for NaN.
+        DType::F16 if bits & 0x7C00 == 0x7C00 => 0.0,
+        DType::F8E5M2 if bits & 0x7C == 0x7C => 0.0,
+        DType::F8E4M3 if bits & 0x7F == 0x7F => 0.0,
+        _ => value(dtype, element),
+    }
+}
+
+/// A four-bit float, twice its value: a sign, two bits of exponent and one of mantissa.
+fn doubled_f4(bits: u8) -> f64 {
+    let magnitude = match bits & 7 {
+        small @ 0..=4 => small,
+        5 => 6,
+        6 => 8,
+        _ => 12,
+    };
+    let magnitude = f64::from(magnitude);
+    if bits & 8 == 0 { magnitude } else { -magnitude }
+}
+
 /// Sums over the elements of two tensors.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sums {
@@ -217,24 +258,51 @@ struct Sums {
 }
 
 impl Sums {
-    fn of(dtype: DType, width: usize, first: &[u8], second: &[u8]) -> Self {
+    fn of(dtype: DType, first: &[u8], second: &[u8]) -> Self {
         let mut sums = Self::default();
-        for (a, b) in first.chunks_exact(width).zip(second.chunks_exact(width)) {
-            sums.count += 1;
-            let x = value(dtype, a);
-            sums.first += x * x;
-            if a == b {
-                sums.second += x * x;
-                sums.product += x * x;
-                continue;
+        match dtype {
+            // Two in a byte.
+            DType::F4 => {
+                for (a, b) in first.iter().zip(second) {
+                    for shift in [0, 4] {
+                        let (a, b) = (a >> shift & 0xF, b >> shift & 0xF);
+                        sums.count(a != b);
+                        sums.take(doubled_f4(a), doubled_f4(b));
+                    }
+                }
             }
-            let y = value(dtype, b);
-            sums.changed += 1;
-            sums.second += y * y;
-            sums.product += x * y;
-            sums.difference += (y - x) * (y - x);
+            // Two floats, which are coordinates of their own.
+            DType::C64 => {
+                for (a, b) in first.chunks_exact(8).zip(second.chunks_exact(8)) {
+                    sums.count(a != b);
+                    for (a, b) in a.chunks_exact(4).zip(b.chunks_exact(4)) {
+                        sums.take(number(dtype, a), number(dtype, b));
+                    }
+                }
+            }
+            _ => {
+                let width = dtype.size_bytes().unwrap_or(1);
+                for (a, b) in first.chunks_exact(width).zip(second.chunks_exact(width)) {
+                    sums.count(a != b);
+                    let x = number(dtype, a);
+                    let y = if a == b { x } else { number(dtype, b) };
+                    sums.take(x, y);
+                }
+            }
         }
         sums
+    }
+
+    fn count(&mut self, is_changed: bool) {
+        self.count += 1;
+        self.changed += u64::from(is_changed);
+    }
+
+    fn take(&mut self, x: f64, y: f64) {
+        self.first += x * x;
+        self.second += y * y;
+        self.product += x * y;
+        self.difference += (y - x) * (y - x);
     }
 
     fn add(&mut self, other: Self) {
@@ -266,11 +334,6 @@ impl Sums {
 /// Compares what two tensors have in common, chunk by chunk.
 fn elements(core: &Core, first: &Tensor, second: &Tensor) -> Result<ElementChange, WeightError> {
     let dtype = first.record.dtype;
-    // Types narrower than a byte are looked at as bytes, pairs of floats as floats.
-    let width = match dtype {
-        DType::C64 => 4,
-        _ => dtype.size_bytes().unwrap_or(1),
-    };
     let common = first
         .record
         .body
@@ -292,7 +355,6 @@ fn elements(core: &Core, first: &Tensor, second: &Tensor) -> Result<ElementChang
             let (a, b) = (a.get(..len), b.get(..len));
             Ok(Sums::of(
                 dtype,
-                width,
                 a.unwrap_or_default(),
                 b.unwrap_or_default(),
             ))
@@ -339,10 +401,13 @@ fn layers(tensors: &[TensorComparison]) -> Vec<LayerComparison> {
         layer.changed += u64::from(tensor.change != TensorChange::Same);
         let (similarity, change) = match tensor.change {
             TensorChange::Same => (1.0, 0.0),
-            TensorChange::Changed(elements) | TensorChange::Reshaped(Some(elements)) => {
+            TensorChange::Changed(Some(elements)) | TensorChange::Reshaped(Some(elements)) => {
                 (elements.similarity, elements.relative_change)
             }
-            TensorChange::Reshaped(None) | TensorChange::Added | TensorChange::Removed => continue,
+            TensorChange::Changed(None)
+            | TensorChange::Reshaped(None)
+            | TensorChange::Added
+            | TensorChange::Removed => continue,
         };
         let elements = tensor.len_bytes as f64 * 8.0 / tensor.dtype.bits() as f64;
         layer.elements += elements;
@@ -390,7 +455,7 @@ mod tests {
                 .flat_map(|x| x.to_le_bytes())
                 .collect::<Vec<u8>>()
         };
-        let of = |a: &[f32], b: &[f32]| Sums::of(DType::F32, 4, &bytes(a), &bytes(b)).change();
+        let of = |a: &[f32], b: &[f32]| Sums::of(DType::F32, &bytes(a), &bytes(b)).change();
         let change = of(&[3.0, 4.0, 0.0, 0.0], &[3.0, 4.0, 0.5, 0.0]);
         assert!((change.relative_change - 0.1).abs() < 1e-12);
         assert!((change.similarity - 5.0 / 25.25_f64.sqrt()).abs() < 1e-12);
@@ -407,5 +472,76 @@ mod tests {
             (signs.similarity, signs.relative_change, signs.changed_share),
             (1.0, 0.0, 1.0)
         );
+    }
+
+    #[test]
+    fn narrow_floats_are_numbers() {
+        let close = |dtype, a: &[u8], b: &[u8], expected: [f64; 3]| {
+            let change = Sums::of(dtype, a, b).change();
+            let found = [
+                change.relative_change,
+                change.similarity,
+                change.changed_share,
+            ];
+            for (found, expected) in found.into_iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-12, "{dtype} {change:?}");
+            }
+        };
+        // 4, 2 and no number against 8, 2 and no number.
+        let cosine = 36.0 / (20.0 * 68.0_f64).sqrt();
+        let third = 1.0 / 3.0;
+        close(
+            DType::F8E8M0,
+            &[129, 128, 255],
+            &[130, 128, 255],
+            [0.8_f64.sqrt(), cosine, third],
+        );
+        // A number where none was: zero before.
+        close(
+            DType::F8E8M0,
+            &[127, 255],
+            &[127, 127],
+            [1.0, 0.5_f64.sqrt(), 0.5],
+        );
+        // 1, -6, 0.5 and 0 against 1, -6, 0.5 and 3.
+        close(
+            DType::F4,
+            &[0xF2, 0x01],
+            &[0xF2, 0x51],
+            [
+                3.0 / 37.25_f64.sqrt(),
+                37.25 / (37.25 * 46.25_f64).sqrt(),
+                0.25,
+            ],
+        );
+        // What is no number counts as zero in these too.
+        let ones = [
+            (DType::F16, vec![0, 0x3C, 0, 0x7C]),
+            (DType::F8E5M2, vec![0x3C, 0x7C]),
+            (DType::F8E4M3, vec![0x38, 0x7F]),
+            (DType::F8E4M3Fnuz, vec![0x40, 0x80]),
+            (DType::F8E5M2Fnuz, vec![0x40, 0x80]),
+        ];
+        for (dtype, first) in ones {
+            let width = first.len() / 2;
+            let second = [&first[..width], &vec![0; width]].concat();
+            close(dtype, &first, &second, [0.0, 1.0, 0.5]);
+        }
+    }
+
+    #[test]
+    fn the_values_of_four_bits_are_those_of_the_format() {
+        let values: Vec<f64> = (0..8).map(|bits| doubled_f4(bits) / 2.0).collect();
+        assert_eq!(values, [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]);
+        assert!((0..8).all(|bits| doubled_f4(bits | 8) == -doubled_f4(bits)));
+    }
+
+    #[test]
+    fn complex_numbers_are_counted_whole() {
+        let bytes = |numbers: [f32; 4]| numbers.map(f32::to_le_bytes).concat();
+        let (a, b) = (bytes([3.0, 4.0, 0.0, 0.0]), bytes([3.0, 4.5, 0.0, 0.0]));
+        let change = Sums::of(DType::C64, &a, &b).change();
+        assert_eq!(change.changed_share, 0.5);
+        assert!((change.relative_change - 0.1).abs() < 1e-12);
     }
 }

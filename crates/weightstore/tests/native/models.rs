@@ -4,10 +4,12 @@ use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use core_view::DType;
+
 use crate::fixture::{Tensor, add, add_with, bytes, get, noise, plain, safetensors, store, varied};
 use weightstore::{
-    ByteSource, Codec, ExportOptions, HashKey, ImportOptions, NativeStore, SourceFile, WeightError,
-    WeightStore,
+    ByteSource, Codec, ExportOptions, HashKey, ImportOptions, NativeStore, SourceFile,
+    TensorChange, WeightError, WeightStore,
 };
 
 const CODECS: [Codec; 4] = [
@@ -61,6 +63,63 @@ fn the_same_tensors_are_stored_once() {
     assert_eq!(stats.tensors, first.new_tensors);
     assert_eq!(stats.logical_bytes, 2 * file.len() as u64);
     assert!(stats.ratio > 0.15 && stats.ratio < 0.2, "{}", stats.ratio);
+}
+
+#[test]
+fn elements_are_compared_as_what_they_are() {
+    let (_, store) = store();
+    let tensor = |dtype: DType, bytes: &[u8]| Tensor {
+        name: dtype.to_string(),
+        dtype,
+        shape: vec![bytes.len() as u64 * 8 / dtype.bits() as u64],
+        bytes: bytes.to_vec(),
+    };
+    let model = |name, [power, packed, across, complex]: [&[u8]; 4]| {
+        let tensors = [
+            tensor(DType::F8E8M0, power),
+            tensor(DType::F4, packed),
+            tensor(DType::F6E2M3, across),
+            tensor(DType::C64, complex),
+        ];
+        add(&store, name, &safetensors(&tensors)).unwrap();
+    };
+    let numbers = |numbers: [f32; 4]| numbers.map(f32::to_le_bytes).concat();
+    let (first, second) = (numbers([3.0, 4.0, 0.0, 0.0]), numbers([3.0, 4.5, 0.0, 0.0]));
+    model(
+        "a",
+        [&[127, 127, 127, 0], &[0x22, 0x22], &[1, 2, 3], &first],
+    );
+    model(
+        "b",
+        [&[128, 127, 127, 0], &[0x22, 0x24], &[1, 2, 4], &second],
+    );
+    let comparison = store.compare_models("a", "b", None).unwrap();
+    let change = |dtype: DType| {
+        let mut tensors = comparison.tensors.iter();
+        tensors.find(|tensor| tensor.dtype == dtype).unwrap().change
+    };
+    let expected = [
+        (DType::F8E8M0, 1.0 / 3.0_f64.sqrt(), 0.25),
+        (DType::F4, 0.5, 0.25),
+        (DType::C64, 0.1, 0.5),
+    ];
+    for (dtype, relative_change, changed_share) in expected {
+        let TensorChange::Changed(Some(elements)) = change(dtype) else {
+            panic!("{dtype} {:?}", change(dtype));
+        };
+        let off = elements.relative_change - relative_change;
+        assert!(off.abs() < 1e-12, "{dtype} {elements:?}");
+        assert_eq!(elements.changed_share, changed_share, "{dtype}");
+    }
+    assert_eq!(change(DType::F6E2M3), TensorChange::Changed(None));
+    let layer = |dtype: DType| {
+        let mut layers = comparison.layers.iter();
+        layers
+            .find(|layer| layer.layer == dtype.to_string())
+            .unwrap()
+    };
+    let across = layer(DType::F6E2M3);
+    assert_eq!((across.changed_tensors, across.similarity), (1, None));
 }
 
 #[test]

@@ -33,8 +33,9 @@ pub(super) fn page(difference: &Difference) -> Result<String, CliError> {
     let body = format!(
         "<p>{}</p>\n<p>Each bar is the relative change of a layer: the root of the mean square of what \
          was added to its elements, by that of the elements. The scale is one of powers of ten; a layer \
-         without a bar is the same. Red are layers in which tensors came, went, or changed their \
-         shape.</p>\n{picture}\n<h2>Layers</h2>\n{}\n<h2>Tensors that are not the same</h2>\n{}",
+         without a bar is the same. Red are layers in which tensors came, went, changed their \
+         shape, or are of a type whose elements are not compared.</p>\n{picture}\n<h2>Layers</h2>\n{}\n\
+         <h2>Tensors that are not the same</h2>\n{}",
         escaped(&difference.heading()),
         html_table(&difference.layer_rows()),
         html_table(&difference.tensor_rows()),
