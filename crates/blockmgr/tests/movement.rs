@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use blockmgr::layout::{Layout, LayoutConfig};
 use blockmgr::movement::{Admission, DropReason, ForeignBlocks, TierId, TieredCache};
+use blockmgr::policy::PolicyKind;
 use blockmgr::replay::Replay;
 use blockmgr::trace::TraceRequest;
 use blockmgr::{BlockPool, Error, RequestOptions, Salt};
 use core_alloc::{StorageAllocator, SystemAllocator};
 use core_view::contract::mock::{MockBlockStore, MockMedia, Schedule};
-use core_view::contract::{BlockKey, BlockStore, HostTier, MemoryTier};
+use core_view::contract::{BlockCapabilities, BlockKey, BlockStore, HostTier, MemoryTier};
 
 fn layout(heads: usize) -> Layout {
     LayoutConfig::builder()
@@ -154,6 +155,56 @@ fn a_flipped_bit_is_a_miss_that_is_counted_and_shortens_the_prefix() {
             .unwrap()[0]
     );
     assert_eq!(manager.pool().status().in_use_blocks, 0);
+}
+
+#[test]
+fn a_store_that_is_smaller_than_its_tier_goes_on_taking_blocks() {
+    const FITTING: usize = 24;
+    let layout = layout(2);
+    let (device, pool) = memory(&layout, 8);
+    let store = MockBlockStore::open(MockMedia::default(), Schedule::immediate());
+    let store = store.with_capabilities(BlockCapabilities {
+        durable: true,
+        payload_alignment_bytes: 1,
+        payload_bytes_max: 1 << 20,
+        capacity_bytes: Some((FITTING * layout.block_bytes()) as u64),
+    });
+    let manager = TieredCache::builder(&layout, Salt::new("m"))
+        .device(device, pool)
+        .disk(
+            Arc::new(store),
+            BlockPool::builder()
+                .capacity_blocks(100)
+                .policy(PolicyKind::Lru),
+        )
+        .batch_blocks(4)
+        .build()
+        .unwrap();
+    assert_eq!(manager.shortfall(), None);
+    let mut replay = Replay::new(&manager, Salt::new("m"));
+    for chain in 0..100 {
+        let ids = chain * 10..chain * 10 + 4;
+        replay.request(&request(ids)).unwrap();
+        manager.drain();
+    }
+    let shortfall = manager.shortfall().unwrap();
+    assert_eq!(shortfall.fitting_blocks, FITTING);
+    assert_eq!(shortfall.withheld_blocks, 100 - FITTING);
+    assert!(shortfall.reason.contains("no space"), "{shortfall:?}");
+    // One batch is refused whenever the store is asked whether it holds more, and no other.
+    let traffic = manager.traffic();
+    assert_eq!(traffic.dropped[&DropReason::TargetFull], 4 * 4);
+    assert_eq!(traffic.tiers[&TierId::G3].blocks_in, 400 - 4 * 4);
+    let held = manager.pool_of(TierId::G3).unwrap().status();
+    assert_eq!(held.cached_blocks, FITTING);
+    // What came last is there, and what came first is not.
+    for (chain, found) in [(99, 4), (0, 0)] {
+        manager.pool().reset();
+        let hashes = replay.sequence_hashes(&request(chain * 10..chain * 10 + 4));
+        let matched = manager.match_blocks(&hashes, &RequestOptions::default());
+        assert_eq!(matched.blocks.len(), found, "chain {chain}");
+        replay.check(&matched.blocks).unwrap();
+    }
 }
 
 #[test]

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use core_view::BufferMut;
-use core_view::contract::{Block, BlockGet, BlockKey, BlockPut, BlockStore, Failure, Transfer};
+use core_view::contract::{
+    Block, BlockGet, BlockKey, BlockPut, BlockStore, ErrorKind, Failure, Transfer,
+};
 
 use super::header::{HeaderForm, Mismatch};
 use super::patience::{Late, Patience, Waited};
+use super::shortfall::Withheld;
 use super::{DropReason, TierId};
 use crate::{BlockPool, BlockPoolBuilder, Error, EvictedBlock, EvictionHook, SequenceHash};
 
@@ -57,6 +60,8 @@ pub(super) struct DurableTier {
     pub(super) store: Arc<dyn BlockStore>,
     /// Its slots stand for places in the store.
     pub(super) pool: BlockPool,
+    /// Those of the places that the store has no room for.
+    pub(super) withheld: Withheld,
     form: HeaderForm,
     doomed: Arc<Doomed>,
 }
@@ -67,6 +72,8 @@ pub(super) struct PutOutcome {
     pub(super) refused: Vec<Option<DropReason>>,
     pub(super) buffers: Vec<BufferMut>,
     pub(super) late: Option<Late>,
+    /// What the store said, if it had no room for some of them.
+    pub(super) full: Option<String>,
 }
 
 /// What became of a removal.
@@ -123,6 +130,11 @@ fn get_buffers(outcome: Result<Vec<Result<Block, Failure>>, Failure>) -> Vec<Buf
     }
 }
 
+/// What a store said that had no room.
+fn full(failure: &Failure) -> Option<String> {
+    (failure.kind() == ErrorKind::NoSpace).then(|| failure.error().to_string())
+}
+
 impl DurableTier {
     /// Opens a tier on `store`; all its blocks of this form can be matched again.
     pub(super) fn open(
@@ -136,6 +148,7 @@ impl DurableTier {
         let tier = Self {
             store,
             pool,
+            withheld: Withheld::default(),
             form,
             doomed,
         };
@@ -270,6 +283,7 @@ impl DurableTier {
                 refused: vec![Some(DropReason::Stalled); hashes.len()],
                 buffers,
                 late: None,
+                full: None,
             };
             return Exchange { put, removal };
         }
@@ -306,12 +320,17 @@ impl DurableTier {
                 });
                 PutOutcome {
                     refused: refused.collect(),
+                    full: items
+                        .iter()
+                        .filter_map(|item| item.as_ref().err())
+                        .find_map(full),
                     buffers: items.into_iter().flat_map(put_buffer).collect(),
                     late: None,
                 }
             }
             Waited::Done(Err(failure)) => PutOutcome {
                 refused: all(patience.reason(failure.kind())),
+                full: full(&failure),
                 buffers: failure.into_parts().1.reclaim(),
                 late: None,
             },
@@ -322,6 +341,7 @@ impl DurableTier {
                     refused: all(reason),
                     buffers: Vec::new(),
                     late: Some(late),
+                    full: None,
                 }
             }
         }
@@ -380,12 +400,17 @@ impl DurableTier {
     }
 
     /// The blocks of the store that the pool doesn't know: of another salt or layout, or left by a put or a removal
-    /// of unknown outcome.
-    pub(super) fn strays(&self) -> Vec<BlockKey> {
+    /// of unknown outcome. With whether the store told of all that it has.
+    pub(super) fn strays(&self) -> (Vec<BlockKey>, bool) {
         let mut strays = Vec::new();
         let mut after = None;
-        while let Ok(entries) = self.store.list(after, LIST_COUNT) {
-            let Some(last) = entries.last() else { break };
+        loop {
+            let Ok(entries) = self.store.list(after, LIST_COUNT) else {
+                return (strays, false);
+            };
+            let Some(last) = entries.last() else {
+                return (strays, true);
+            };
             after = Some(last.key);
             let keys = entries.iter().map(|entry| entry.key);
             strays.extend(keys.filter(|key| {
@@ -394,6 +419,5 @@ impl DurableTier {
                     == 0
             }));
         }
-        strays
     }
 }

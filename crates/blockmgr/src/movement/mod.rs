@@ -21,6 +21,7 @@ mod onboard;
 mod patience;
 mod plan;
 mod queue;
+mod shortfall;
 mod staging;
 mod traffic;
 mod watch;
@@ -41,6 +42,7 @@ pub use onboard::Matched;
 pub use patience::Cancellation;
 pub use plan::{CountLeading, Move, MovePlan};
 pub use queue::{OffloadOptions, Origin};
+pub use shortfall::Shortfall;
 pub use traffic::{DropReason, TierId, TierTraffic, Traffic};
 
 use admission::FrequencySketch;
@@ -168,6 +170,12 @@ impl TieredCache {
     /// What the tier below memory had when it was opened, if there is one.
     pub fn reopened(&self) -> Option<&Reopened> {
         self.reopened.as_ref()
+    }
+
+    /// That the store below memory has taken no more than some part of its tier's blocks, if it has. Its tier then goes on
+    /// with the places that proved to be there, and tries the others now and then.
+    pub fn shortfall(&self) -> Option<Shortfall> {
+        self.g3.as_ref().and_then(|tier| tier.withheld.shortfall())
     }
 
     /// What moved so far.

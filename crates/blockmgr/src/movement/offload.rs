@@ -269,6 +269,7 @@ impl TieredCache {
         let Some(disk) = &self.g3 else {
             return refuse(buffers, DropReason::Failed);
         };
+        disk.withheld.attempt(count);
         let Ok(mut places) = disk.pool.allocate_blocks(count) else {
             return refuse(buffers, DropReason::TargetFull);
         };
@@ -316,13 +317,25 @@ impl TieredCache {
             target: TierId::G3,
             sequence_hash,
         }));
-        if put.refused.contains(&Some(DropReason::TargetFull)) {
-            // The store has blocks that the pool doesn't know.
-            let strays = disk.strays().into_iter();
-            let strays: Vec<_> = strays.map(|key| SequenceHash::new(key.0, 0)).collect();
-            self.remove_from_disk(&strays, patience);
+        if let Some(reason) = put.full {
+            self.make_room(disk, reason, patience);
         }
         stored.len()
+    }
+
+    /// Sees to it that the next blocks find room in a store that had none for these.
+    fn make_room(&self, disk: &DurableTier, reason: String, patience: &Patience) {
+        let (strays, is_complete) = disk.strays();
+        let strays: Vec<_> = strays
+            .into_iter()
+            .map(|key| SequenceHash::new(key.0, 0))
+            .collect();
+        // Only if the pool's blocks alone fill the store is it smaller than the pool: what others left in it goes, and
+        // what was given up may yet take room or give it.
+        if strays.is_empty() && is_complete && self.late_operations() == 0 {
+            disk.withheld.refuse(&disk.pool, self.batch_blocks, reason);
+        }
+        self.remove_from_disk(&strays, patience);
     }
 
     fn register_on_disk(

@@ -23,7 +23,7 @@ const COMMAND: &str = "cargo test -p blockmgr --test movement_simulation";
 type Counts = BTreeMap<String, u64>;
 
 /// What some seed has to have met.
-const KINDS: [&str; 26] = [
+const KINDS: [&str; 27] = [
     "injected: delayed",
     "injected: failed",
     "injected: torn",
@@ -36,6 +36,7 @@ const KINDS: [&str; 26] = [
     "injected: rotten unnoticed",
     "injected: swapped",
     "verified",
+    "withheld",
     "late operations",
     "dropped: failed",
     "dropped: timed_out",
