@@ -200,7 +200,8 @@ fn replay(
         }
     }
     let elapsed_s = started.elapsed().as_secs_f64();
-    let outcome = Outcome::new(replay.counts(), &tiers.cache.traffic(), elapsed_s);
+    let outcome = Outcome::new(replay.counts(), &tiers.cache.traffic(), elapsed_s)
+        .with_shortfall(tiers.cache.shortfall());
     tiers.cache.record_metrics();
     tiers.close()?;
     Ok((outcome, samples))

@@ -209,7 +209,8 @@ fn soak(
     }
     let traffic: Traffic = tiers.cache.traffic();
     let outcome = Outcome {
-        total: ReplayOutcome::new(total, &traffic, started.elapsed().as_secs_f64()),
+        total: ReplayOutcome::new(total, &traffic, started.elapsed().as_secs_f64())
+            .with_shortfall(tiers.cache.shortfall()),
         memory: growth(&rounds),
         rounds,
     };

@@ -9,7 +9,7 @@ use blockmgr::policy::PolicyKind;
 use blockmgr::{BlockPool, BlockPoolBuilder, Salt};
 use core_alloc::{StorageAllocator, SystemAllocator};
 use core_view::contract::{BlockStore, HostTier, MemoryTier};
-use tier_nvme::{BlockSlab, SlabConfig};
+use tier_nvme::{BlockSlab, SlabConfig, SlabConfigBuilder};
 
 use crate::error::CliError;
 
@@ -57,7 +57,7 @@ impl Tiers {
         }
         let mut slab = None;
         if let (true, Some(folder)) = (g3 > 0, folder) {
-            let opened = Arc::new(BlockSlab::open(folder, slab_config(sizes, g3 as u64)?)?);
+            let opened = Arc::new(open_slab(sizes, folder, g3 as u64)?);
             slab = Some(Arc::clone(&opened));
             builder = builder.disk(opened as Arc<dyn BlockStore>, pool_of(sizes, g3));
         }
@@ -119,15 +119,36 @@ fn memory(sizes: &Sizes, blocks: usize) -> Result<(Arc<dyn MemoryTier>, BlockPoo
     Ok((Arc::new(tier), pool))
 }
 
+/// Opens the slab in `folder` with room for so many blocks and a batch, or makes it.
+fn open_slab(sizes: &Sizes, folder: &Path, blocks: u64) -> Result<BlockSlab, CliError> {
+    let slab = BlockSlab::open(folder, slab_config(sizes, blocks)?)?;
+    let stats = slab.stats();
+    let wanted = blocks.saturating_add(SPARE_BLOCKS);
+    if stats.slots_max >= wanted {
+        return Ok(slab);
+    }
+    // It was made for another number of blocks, and has whole segments of the size of then.
+    let segments = wanted.div_ceil(stats.segment_slots.max(1));
+    slab.close()?;
+    let capacity_bytes = segments.saturating_mul(stats.segment_bytes);
+    let config = slab_builder(sizes).capacity_bytes(capacity_bytes);
+    Ok(BlockSlab::open(folder, config.build()?)?)
+}
+
+fn slab_builder(sizes: &Sizes) -> SlabConfigBuilder {
+    SlabConfig::builder()
+        .block_bytes(sizes.block_bytes as u64)
+        .segment_bytes(SEGMENT_BYTES)
+}
+
 fn slab_config(sizes: &Sizes, blocks: u64) -> Result<SlabConfig, CliError> {
     let slot_bytes = (sizes.block_bytes as u64).next_multiple_of(4096);
-    let payload_bytes = (blocks + SPARE_BLOCKS).saturating_mul(slot_bytes);
+    let payload_bytes = blocks
+        .saturating_add(SPARE_BLOCKS)
+        .saturating_mul(slot_bytes);
     // Each segment has a log, and may end in less than a block.
     let segments = payload_bytes / SEGMENT_BYTES + 2;
     let overhead_bytes = segments.saturating_mul(slot_bytes + (2 << 20));
-    let config = SlabConfig::builder()
-        .block_bytes(sizes.block_bytes as u64)
-        .segment_bytes(SEGMENT_BYTES)
-        .capacity_bytes(payload_bytes.saturating_add(overhead_bytes));
+    let config = slab_builder(sizes).capacity_bytes(payload_bytes.saturating_add(overhead_bytes));
     Ok(config.build()?)
 }

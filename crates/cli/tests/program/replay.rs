@@ -98,6 +98,35 @@ fn replay_verifies_blocks_that_come_back_and_a_disk_tier_outlives_it() {
     assert_eq!(refused.code, 1, "{refused:?}");
 }
 
+/// Requests of 8 blocks each, none of which comes again; nor do those of another number.
+fn new_blocks(number: u64) -> String {
+    let line = |request: u64| {
+        let first = number * 10_000 + request * 8;
+        let ids: Vec<u64> = (first..first + 8).collect();
+        format!(
+            r#"{{"timestamp": {request}, "input_length": 9, "output_length": 1, "hash_ids": {ids:?}}}"#
+        )
+    };
+    (0..300).map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_disk_tier_that_is_opened_again_has_as_many_blocks_as_it_is_to_have_then() {
+    let folder = tempdir().unwrap();
+    let dir = folder.path().join("tier");
+    let dir = dir.to_str().unwrap();
+    // The segments of the first are of an odd size for the others.
+    for (number, blocks) in ["100", "1270", "50", "2300"].into_iter().enumerate() {
+        let trace = new_blocks(number as u64);
+        let trace = write(folder.path(), "trace.jsonl", trace.as_bytes());
+        let disk = ["--g3", blocks, "--block-bytes", "4096", "--dir", dir];
+        let played = replay(trace.to_str().unwrap(), &disk).done().json();
+        assert_eq!(played["dropped"].get("target_full"), None, "{played}");
+        assert_eq!(played.get("shortfall"), None, "{played}");
+        assert_eq!(played["tiers"][2]["blocks_in"].as_u64(), Some(2400));
+    }
+}
+
 #[test]
 fn replay_names_what_it_cannot_use() {
     let folder = tempdir().unwrap();

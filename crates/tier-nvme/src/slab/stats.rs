@@ -40,6 +40,10 @@ pub struct SlabStats {
     pub slots_max: u64,
     /// Segments there are.
     pub segments: u64,
+    /// Bytes of a segment. A slab keeps the size that it was made with.
+    pub segment_bytes: u64,
+    /// Slots of a segment.
+    pub segment_slots: u64,
     /// Bytes on disk: segments, tables and superblock.
     pub disk_bytes: u64,
     /// Blocks put.
@@ -90,6 +94,8 @@ impl Shared {
             slots_free: self.slots.free_count(),
             slots_max: self.segments_max * slots_each,
             segments,
+            segment_bytes: self.geometry.segment_bytes,
+            segment_slots: slots_each,
             disk_bytes: segments * self.geometry.segment_bytes + 2 * self.table_bytes() + 8192,
             puts: count(&counters.puts),
             put_bytes: count(&counters.put_bytes),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use blockmgr::movement::{Reopened, Traffic};
+use blockmgr::movement::{Reopened, Shortfall, Traffic};
 use blockmgr::replay::ReplayCounts;
 use serde::Serialize;
 
@@ -23,7 +23,17 @@ pub(crate) struct Outcome {
     /// Blocks that were not taken down, or not brought up, by reason.
     pub(crate) dropped: BTreeMap<&'static str, u64>,
     pub(crate) tiers: Vec<Tier>,
+    /// That fewer blocks fit on the disk than it was to have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) shortfall: Option<DiskShortfall>,
     pub(crate) elapsed_s: f64,
+}
+
+/// How many blocks fit on the disk, and what it said of the next one.
+#[derive(Debug, Serialize)]
+pub(crate) struct DiskShortfall {
+    pub(crate) fitting_blocks: usize,
+    pub(crate) reason: String,
 }
 
 /// What went into and out of one tier.
@@ -61,8 +71,18 @@ impl Outcome {
             mismatched_blocks: counts.mismatched_blocks + traffic.mismatches.values().sum::<u64>(),
             dropped,
             tiers: tiers.collect(),
+            shortfall: None,
             elapsed_s,
         }
+    }
+
+    /// With what is known of a disk that is too small.
+    pub(crate) fn with_shortfall(mut self, shortfall: Option<Shortfall>) -> Self {
+        self.shortfall = shortfall.map(|shortfall| DiskShortfall {
+            fitting_blocks: shortfall.fitting_blocks,
+            reason: shortfall.reason,
+        });
+        self
     }
 
     /// Fails if any block came back changed.
@@ -119,6 +139,12 @@ impl Outcome {
             text.push_str(&format!(
                 "\nnot moved: {}",
                 dropped.collect::<Vec<_>>().join(", ")
+            ));
+        }
+        if let Some(shortfall) = &self.shortfall {
+            text.push_str(&format!(
+                "\nonly {} blocks fit on the disk, fewer than --g3: {}",
+                shortfall.fitting_blocks, shortfall.reason
             ));
         }
         text
