@@ -226,6 +226,54 @@ fn a_segment_that_is_missing_takes_its_blocks_and_no_other() {
 }
 
 #[test]
+fn another_segment_takes_the_place_of_one_that_is_missing() {
+    let volume = closed();
+    let name = FileName::new("BLOCKS-00000000").unwrap();
+    volume.handle().remove(&name).unwrap();
+    let slab = open(&volume).unwrap();
+    put_all(&slab, 20..35);
+    let full = put(&slab, 35..36).remove(0).unwrap_err();
+    assert_eq!(full.kind(), ErrorKind::NoSpace, "the bound holds");
+    slab.close().unwrap();
+
+    let slab = open(&volume).unwrap();
+    assert_eq!(
+        slab.recovery_report().damage.len(),
+        1,
+        "it is missing still"
+    );
+    let lost = (0..15).filter(|&key| fetch(&slab, key).is_some());
+    let lost: Vec<_> = lost.map(BlockKey).collect();
+    assert_eq!(lost.len(), 10);
+    assert!((20..35).all(|key| fetch(&slab, key).is_none()));
+    assert_eq!(slab.remove(&lost).wait().unwrap(), [true; 10]);
+    slab.close().unwrap();
+
+    // Nothing is left that anybody could miss.
+    let slab = open(&volume).unwrap();
+    assert_eq!(slab.recovery_report().damage, []);
+    assert!(slab.verify().unwrap().is_whole());
+    assert!((20..35).all(|key| fetch(&slab, key).is_none()));
+}
+
+#[test]
+fn the_blocks_of_missing_segments_can_be_removed_though_there_is_no_other() {
+    let volume = closed();
+    for name in ["BLOCKS-00000000", "BLOCKS-00000001"] {
+        let name = FileName::new(name).unwrap();
+        volume.handle().remove(&name).unwrap();
+    }
+    let slab = open(&volume).unwrap();
+    let keys: Vec<_> = (0..15).map(BlockKey).collect();
+    assert_eq!(slab.remove(&keys).wait().unwrap(), [true; 15]);
+    put_all(&slab, 0..15);
+    slab.close().unwrap();
+    let slab = open(&volume).unwrap();
+    assert_eq!(slab.recovery_report().damage, []);
+    assert!((0..15).all(|key| fetch(&slab, key).is_none()));
+}
+
+#[test]
 fn a_damaged_record_is_missed_only_if_a_later_one_says_so() {
     for (flipped, refused) in [(0, true), (1, true), (2, false)] {
         let volume = SimVolume::new(1);

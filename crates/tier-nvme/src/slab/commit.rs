@@ -286,14 +286,20 @@ impl Shared {
             }
         }
         self.write_tables(journal, false)?;
-        let any = touched.iter().copied();
-        let any = any.chain(self.slots.all().into_iter().map(|segment| segment.id));
-        self.log_with_room(journal, any, bytes)
-            .ok_or_else(|| NvmeError::Corrupt {
-                structure: "log",
-                location: self.volume.report().location,
-                reason: "no segment is there to hold a record".to_owned(),
-            })
+        let any = || {
+            let all = self.slots.all().into_iter().map(|segment| segment.id);
+            touched.iter().copied().chain(all)
+        };
+        let mut found = self.log_with_room(journal, any(), bytes);
+        // If all segments are missing, what was in them can still be removed.
+        if found.is_none() && self.grow(journal)? {
+            found = self.log_with_room(journal, any(), bytes);
+        }
+        found.ok_or_else(|| NvmeError::Corrupt {
+            structure: "log",
+            location: self.volume.report().location,
+            reason: "no segment is there to hold a record".to_owned(),
+        })
     }
 
     fn log_with_room(
@@ -382,7 +388,8 @@ impl Shared {
 
     /// Makes the next segment, durably; `false` if the capacity allows none.
     pub(super) fn grow(&self, journal: &mut Journal) -> Result<bool, NvmeError> {
-        if self.slots.count() >= self.segments_max {
+        // One that is missing has neither room nor a place on the disk: another may be made for it.
+        if self.slots.usable_count() >= self.segments_max {
             return Ok(false);
         }
         let id = journal.segment_id_next;

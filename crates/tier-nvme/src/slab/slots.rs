@@ -285,6 +285,13 @@ impl SlotMap {
         segments.len() as u64
     }
 
+    /// Segments whose file is there.
+    pub(super) fn usable_count(&self) -> u64 {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let usable = segments.values().filter(|segment| segment.file.is_some());
+        usable.count() as u64
+    }
+
     /// Keeps a slot from being given away. The caller sees to it that the slot is taken.
     pub(super) fn pin(&self, id: SlotId) -> Option<Pin> {
         let segment = self.get(id.segment_id)?;

@@ -1,6 +1,7 @@
 //! Writing the table of blocks, twice.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,6 +11,7 @@ use core_view::contract::Transfer;
 use super::Shared;
 use super::commit::pages_of;
 use super::journal::Journal;
+use super::slots::BlockSegment;
 use crate::format::PAGE_BYTES;
 use crate::format::slab::{CHUNK_BYTES, ChunkWriter, TableHeader, table_file_bytes};
 use crate::{FileName, NvmeError, Volume, VolumeFile};
@@ -136,6 +138,22 @@ impl Shared {
         Ok((Some(temporary), file))
     }
 
+    /// All segments but those that are missing and have no block left: nobody will look for them again.
+    fn segments_to_list(&self) -> Vec<Arc<BlockSegment>> {
+        let mut segments = self.slots.all();
+        if segments.iter().all(|segment| segment.file.is_some()) {
+            return segments;
+        }
+        let mut used = BTreeSet::new();
+        let visited: Result<(), Infallible> = self.table.for_each(|_, place| {
+            used.insert(place.segment_id);
+            Ok(())
+        });
+        let Ok(()) = visited;
+        segments.retain(|segment| segment.file.is_some() || used.contains(&segment.id));
+        segments
+    }
+
     fn fill_table(
         &self,
         file: &Arc<dyn VolumeFile>,
@@ -147,7 +165,7 @@ impl Shared {
             writes: VecDeque::new(),
         };
         let mut writer = ChunkWriter::new(header.store_id, header.generation);
-        for segment in self.slots.all() {
+        for segment in self.segments_to_list() {
             header.segment_count += 1;
             target.push(writer.segment(segment.id))?;
         }
