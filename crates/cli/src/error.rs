@@ -104,7 +104,7 @@ pub(crate) enum CliError {
     /// A model is too large for the memory that an export may take.
     #[error(
         "the tensors of {model:?} have {found_bytes} bytes, more than the limit of {limit_bytes}; \
-         raise --content-bytes-max if there is memory for twice as much"
+         raise --content-bytes-max if there is memory for three and a half times as much"
     )]
     ContentTooLarge {
         /// The model.

@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     /// How the datasets are compressed: gzip, gzip:LEVEL (1 to 9), lzf or none.
     #[arg(long, default_value = "gzip")]
     compression: Hdf5Compression,
-    /// Most bytes of tensors: they are in memory until the file is written, with what they are compressed to.
+    /// Most bytes of tensors: they are in memory until the file is written, with what they are compressed to, twice.
     #[arg(long, value_name = "BYTES", default_value = "4GiB", value_parser = parse_bytes)]
     content_bytes_max: u64,
     /// Replace what is there.

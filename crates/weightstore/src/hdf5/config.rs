@@ -139,7 +139,7 @@ pub struct Hdf5Config {
     /// What the file is opened for; `a` by default.
     pub mode: Hdf5Mode,
     /// Most bytes, before compression, that the file may hold for writing: a commit has all of them in
-    /// memory, and what they are compressed to. 4 GiB by default.
+    /// memory beside those that are new, and what they are compressed to, three times. 4 GiB by default.
     pub content_bytes_max: u64,
 }
 

@@ -23,7 +23,7 @@ const CHUNK_DIMENSION_MAX: u64 = 0xFFFF;
 
 /// Writes a new file in Coral's layout.
 ///
-/// The content stays in memory until the file is finished.
+/// The content stays in memory until the file is finished, which takes what it is compressed to twice.
 ///
 /// ```
 /// use core_view::DType;
