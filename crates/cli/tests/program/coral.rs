@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use core_view::DType;
+use core_view::safetensors::HeaderBuilder;
 use serde_json::Value;
 use tempfile::tempdir;
 use weightstore::CoralFile;
@@ -135,6 +137,20 @@ fn every_model_can_go_to_coral() {
     let imported = weights("import-h5", &again, &[&target, &"--model", &"m"]);
     assert_eq!(imported.done().json()["tensors"], TENSORS);
     weights("import-h5", &again, &[&target, &"--model", &"x"]).failed_with("model_not_found");
+}
+
+#[test]
+fn a_tensor_that_hdf5_does_not_take_is_named() {
+    let folder = tempdir().unwrap();
+    let (store, target) = (folder.path().join("store"), folder.path().join("m.h5"));
+    let builder = HeaderBuilder::new().tensor("deep", DType::U8, &[1; 33]);
+    let header = builder.build().unwrap();
+    let bytes = [header.raw(), &[7]].concat();
+    let model = write(folder.path(), "m.safetensors", &bytes);
+    weights("add", &store, &[&model]).done();
+    let refused = weights("export-h5", &store, &[&"m", &target]).failed_with("invalid");
+    assert!(refused.contains("\"deep\" has 33 dimensions"), "{refused}");
+    assert!(!target.exists());
 }
 
 #[test]
