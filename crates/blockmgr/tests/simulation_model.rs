@@ -1,5 +1,6 @@
 //! Simulations beside ones that are too slow or too simple to be wrong.
 #![cfg(feature = "trace")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::HashMap;
 
@@ -22,10 +23,7 @@ fn workload(
                 *id = node(*id, step);
                 Some(*id)
             });
-            TraceRequest {
-                hash_ids: ids.collect(),
-                ..TraceRequest::default()
-            }
+            request(ids.collect())
         });
         let workload: Workload = requests.collect();
         let blocks = workload
@@ -109,19 +107,55 @@ proptest! {
         (workload, _) in workload(3, 5, 80),
         capacity in 0..40_u32,
     ) {
-        let most = optimum(&workload, capacity).hits;
-        let ceiling = hit_ceiling(&workload).hits;
-        prop_assert!(most <= ceiling);
-        for kind in PolicyKind::ALL {
-            let mut cache = PrefixCache::new(kind.build(capacity), capacity);
-            for request in workload.requests() {
-                let found = cache.request(request);
-                prop_assert!(found <= request.blocks.len());
-                prop_assert!(cache.cached_blocks() <= capacity as usize);
-            }
-            prop_assert!(cache.count().hits <= most, "{}", kind);
-            let roomy = simulate(&workload, kind, workload.distinct_blocks());
-            prop_assert_eq!(roomy.hits, ceiling, "{}", kind);
-        }
+        check_bounds(&workload, capacity)?;
     }
+
+    #[test]
+    fn nor_where_an_id_comes_after_different_prefixes(
+        requests in prop::collection::vec(prop::collection::vec(0..10_u64, 1..=4), 0..=30),
+        capacity in 0..8_u32,
+    ) {
+        check_bounds(&requests.into_iter().map(request).collect(), capacity)?;
+    }
+}
+
+#[test]
+fn ids_that_come_after_different_prefixes_are_different_blocks() {
+    let traces: [(u32, &[&[u64]]); 2] = [
+        (1, &[&[7], &[0], &[0], &[0], &[3], &[6], &[6, 3]]),
+        (
+            4,
+            &[&[9], &[4, 5], &[9, 6, 0], &[1], &[1, 6, 0], &[2, 4], &[9]],
+        ),
+    ];
+    for (capacity, trace) in traces {
+        let requests = trace.iter().map(|ids| request(ids.to_vec()));
+        check_bounds(&requests.collect(), capacity).unwrap();
+    }
+}
+
+fn request(hash_ids: Vec<u64>) -> TraceRequest {
+    TraceRequest {
+        hash_ids,
+        ..TraceRequest::default()
+    }
+}
+
+/// No policy hits more than the optimum, nor any more than a pool without limits.
+fn check_bounds(workload: &Workload, capacity: u32) -> Result<(), TestCaseError> {
+    let most = optimum(workload, capacity).hits;
+    let ceiling = hit_ceiling(workload).hits;
+    prop_assert!(most <= ceiling);
+    for kind in PolicyKind::ALL {
+        let mut cache = PrefixCache::new(kind.build(capacity), capacity);
+        for request in workload.requests() {
+            let found = cache.request(request);
+            prop_assert!(found <= request.blocks.len());
+            prop_assert!(cache.cached_blocks() <= capacity as usize);
+        }
+        prop_assert!(cache.count().hits <= most, "{}", kind);
+        let roomy = simulate(workload, kind, workload.distinct_blocks());
+        prop_assert_eq!(roomy.hits, ceiling, "{}", kind);
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::trace::TraceRequest;
 
-/// The requests of a trace with the blocks numbered densely, in order of appearance.
+/// The requests of a trace with the blocks numbered densely, in order of appearance; equal numbers mean equal prefixes.
 #[derive(Debug, Clone, Default)]
 pub struct Workload {
     requests: Vec<Span>,
@@ -54,25 +54,26 @@ impl Workload {
 }
 
 impl FromIterator<TraceRequest> for Workload {
-    /// A block that a request names twice counts at its first place.
+    /// A block is who it is by its whole prefix, as in a pool: an id after other ids is another block. One that a request
+    /// names twice counts at its first place.
     fn from_iter<I: IntoIterator<Item = TraceRequest>>(requests: I) -> Self {
-        let mut numbers: HashMap<u64, u32> = HashMap::new();
-        let mut named_in: Vec<usize> = Vec::new();
+        let mut numbers: HashMap<(Option<u32>, u64), u32> = HashMap::new();
+        let mut named_in: HashMap<u64, usize> = HashMap::new();
         let mut workload = Self::default();
         for (index, request) in requests.into_iter().enumerate() {
             workload.requests.push(Span {
                 start: workload.blocks.len(),
                 time_ms: request.timestamp_ms,
             });
+            let mut parent = None;
             for id in request.hash_ids {
+                if named_in.insert(id, index) == Some(index) {
+                    continue;
+                }
                 let next = numbers.len() as u32;
-                let number = *numbers.entry(id).or_insert(next);
-                if number == next {
-                    named_in.push(usize::MAX);
-                }
-                if std::mem::replace(&mut named_in[number as usize], index) != index {
-                    workload.blocks.push(number);
-                }
+                let number = *numbers.entry((parent, id)).or_insert(next);
+                parent = Some(number);
+                workload.blocks.push(number);
             }
         }
         workload.distinct = numbers.len() as u32;
@@ -91,9 +92,13 @@ mod tests {
             hash_ids: hash_ids.to_vec(),
             ..Default::default()
         };
-        let workload: Workload = [ask(1, &[90, 70, 90]), ask(2, &[]), ask(3, &[70, 8])]
-            .into_iter()
-            .collect();
+        let requests = [
+            ask(1, &[90, 70, 90]),
+            ask(2, &[]),
+            ask(3, &[90, 8]),
+            ask(4, &[70, 8]),
+        ];
+        let workload: Workload = requests.into_iter().collect();
         let requests: Vec<_> = workload.requests().collect();
         assert_eq!(requests[0].blocks, [0, 1]);
         assert_eq!(requests[1].blocks, [0; 0]);
@@ -101,12 +106,13 @@ mod tests {
             requests[2],
             WorkloadRequest {
                 time_ms: 3,
-                blocks: &[1, 2]
+                blocks: &[0, 2]
             }
         );
+        assert_eq!(requests[3].blocks, [3, 4], "after another prefix");
         assert_eq!(
             (workload.distinct_blocks(), workload.total_blocks()),
-            (3, 4)
+            (5, 6)
         );
     }
 }
