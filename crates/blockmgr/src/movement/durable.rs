@@ -96,7 +96,7 @@ pub(super) struct GetOutcome {
     pub(super) buffers: Vec<BufferMut>,
     /// The first block that is not what was asked for, and why.
     pub(super) failed: Option<(usize, DropReason)>,
-    /// All that the store has lost or that are not what was asked for, and what differs if that is known.
+    /// All that the store has lost or can't read or that are not what was asked for, and what differs if that is known.
     pub(super) wrong: Vec<(usize, DropReason, Option<Mismatch>)>,
     pub(super) late: Option<Late>,
 }
@@ -379,14 +379,19 @@ impl DurableTier {
         let mut failed = None;
         let mut wrong = Vec::new();
         for (index, (item, &hash)) in items.iter().zip(hashes).enumerate() {
+            let mut is_unreadable = false;
             let (reason, mismatch) = match item {
                 Ok(block) => match self.form.verify(hash, &block.meta, block.payload()) {
                     Ok(()) => continue,
                     Err(mismatch) => (DropReason::Mismatch, Some(mismatch)),
                 },
-                Err(failure) => (patience.reason(failure.kind()), None),
+                Err(failure) => {
+                    // Sectors that fail once mostly fail again, and each time the whole prefix behind them is missed.
+                    is_unreadable = failure.kind() == ErrorKind::Io;
+                    (patience.reason(failure.kind()), None)
+                }
             };
-            if matches!(reason, DropReason::Mismatch | DropReason::Lost) {
+            if is_unreadable || matches!(reason, DropReason::Mismatch | DropReason::Lost) {
                 wrong.push((index, reason, mismatch));
             }
             failed.get_or_insert((index, reason));

@@ -172,6 +172,9 @@ fn replay(
     let noted = noted.map(Acknowledgements::open).transpose()?;
     let noted = noted.map(|noted| Arc::new(noted) as Arc<dyn MoveSink>);
     let tiers = Tiers::open(sizes, folder, noted)?;
+    for damage in tiers.damage() {
+        report.note(&format!("the disk tier is damaged: {damage}"));
+    }
     if let Some(reopened) = tiers.cache.reopened() {
         report.note(&outcome::reopened_text(reopened));
     }

@@ -68,6 +68,13 @@ impl Tiers {
         Ok(Self { cache, slab })
     }
 
+    /// What the tier on disk found wrong with itself when it was opened.
+    pub(crate) fn damage(&self) -> impl Iterator<Item = String> + '_ {
+        let slab = self.slab.iter();
+        let damage = slab.flat_map(|slab| &slab.recovery_report().damage);
+        damage.map(|it| format!("{} {}: {}", it.structure, it.location, it.reason))
+    }
+
     /// Ends the use of the tier on disk in order.
     pub(crate) fn close(self) -> Result<(), CliError> {
         if let Some(slab) = self.slab {

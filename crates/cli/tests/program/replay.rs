@@ -128,6 +128,23 @@ fn a_disk_tier_that_is_opened_again_has_as_many_blocks_as_it_is_to_have_then() {
 }
 
 #[test]
+fn a_disk_tier_recovers_from_the_loss_of_its_only_segment() {
+    let folder = tempdir().unwrap();
+    let trace = write(folder.path(), "trace.jsonl", trace().as_bytes());
+    let (trace, dir) = (trace.to_str().unwrap(), folder.path().join("tier"));
+    let disk = ["--g3", "64", "--block-bytes", "4096", "--dir"];
+    let run = || replay(trace, &[&disk[..], &[dir.to_str().unwrap()]].concat());
+    let whole = run().done().json();
+    std::fs::remove_file(dir.join("BLOCKS-00000000")).unwrap();
+    let damaged = run();
+    assert_eq!(damaged.code, 1, "{}", damaged.stdout);
+    // The blocks that were missed went, and were stored anew.
+    let again = run().done().json();
+    assert_eq!(again["mismatched_blocks"].as_u64(), Some(0), "{again}");
+    assert!(again["hit_rate"].as_f64() > whole["hit_rate"].as_f64());
+}
+
+#[test]
 fn replay_names_what_it_cannot_use() {
     let folder = tempdir().unwrap();
     let good = write(folder.path(), "good.jsonl", trace().as_bytes());
