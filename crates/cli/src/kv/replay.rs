@@ -13,7 +13,7 @@ use blockmgr::Salt;
 use blockmgr::movement::{MoveSink, Traffic};
 use blockmgr::policy::PolicyKind;
 use blockmgr::replay::Replay;
-use blockmgr::trace::TraceReader;
+use blockmgr::trace::{TraceReader, TraceRequest};
 use clap::Args;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use weightstore::Progress;
@@ -135,10 +135,14 @@ pub(super) fn run(report: &Report, arguments: &Arguments) -> Result<(), CliError
         replay(report, arguments, &sizes, folder, requests)
     });
     let removed = scratch.map_or(Ok(()), ScratchDirectory::remove);
-    let (outcome, samples) = replayed?;
+    let Replayed {
+        outcome,
+        samples,
+        requests,
+    } = replayed?;
     report.answer(&outcome, || outcome.text())?;
     if let (Some(page), Some(path)) = (page, &arguments.report) {
-        let html = picture::page(&arguments.trace, &sizes, &outcome, &samples)?;
+        let html = picture::page(requests, &sizes, &outcome, &samples)?;
         publish(page, path, &html)?;
     }
     if let (Some(metrics), Some(path)) = (metrics, &arguments.metrics) {
@@ -161,13 +165,20 @@ struct Sample {
     traffic: Traffic,
 }
 
+struct Replayed {
+    outcome: Outcome,
+    samples: Vec<Sample>,
+    /// What the page draws curves from. A trace that comes through a pipe can't be read twice.
+    requests: Vec<TraceRequest>,
+}
+
 fn replay(
     report: &Report,
     arguments: &Arguments,
     sizes: &Sizes,
     folder: Option<&Path>,
     requests: TraceReader<impl std::io::BufRead>,
-) -> Result<(Outcome, Vec<Sample>), CliError> {
+) -> Result<Replayed, CliError> {
     let noted = arguments.acknowledgements.as_deref();
     let noted = noted.map(Acknowledgements::open).transpose()?;
     let noted = noted.map(|noted| Arc::new(noted) as Arc<dyn MoveSink>);
@@ -183,15 +194,21 @@ fn replay(
     let mut apart = 1;
     let mut replay = Replay::new(&tiers.cache, Salt::new(&sizes.model));
     let started = Instant::now();
+    let mut kept = Vec::new();
     for request in requests {
-        replay.request(&request?)?;
+        let request = request?;
+        replay.request(&request)?;
         tiers.cache.drain();
         let counts = replay.counts();
         progress.set(Progress {
             done_bytes: counts.blocks.saturating_mul(arguments.block_bytes),
             total_bytes: 0,
         });
-        if arguments.report.is_some() && counts.requests.is_multiple_of(apart) {
+        if arguments.report.is_none() {
+            continue;
+        }
+        kept.push(request);
+        if counts.requests.is_multiple_of(apart) {
             samples.push(Sample {
                 requests: counts.requests,
                 traffic: tiers.cache.traffic(),
@@ -207,5 +224,9 @@ fn replay(
         .with_shortfall(tiers.cache.shortfall());
     tiers.cache.record_metrics();
     tiers.close()?;
-    Ok((outcome, samples))
+    Ok(Replayed {
+        outcome,
+        samples,
+        requests: kept,
+    })
 }

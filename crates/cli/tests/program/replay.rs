@@ -1,5 +1,8 @@
 //! `kv replay`.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+
 use tempfile::tempdir;
 
 use crate::model::write;
@@ -142,6 +145,31 @@ fn a_disk_tier_recovers_from_the_loss_of_its_only_segment() {
     let again = run().done().json();
     assert_eq!(again["mismatched_blocks"].as_u64(), Some(0), "{again}");
     assert!(again["hit_rate"].as_f64() > whole["hit_rate"].as_f64());
+}
+
+#[test]
+fn a_report_of_a_trace_that_comes_through_a_pipe_has_its_curves() {
+    let folder = tempdir().unwrap();
+    let file = write(folder.path(), "trace.jsonl", trace().as_bytes());
+    let pages = ["file.html", "pipe.html"].map(|name| folder.path().join(name));
+    let sizes = ["--g1", "8", "--g2", "8", "--block-bytes", "64"];
+    for (page, source) in pages.iter().zip([file.to_str().unwrap(), "/dev/stdin"]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stepwell"));
+        command.args(["--json", "kv", "replay", "--trace", source, "--report"]);
+        let child = command.arg(page).args(sizes).stdin(Stdio::piped());
+        let mut child = child.stdout(Stdio::null()).spawn().unwrap();
+        let written = child.stdin.take().unwrap().write_all(trace().as_bytes());
+        // Who has a file leaves the pipe alone, and may be gone.
+        assert!(written.is_ok() || source != "/dev/stdin");
+        assert!(child.wait().unwrap().success());
+    }
+    let curves = pages.map(|page| {
+        let page = std::fs::read_to_string(page).unwrap();
+        let at = page.find("Hit rate by capacity").unwrap();
+        page[at..].to_owned()
+    });
+    assert!(curves[0].contains("optimum"));
+    assert_eq!(curves[0], curves[1]);
 }
 
 #[test]

@@ -1,11 +1,9 @@
 //! The page of `kv replay --report`.
 
-use std::path::Path;
-
 use blockmgr::movement::{TierId, TierTraffic};
 use blockmgr::policy::PolicyKind;
 use blockmgr::simulate::{Workload, optimum, simulate};
-use blockmgr::trace::TraceReader;
+use blockmgr::trace::TraceRequest;
 use plotters::prelude::*;
 
 use super::{Outcome, Sample};
@@ -27,12 +25,12 @@ const COLOURS: [RGBColor; 8] = [
 
 /// A page that needs nothing from elsewhere.
 pub(super) fn page(
-    trace: &Path,
+    requests: Vec<TraceRequest>,
     sizes: &Sizes,
     outcome: &Outcome,
     samples: &[Sample],
 ) -> Result<String, CliError> {
-    let workload: Workload = TraceReader::open(trace)?.collect::<Result<_, _>>()?;
+    let workload: Workload = requests.into_iter().collect();
     let curves =
         chart("blocks", "hit rate", hit_rates(&workload, sizes)).map_err(CliError::picture)?;
     let drawn = chart("requests", "MiB", traffic(samples)).map_err(CliError::picture)?;
