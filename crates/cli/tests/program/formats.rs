@@ -156,7 +156,10 @@ fn what_can_not_be_imported_is_refused_before_a_store_is_made() {
     damaged[200_000] ^= 1;
     let path = write(folder.path(), "damaged.npz", &damaged);
     let message = weights("add", &store, &[&path]).failed_with("not_importable");
-    assert!(message.contains("checksum") && message.contains("fetch it again"), "{message}");
+    assert!(
+        message.contains("checksum") && message.contains("fetch it again"),
+        "{message}"
+    );
     assert_eq!(
         weights("ls", &store, &[]).done().json()["models"],
         json!([])
