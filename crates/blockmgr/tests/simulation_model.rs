@@ -1,6 +1,5 @@
 //! Simulations beside ones that are too slow or too simple to be wrong.
 #![cfg(feature = "trace")]
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::HashMap;
 
