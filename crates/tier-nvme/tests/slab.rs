@@ -359,6 +359,8 @@ fn the_bound_is_hard_and_full_is_an_error_of_each_block() {
     assert_eq!(stored, 20, "what fits is stored");
     for failure in items.into_iter().filter_map(Result::err) {
         assert_eq!(failure.kind(), ErrorKind::NoSpace);
+        let reason = failure.error().to_string();
+        assert!(reason.contains("a larger capacity"), "{reason}");
         assert_eq!(failure.into_parts().1.len(), 1);
     }
     let files = volume.files();
@@ -381,8 +383,10 @@ fn a_full_disk_is_an_error_when_the_slab_grows() {
     let slab = open(&volume).unwrap();
     put_all(&slab, 0..10);
     volume.set_capacity(0);
-    let item = put(&slab, 10..11).remove(0);
-    assert_eq!(item.unwrap_err().kind(), ErrorKind::NoSpace);
+    let full = put(&slab, 10..11).remove(0).unwrap_err();
+    assert_eq!(full.kind(), ErrorKind::NoSpace);
+    let reason = full.error().to_string();
+    assert!(reason.contains("the disk has no room"), "{reason}");
     // Everything else needs no space: changes, tables, closing.
     for round in 0..40 {
         let key = round % 10;

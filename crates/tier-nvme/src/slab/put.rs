@@ -326,10 +326,17 @@ impl Shared {
     }
 
     fn no_space(&self, key: BlockKey) -> ContractError {
-        let reason = format!(
-            "no slot is free within {} bytes; remove blocks, or open the slab with a larger capacity",
-            self.config.capacity_bytes()
-        );
+        let reason = if self.slots.usable_count() < self.segments_max {
+            format!(
+                "no slot is free, and the disk has no room for another segment of {} bytes; remove blocks, or make room",
+                self.geometry.segment_bytes
+            )
+        } else {
+            format!(
+                "no slot is free within {} bytes; remove blocks, or open the slab with a larger capacity",
+                self.config.capacity_bytes()
+            )
+        };
         block_error(ErrorKind::NoSpace, "put block", key, &reason)
     }
 }
