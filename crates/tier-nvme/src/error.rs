@@ -168,6 +168,14 @@ fn holder_text(holder_pid: Option<u32>) -> String {
         .unwrap_or_default()
 }
 
+/// Whether the operating system says that a disk, a quota or a limit of file sizes is full.
+pub(crate) fn is_full(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
 impl NvmeError {
     /// An operating system's error about `path`, with a full disk told apart.
     pub fn from_io(
@@ -178,9 +186,7 @@ impl NvmeError {
     ) -> Self {
         let path = path.into();
         match source.kind() {
-            io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::FileTooLarge => Self::NoSpace {
+            kind if is_full(kind) => Self::NoSpace {
                 operation,
                 path,
                 requested_bytes,

@@ -310,11 +310,15 @@ mod tests {
 
     use super::super::BlockPool;
     use super::*;
-    use crate::SequenceHash;
-    use crate::{ImmutableBlocks, MutableBlocks};
+    use crate::{ImmutableBlocks, MutableBlocks, SequenceHash};
 
     fn hash(number: u64) -> SequenceHash {
         SequenceHash::new(u128::from(number + 1) << 64 | 9, 0)
+    }
+
+    fn pool_of_two(shards: usize) -> Result<BlockPool, Error> {
+        let builder = BlockPool::builder().capacity_blocks(2);
+        builder.shards(shards).build()
     }
 
     fn registered(pool: &BlockPool, number: u64) -> Result<ImmutableBlocks, Error> {
@@ -343,8 +347,7 @@ mod tests {
     #[test]
     fn a_block_that_is_taken_up_while_it_is_let_go_counts_once() -> Result<(), Error> {
         for shards in [1, 2] {
-            let pool = BlockPool::builder().capacity_blocks(2).shards(shards);
-            let pool = pool.build()?;
+            let pool = pool_of_two(shards)?;
             let used = registered(&pool, 0)?;
             drop(registered(&pool, 1)?);
             begin_to_let_go(&pool, used);
@@ -361,8 +364,7 @@ mod tests {
     #[test]
     fn a_block_that_was_let_go_is_found_before_that_is_noted() -> Result<(), Error> {
         for shards in [1, 2] {
-            let pool = BlockPool::builder().capacity_blocks(2).shards(shards);
-            let pool = pool.build()?;
+            let pool = pool_of_two(shards)?;
             let kept = registered(&pool, 0)?;
             begin_to_let_go(&pool, registered(&pool, 1)?);
             pool.core.lanes.own().count_released(1);

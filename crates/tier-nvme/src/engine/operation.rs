@@ -9,6 +9,7 @@ use core_view::BufferMut;
 use core_view::contract::{Completer, ContractError, ErrorKind, Failure, Transfer};
 
 use super::{Counters, OpenFile};
+use crate::error::is_full;
 use crate::progress::{Direction, Progress, Verdict};
 
 /// Most bytes of one call to the kernel, which takes a little less than 2 GiB.
@@ -189,9 +190,7 @@ impl Operation {
     /// `error` with the facts of this operation.
     pub(super) fn error(&self, error: io::Error) -> ContractError {
         let kind = match error.kind() {
-            io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::FileTooLarge => ErrorKind::NoSpace,
+            kind if is_full(kind) => ErrorKind::NoSpace,
             io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy => ErrorKind::Busy,
             io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Unsupported,
             _ => ErrorKind::Io,

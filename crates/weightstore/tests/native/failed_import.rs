@@ -125,8 +125,12 @@ fn one_thread(storage: StorageConfig) -> NativeConfig {
         .with_storage(storage)
 }
 
-/// A store on a device that reads nothing from the given commit on.
+/// A store with two models on a device that reads nothing from the given commit on.
 fn reading_until(volume: &Arc<SimVolume>, commits: usize) -> NativeStore {
+    let store = NativeStore::on_volume(volume.handle(), one_thread(uncached())).unwrap();
+    add(&store, "m", &model(1)).unwrap();
+    add(&store, "kept", &model(3)).unwrap();
+    store.close().unwrap();
     let left = Arc::new(AtomicUsize::new(usize::MAX));
     let observer = {
         let (volume, left) = (Arc::clone(volume), Arc::clone(&left));
@@ -148,12 +152,8 @@ fn reading_until(volume: &Arc<SimVolume>, commits: usize) -> NativeStore {
 
 /// What gives way to a model can't be taken away, which is not the model's fault.
 fn replaced(reads_until: usize) -> (bool, Vec<u8>, Vec<u8>) {
-    let (old, new) = (model(1), model(2));
+    let new = model(2);
     let volume = Arc::new(SimVolume::new(1));
-    let store = NativeStore::on_volume(volume.handle(), one_thread(uncached())).unwrap();
-    add(&store, "m", &old).unwrap();
-    add(&store, "kept", &model(3)).unwrap();
-    store.close().unwrap();
     let store = reading_until(&volume, reads_until);
     let options = ImportOptions::default().with_replace(true);
     let outcome = add_with(&store, "m", &new, &options);
@@ -174,12 +174,7 @@ fn a_model_is_replaced_or_the_import_is_an_error() {
 
 #[test]
 fn a_model_whose_tensors_cannot_be_deleted_is_removed_nevertheless() {
-    let kept = model(3);
     let volume = Arc::new(SimVolume::new(1));
-    let store = NativeStore::on_volume(volume.handle(), one_thread(uncached())).unwrap();
-    add(&store, "m", &model(1)).unwrap();
-    add(&store, "kept", &kept).unwrap();
-    store.close().unwrap();
     let store = reading_until(&volume, 0);
     let removal = store.remove_model("m").unwrap();
     volume.set_faults(FaultRates::default());
@@ -188,6 +183,6 @@ fn a_model_whose_tensors_cannot_be_deleted_is_removed_nevertheless() {
     assert_eq!(store.models().unwrap(), ["kept"]);
     let collected = store.gc(GcOptions::default()).unwrap();
     assert_eq!(collected.removed_tensors, 12);
-    assert!(get(&store, "kept").unwrap() == kept);
+    assert!(get(&store, "kept").unwrap() == model(3));
     assert!(store.verify(None).unwrap().is_whole());
 }
